@@ -1,0 +1,32 @@
+# Compiler settings and the switches a preset may turn.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+
+option(VSWITCH_TESTS "Build the unit, property and end-to-end tests" ON)
+option(VSWITCH_BENCH "Build the benchmarks" OFF)
+option(VSWITCH_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
+set(VSWITCH_SANITIZE "" CACHE STRING "Value for -fsanitize=, e.g. address,undefined or thread")
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_C_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+endif()
+
+# Everything of ours is compiled with these; the third-party code that we build (libopenvswitch) is not.
+add_library(vswitch_flags INTERFACE)
+target_compile_options(vswitch_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wcast-qual -Wformat=2 -Wimplicit-fallthrough
+  -Werror -fno-omit-frame-pointer)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(vswitch_flags INTERFACE -Wthread-safety -Wno-gnu-zero-variadic-macro-arguments)
+endif()
+if(VSWITCH_SANITIZE)
+  target_compile_options(vswitch_flags INTERFACE -fsanitize=${VSWITCH_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(vswitch_flags INTERFACE -fsanitize=${VSWITCH_SANITIZE})
+endif()
+target_include_directories(vswitch_flags INTERFACE "${CMAKE_SOURCE_DIR}")

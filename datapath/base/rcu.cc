@@ -1,0 +1,147 @@
+#include "datapath/base/rcu.h"
+
+#include <atomic>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <urcu/urcu-qsbr.h>
+
+#include "datapath/base/mutex.h"
+
+#if defined(__SANITIZE_THREAD__)
+#define VSWITCH_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define VSWITCH_TSAN 1
+#endif
+#endif
+#ifdef VSWITCH_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace vswitch::rcu {
+namespace {
+
+thread_local bool registered = false;
+thread_local bool online = false;
+
+// One address that stands for "a reader passed a quiescent state"; only ThreadSanitizer looks at it.
+[[maybe_unused]] char quiescence_token;
+
+void tsan_reader_quiescent() {
+#ifdef VSWITCH_TSAN
+  __tsan_release(&quiescence_token);
+#endif
+}
+
+void tsan_grace_period_over() {
+#ifdef VSWITCH_TSAN
+  __tsan_acquire(&quiescence_token);
+#endif
+}
+
+void register_thread() {
+  urcu_qsbr_register_thread();
+  registered = online = true;
+}
+
+void unregister_thread() {
+  tsan_reader_quiescent();
+  if (!online) urcu_qsbr_thread_online();
+  urcu_qsbr_unregister_thread();
+  registered = online = false;
+}
+
+// Owns the background thread that waits for grace periods and runs what was retired.
+class Reclaimer {
+ public:
+  static Reclaimer& instance() {
+    // Leaked on purpose: retire() may be called while other statics are destroyed.
+    static Reclaimer* reclaimer = new Reclaimer;
+    return *reclaimer;
+  }
+
+  void retire(std::function<void()> reclaim) {
+    MutexLock lock(mutex_);
+    pending_.push_back(std::move(reclaim));
+    ++retired_;
+    wake_.notify_one();
+  }
+
+  void barrier() {
+    Offline offline;
+    MutexLock lock(mutex_);
+    const uint64_t goal = retired_;
+    while (reclaimed_ < goal) done_.wait(mutex_);
+  }
+
+ private:
+  Reclaimer() { std::thread([this] { run(); }).detach(); }
+
+  void run() {
+    for (;;) {
+      const std::vector<std::function<void()>> batch = wait_for_work();
+      urcu_qsbr_synchronize_rcu();
+      tsan_grace_period_over();
+      for (const auto& reclaim : batch) reclaim();
+      MutexLock lock(mutex_);
+      reclaimed_ += batch.size();
+      done_.notify_all();
+    }
+  }
+
+  std::vector<std::function<void()>> wait_for_work() {
+    MutexLock lock(mutex_);
+    while (pending_.empty()) wake_.wait(mutex_);
+    return std::exchange(pending_, {});
+  }
+
+  Mutex mutex_;
+  CondVar wake_;
+  CondVar done_;
+  std::vector<std::function<void()>> pending_ GUARDED_BY(mutex_);
+  uint64_t retired_ GUARDED_BY(mutex_) = 0;
+  uint64_t reclaimed_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace
+
+ThreadRegistration::ThreadRegistration() { register_thread(); }
+ThreadRegistration::~ThreadRegistration() { unregister_thread(); }
+
+ReaderScope::ReaderScope() : registered_here_(!registered) {
+  if (registered_here_) register_thread();
+}
+ReaderScope::~ReaderScope() {
+  if (registered_here_) unregister_thread();
+}
+
+Offline::Offline() : was_online_(online) {
+  if (!was_online_) return;
+  tsan_reader_quiescent();
+  urcu_qsbr_thread_offline();
+  online = false;
+}
+Offline::~Offline() {
+  if (!was_online_) return;
+  urcu_qsbr_thread_online();
+  online = true;
+}
+
+void quiescent() {
+  tsan_reader_quiescent();
+  if (online) urcu_qsbr_quiescent_state();
+}
+
+void retire(std::function<void()> reclaim) { Reclaimer::instance().retire(std::move(reclaim)); }
+
+void synchronize() {
+  Offline offline;
+  urcu_qsbr_synchronize_rcu();
+  tsan_grace_period_over();
+}
+
+void barrier() { Reclaimer::instance().barrier(); }
+
+}  // namespace vswitch::rcu

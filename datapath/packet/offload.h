@@ -1,0 +1,53 @@
+// Software stand-ins for what a device would do: completing partial checksums and cutting GSO super-frames.
+// Used where the way out cannot: a device without offloads, encapsulation with checksum, pcap files, upcalls.
+#pragma once
+
+#include "datapath/packet/packet.h"
+#include "datapath/packet/packet_pool.h"
+
+namespace vswitch {
+
+// Completes a partial checksum in place (UDP: 0 becomes 0xffff); the state becomes `none`. No-op otherwise. A
+// csum_start/csum_offset outside the packet leaves it untouched and returns false.
+bool complete_checksum(Packet& packet);
+
+// Calls `emit(PacketPtr)` with each segment of a GSO super-frame, in order: headers copied and fixed up (IPv4 id, total
+// length, IPv6 payload length, TCP sequence number and flags, UDP length), checksums complete. Returns the number of
+// segments; 0 and nothing emitted when the headers do not fit the GSO type or the pool runs dry before the first; segments
+// that the pool could not hold are counted in *missing. The super-frame itself is freed.
+template <typename Emit>
+size_t segment_packet(PacketPtr packet, PacketPool& pool, size_t* missing, Emit&& emit);
+
+// The non-template part: describes and builds segment `index` of `packet`.
+class Segmenter {
+ public:
+  // REQUIRES: packet.offload.gso != none; the packet outlives the segmenter.
+  explicit Segmenter(const Packet& packet);
+  bool valid() const { return count_ != 0; }
+  size_t count() const { return count_; }
+  // Null when the pool is empty or its buffers are too small.
+  PacketPtr build(size_t index, PacketPool& pool) const;
+
+ private:
+  const Packet& packet_;
+  size_t header_size_ = 0;  // Ethernet to end of L4 header
+  size_t l3_ = 0, l4_ = 0;
+  size_t count_ = 0;
+};
+
+template <typename Emit>
+size_t segment_packet(PacketPtr packet, PacketPool& pool, size_t* missing, Emit&& emit) {
+  const Segmenter segmenter(*packet);
+  size_t emitted = 0;
+  for (size_t i = 0; i < segmenter.count(); ++i) {
+    if (PacketPtr piece = segmenter.build(i, pool)) {
+      emit(std::move(piece));
+      ++emitted;
+    } else {
+      ++*missing;
+    }
+  }
+  return emitted;
+}
+
+}  // namespace vswitch

@@ -1,0 +1,154 @@
+// Packet: one frame in a pool buffer, with head room for encapsulation, and the metadata that travels with it.
+//
+//   buffer:  | Packet (this object) | head room | data ... data+size | tail room |
+//
+// The frame starts with an Ethernet header. A Packet is created by a PacketPool inside the pool's own buffer and is
+// never moved or copied as an object; PacketPtr owns it and gives it back to its pool. One thread at a time uses a
+// packet; passing the PacketPtr (or the batch that holds it) on passes the packet on.
+//
+// Offload state follows the Linux vnet header (struct virtio_net_hdr):
+// - checksum none:     the L4 checksum in the frame is what it is; nobody has checked it.
+// - checksum verified: a device or the kernel says that the L4 checksum is right.
+// - checksum partial:  the L4 checksum field holds only the pseudo-header sum; whoever puts the frame on a wire must
+//   complete it: ones' complement sum from csum_start to the end of the frame, stored at csum_start + csum_offset.
+// - gso: the frame is a super-frame, to be cut into segments of gso_size payload bytes; implies checksum partial.
+// datapath/packet/offload.h completes and cuts in software.
+#pragma once
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "datapath/packet/tunnel_metadata.h"
+
+namespace vswitch {
+
+class PacketPool;
+
+enum class ChecksumState : uint8_t { none, verified, partial };
+enum class GsoType : uint8_t { none, tcp4, tcp6, udp_l4 };
+
+struct OffloadState {
+  ChecksumState checksum = ChecksumState::none;
+  GsoType gso = GsoType::none;
+  bool gso_ecn = false;      // TCP CWR must be set in the first segment only
+  uint16_t gso_size = 0;     // payload bytes per segment
+  uint16_t csum_start = 0;   // bytes from data(), valid when checksum is partial
+  uint16_t csum_offset = 0;  // bytes from csum_start
+};
+
+// Byte offsets from data() of the headers that extraction found; kNoLayer when absent.
+struct LayerOffsets {
+  static constexpr uint16_t kNoLayer = 0xffff;
+  uint16_t l2_5 = kNoLayer;  // first MPLS label
+  uint16_t l3 = kNoLayer;
+  uint16_t l4 = kNoLayer;
+  uint16_t l3_end = kNoLayer;  // end of the L3 datagram by its own length field (padding excluded)
+};
+
+class Packet {
+ public:
+  // Head room that a pool leaves in front of a received frame: room for outer Ethernet + VLAN + IPv6 + UDP + VXLAN and
+  // for pushed VLAN tags, with some to spare.
+  static constexpr size_t kDefaultHeadroom = 192;
+
+  uint8_t* data() { return data_; }
+  const uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+  std::span<uint8_t> bytes() { return {data_, size_}; }
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  size_t headroom() const { return static_cast<size_t>(data_ - buffer_); }
+  size_t tailroom() const { return buffer_size_ - headroom() - size_; }
+  size_t capacity() const { return buffer_size_; }  // head room + data + tail room
+  uint8_t* buffer() { return buffer_; }
+
+  // Makes n more bytes in front of data(), uninitialised. REQUIRES: n <= headroom(). Layer offsets and csum_start are
+  // shifted to keep pointing at the same bytes.
+  uint8_t* push(size_t n) {
+    assert(n <= headroom());
+    data_ -= n;
+    size_ += static_cast<uint32_t>(n);
+    shift_offsets(static_cast<int>(n));
+    return data_;
+  }
+  // Removes n bytes from the front. REQUIRES: n <= size(). Offsets that pointed into them become meaningless.
+  void pull(size_t n) {
+    assert(n <= size_);
+    data_ += n;
+    size_ -= static_cast<uint32_t>(n);
+    shift_offsets(-static_cast<int>(n));
+  }
+  // Sets the size without touching bytes. REQUIRES: size <= capacity() - headroom().
+  void set_size(size_t size) {
+    assert(size <= buffer_size_ - headroom());
+    size_ = static_cast<uint32_t>(size);
+  }
+  // Empties the packet and sets the head room. REQUIRES: headroom <= capacity().
+  void reset(size_t headroom = kDefaultHeadroom) {
+    assert(headroom <= buffer_size_);
+    data_ = buffer_ + headroom;
+    size_ = 0;
+    layers = {};
+    offload = {};
+    in_port = 0;
+    recirc_id = dp_hash = skb_priority = skb_mark = rss_hash = 0;
+    has_tunnel = false;
+    recirc_depth = 0;
+    cutlen = 0;
+  }
+
+  // ---- metadata (host order); what the flow key takes from here, see flow/extract.h
+  uint32_t in_port = 0;       // datapath port number the packet came in by (0 is never a port)
+  uint32_t recirc_id = 0;     // 0: not recirculated
+  uint32_t dp_hash = 0;       // set by the hash action
+  uint32_t skb_priority = 0;
+  uint32_t skb_mark = 0;
+  uint32_t rss_hash = 0;      // hash of the flow, 0 = not computed; see flow/extract.h
+  bool has_tunnel = false;    // `tunnel` below is valid: received from, or to be sent into, a tunnel
+  uint8_t recirc_depth = 0;   // how often this packet has been recirculated
+  uint32_t cutlen = 0;        // bytes the next output is to leave off (trunc action); 0: none
+  LayerOffsets layers;
+  OffloadState offload;
+  TunnelMetadata tunnel;      // valid only if has_tunnel
+
+  PacketPool* pool() const { return pool_; }
+
+ private:
+  friend class PacketPool;
+  Packet(PacketPool* pool, uint8_t* buffer, size_t buffer_size)
+      : data_(buffer), buffer_(buffer), size_(0), buffer_size_(static_cast<uint32_t>(buffer_size)), pool_(pool) {}
+  ~Packet() = default;
+
+  void shift_offsets(int by) {
+    auto shift = [by](uint16_t& offset) {
+      if (offset != LayerOffsets::kNoLayer) offset = static_cast<uint16_t>(offset + by);
+    };
+    shift(layers.l2_5);
+    shift(layers.l3);
+    shift(layers.l4);
+    shift(layers.l3_end);
+    if (offload.checksum == ChecksumState::partial) {
+      offload.csum_start = static_cast<uint16_t>(offload.csum_start + by);
+    }
+  }
+
+  uint8_t* data_;
+  uint8_t* buffer_;
+  uint32_t size_;
+  uint32_t buffer_size_;
+  PacketPool* pool_;
+  Packet* next_free_ = nullptr;  // the pool's free list
+};
+
+struct PacketDeleter {
+  void operator()(Packet* packet) const;  // gives the packet back to its pool
+};
+using PacketPtr = std::unique_ptr<Packet, PacketDeleter>;
+
+// Copies frame and metadata (offload state and layer offsets included) into a packet of `pool`, with the same head room
+// where it fits. Null when the pool is empty or its buffers are too small.
+PacketPtr clone_packet(const Packet& packet, PacketPool& pool);
+
+}  // namespace vswitch

@@ -1,0 +1,68 @@
+// PacketPool: where packets come from and go back to.
+//
+// The base class manages a fixed set of equal buffers; a subclass provides the memory (heap, later AF_XDP UMEM or DPDK
+// mbufs), so that a packet can move between ports of one kind without a copy.
+//
+// Thread safety: a pool has one owner thread at a time (claim()), for which allocate() and free() take no lock and no
+// atomic read-modify-write. Any other thread may free() (lock-free push onto a return list that the owner takes in
+// when its own list runs dry) but must not allocate(). A pool must outlive its packets: destroy it after the threads.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+#include "datapath/packet/packet.h"
+
+namespace vswitch {
+
+class PacketPool {
+ public:
+  virtual ~PacketPool() = default;
+  PacketPool(const PacketPool&) = delete;
+  PacketPool& operator=(const PacketPool&) = delete;
+
+  // The calling thread becomes the owner.
+  void claim() { owner_.store(std::this_thread::get_id(), std::memory_order_relaxed); }
+
+  // A packet after reset(headroom), or null when the pool is empty. REQUIRES: the caller is the owner.
+  PacketPtr allocate(size_t headroom = Packet::kDefaultHeadroom);
+
+  void free(Packet* packet);
+
+  size_t buffer_size() const { return buffer_size_; }  // head room + frame
+  size_t packet_count() const { return packet_count_; }
+
+ protected:
+  PacketPool(size_t buffer_size, size_t packet_count) : buffer_size_(buffer_size), packet_count_(packet_count) {}
+
+  // Subclasses build each packet once: `object` has sizeof(Packet) bytes, `buffer` has buffer_size() bytes.
+  void adopt(void* object, uint8_t* buffer);
+
+ private:
+  void take_returned();
+
+  const size_t buffer_size_;
+  const size_t packet_count_;
+  std::atomic<std::thread::id> owner_{std::this_thread::get_id()};
+  Packet* free_list_ = nullptr;             // owner only
+  std::atomic<Packet*> returned_{nullptr};  // freed by other threads
+};
+
+// Buffers in anonymous memory (mmap): pages are touched only when used, so large buffers cost address space, not RAM.
+class HeapPacketPool final : public PacketPool {
+ public:
+  static constexpr size_t kFrameBuffer = 2048;               // one Ethernet frame up to 1,856 bytes + head room
+  static constexpr size_t kSuperFrameBuffer = 65536 + 512;   // a GSO super-frame
+
+  HeapPacketPool(size_t buffer_size, size_t packet_count);
+  ~HeapPacketPool() override;
+
+ private:
+  uint8_t* memory_;
+  size_t memory_size_;
+};
+
+}  // namespace vswitch

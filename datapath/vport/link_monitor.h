@@ -1,0 +1,66 @@
+// LinkMonitor: what the kernel says about network devices in the daemon's namespace, and when it changes (rtnetlink
+// through libnl-route). Also the few changes that ports make to devices (up/down, MTU, MAC, promiscuous).
+//
+// Thread safety: all functions may be called from any thread. Callbacks run on the monitor's own thread, one at a time,
+// and must not block for long; they may call back into the monitor. Not for the packet path.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "datapath/base/address.h"
+#include "datapath/base/status.h"
+
+namespace vswitch {
+
+struct LinkInfo {
+  std::string name;
+  uint32_t ifindex = 0;
+  uint32_t mtu = 0;
+  MacAddress mac{};
+  bool up = false;       // IFF_UP
+  bool carrier = false;  // IFF_LOWER_UP
+  std::string kind;      // veth, tun, bridge, vxlan, ... "" for physical
+  uint64_t speed_bps = 0;
+};
+
+struct RouteInfo {
+  uint32_t ifindex = 0;
+  std::string device;
+  IpAddress source;    // preferred source address
+  IpAddress gateway;   // not set: on link
+  uint32_t mtu = 0;    // of the route, else of the device
+  bool local = false;  // destination is one of our own addresses
+};
+
+class LinkMonitor {
+ public:
+  // Called with the link's name; `link` is null when it is gone. A rename is gone + new.
+  using LinkCallback = std::function<void(const std::string& name, const LinkInfo* link)>;
+  // Called when addresses, routes or neighbours change: cached routes are stale.
+  using RouteCallback = std::function<void()>;
+
+  virtual ~LinkMonitor() = default;
+
+  virtual std::optional<LinkInfo> find(std::string_view name) const = 0;
+  virtual std::optional<LinkInfo> find(uint32_t ifindex) const = 0;
+  virtual Result<RouteInfo> route_to(const IpAddress& destination, const IpAddress& source, uint32_t mark) const = 0;
+  virtual bool is_local_address(const IpAddress& address) const = 0;
+
+  virtual Status set_up(std::string_view name, bool up) = 0;
+  virtual Status set_mtu(std::string_view name, uint32_t mtu) = 0;
+  virtual Status set_mac(std::string_view name, const MacAddress& mac) = 0;
+
+  // A subscription ends when the returned handle is destroyed; no callback runs after that returns.
+  [[nodiscard]] virtual std::shared_ptr<void> watch_link(std::string name, LinkCallback callback) = 0;
+  [[nodiscard]] virtual std::shared_ptr<void> watch_routes(RouteCallback callback) = 0;
+};
+
+// The real one. Fails when netlink sockets cannot be opened.
+Result<std::unique_ptr<LinkMonitor>> make_link_monitor();
+
+}  // namespace vswitch

@@ -1,0 +1,152 @@
+// Vport: a port of the datapath, of some type. An open set: one .h/.cc pair per type and one line in vport_registry.cc.
+//
+// A vport sends batches of packets, and has receive sources (a netdev: one per queue; tunnel ports of one kind: one
+// shared endpoint). It lives in the namespace and with the privileges of the daemon.
+//
+// Life: create (validated configuration; opens what it can) -> attached to the datapath -> detached -> destroyed after
+// an RCU grace period. The port number never changes. When its device is missing, renamed, down or deleted, or its
+// namespace is gone, the port stays, in error: state().error says why, its sources are not ready, and what is sent
+// to it is dropped with port_down; it recovers by itself when the device is back.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "datapath/base/address.h"
+#include "datapath/base/clock.h"
+#include "datapath/base/status.h"
+#include "datapath/packet/packet_batch.h"
+#include "datapath/packet/thread_context.h"
+
+namespace vswitch {
+
+// ---------------------------------------------------------------- for users of the vport subsystem
+
+// What a port is to be. Options are the "options:" of Open vSwitch's Interface (and our own), all as text: each type
+// parses and validates its own.
+struct VportConfig {
+  std::string name;  // up to kMaxPortName characters
+  std::string type;  // registry name: netdev, internal, vxlan, dummy, pcap, ...
+  std::map<std::string, std::string> options;
+  uint32_t mtu_request = 0;             // 0: leave as it is
+  MacAddress mac{};                     // zero: leave as it is / choose
+  bool operator==(const VportConfig&) const = default;
+};
+inline constexpr size_t kMaxPortName = 63;
+
+// Linux names (struct rtnl_link_stats64). From the switch's point of view: rx came into the switch by this port.
+struct VportStats {
+  uint64_t rx_packets = 0, rx_bytes = 0, rx_errors = 0, rx_dropped = 0;
+  uint64_t rx_length_errors = 0, rx_over_errors = 0, rx_crc_errors = 0, rx_frame_errors = 0;
+  uint64_t tx_packets = 0, tx_bytes = 0, tx_errors = 0, tx_dropped = 0;
+  uint64_t tx_carrier_errors = 0, collisions = 0, multicast = 0;
+};
+
+struct VportState {
+  bool admin_up = false;
+  bool carrier = false;
+  uint32_t mtu = 0;         // 0: no limit known
+  uint32_t ifindex = 0;     // 0: no kernel device
+  MacAddress mac{};
+  uint64_t speed_bps = 0;   // 0: unknown
+  uint64_t link_resets = 0; // times carrier changed
+  std::string error;        // "" or why the port does not work now, for `vsctl show`
+  std::map<std::string, std::string> status;  // driver_name, tunnel_egress_iface, source_ip, ...
+};
+
+// Where packets come in. Driven by one forwarding thread at a time (which one may change between calls; the datapath
+// hands over with the ordering that a mutex gives).
+class RxSource {
+ public:
+  virtual ~RxSource() = default;
+  // Adds up to batch.kMaxPackets packets allocated from ctx.pool, each with in_port and offload state set. Returns how
+  // many were added; 0: nothing there. Frames that cannot be taken are booked in ctx.ledger and in the port's
+  // statistics. Never blocks.
+  virtual size_t receive(ThreadContext& ctx, PacketBatch& batch) = 0;
+  // What epoll watches (level-triggered EPOLLIN) while the thread sleeps; -1 while there is nothing to wait for. May
+  // change only together with VportHost::sources_changed().
+  virtual int poll_fd() const = 0;
+  // True: never sleep while this source exists (in-memory replay).
+  virtual bool always_ready() const { return false; }
+};
+
+class Vport {
+ public:
+  virtual ~Vport() = default;
+
+  const std::string& name() const { return name_; }
+  uint32_t port_no() const { return port_no_; }
+  virtual std::string_view type() const = 0;
+
+  // Sends every packet of the batch; the batch is empty afterwards. What cannot be sent is dropped and booked: in
+  // ctx.ledger under the packet's in_port, and in this port's statistics. What was sent is booked the same way
+  // (ledger: sent). Thread-safe: forwarding and handler threads call it at once. Packets sent by one thread keep their order.
+  // Offload state is honoured: a port that cannot pass it on completes checksums and cuts super-frames itself.
+  virtual void send(ThreadContext& ctx, PacketBatch& batch) = 0;
+
+  // The sources that this port needs polled now. Shared ones appear with every port that uses them.
+  virtual std::vector<std::shared_ptr<RxSource>> sources() = 0;
+
+  virtual VportState state() const = 0;  // any thread
+  virtual VportStats stats() const = 0;  // any thread; current
+
+  // Applies new options / mtu / mac in place. All or nothing: on error the port is as before. Control thread only.
+  // StatusCode::unimplemented means "not in place": the caller re-creates the port.
+  virtual Status reconfigure(const VportConfig& config) = 0;
+  // Administrative state (ofctl mod-port up/down). Control thread only.
+  virtual Status set_admin_up(bool up) = 0;
+
+ protected:
+  Vport(std::string name, uint32_t port_no) : name_(std::move(name)), port_no_(port_no) {}
+
+ private:
+  const std::string name_;
+  const uint32_t port_no_;
+};
+
+// ---------------------------------------------------------------- for implementers of vport types
+
+// What a vport may ask of the datapath it is attached to. Thread-safe.
+class VportHost {
+ public:
+  virtual ~VportHost() = default;
+  // sources() of this port, or a source's poll_fd(), changed.
+  virtual void sources_changed(Vport& port) = 0;
+  // state() changed (link, error, MTU): someone may want to know.
+  virtual void state_changed(Vport& port) = 0;
+  // Waits until no forwarding thread can still be inside receive() or send() with what was visible before the call
+  // (e.g. before closing a socket).
+  virtual void quiesce() = 0;
+};
+
+class LinkMonitor;       // vport/link_monitor.h: the kernel's links, addresses and routes, and their changes
+class TunnelEndpoints;   // vport/tunnel_endpoints.h: shared receiving sockets
+
+// Services that port types share. Owned by the datapath, outlive every port.
+struct VportEnvironment {
+  VportHost& host;
+  LinkMonitor& links;
+  TunnelEndpoints& tunnels;
+  const Clock& clock;
+};
+
+struct VportType {
+  std::string_view name;
+  // Checks options without touching the system: unknown option (names the nearest known one), bad value, missing option.
+  // `field` of the Status is "options:NAME".
+  Status (*validate)(const VportConfig& config);
+  // Opens the port. `must_work`: a port added by a person fails with the exact reason (device missing, UDP port taken by
+  // whom); false on daemon restart: comes up in error instead and recovers.
+  Result<std::unique_ptr<Vport>> (*create)(const VportConfig& config, uint32_t port_no, VportEnvironment& environment,
+                                           bool must_work);
+  // Releases what outlives the daemon on purpose (the persistent TAP of an internal port) when a person deletes the port;
+  // null: nothing does.
+  void (*forget)(const VportConfig& config, VportEnvironment& environment);
+};
+
+}  // namespace vswitch
