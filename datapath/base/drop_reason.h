@@ -44,6 +44,7 @@
   X(recirculation_limit,        "recirculated more often than the datapath allows")                         \
   X(action_too_short,           "packet too short or malformed for the header an action was to change")     \
   X(no_headroom,                "no room to push a header")                                                 \
+  X(no_buffer_for_copy,         "a copy (of several outputs, or a clone) found the packet pool empty")      \
   /* transmit */                                                                                             \
   X(tx_too_big,                 "larger than the way out can carry")                                        \
   X(tx_queue_full,              "the device had no room")                                                   \

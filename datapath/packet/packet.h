@@ -49,6 +49,14 @@ struct LayerOffsets {
 };
 
 class Packet {
+  // Declared first so that what every packet needs (up to rss_hash) shares one cache line.
+  uint8_t* data_;
+  uint8_t* buffer_;
+  uint32_t size_;
+  uint32_t buffer_size_;
+  PacketPool* pool_;
+  Packet* next_free_ = nullptr;  // the pool's free list
+
  public:
   // Head room that a pool leaves in front of a received frame: room for outer Ethernet + VLAN + IPv6 + UDP + VXLAN and
   // for pushed VLAN tags, with some to spare.
@@ -133,13 +141,6 @@ class Packet {
       offload.csum_start = static_cast<uint16_t>(offload.csum_start + by);
     }
   }
-
-  uint8_t* data_;
-  uint8_t* buffer_;
-  uint32_t size_;
-  uint32_t buffer_size_;
-  PacketPool* pool_;
-  Packet* next_free_ = nullptr;  // the pool's free list
 };
 
 struct PacketDeleter {
@@ -150,5 +151,9 @@ using PacketPtr = std::unique_ptr<Packet, PacketDeleter>;
 // Copies frame and metadata (offload state and layer offsets included) into a packet of `pool`, with the same head room
 // where it fits. Null when the pool is empty or its buffers are too small.
 PacketPtr clone_packet(const Packet& packet, PacketPool& pool);
+
+// The part of the copy that is not the frame: every public member of Packet. Layer offsets and csum_start are copied as
+// they are, so the frames must have the same headers at the same places.
+void copy_metadata(const Packet& from, Packet& to);
 
 }  // namespace vswitch

@@ -41,8 +41,12 @@ class PacketPool {
   // Subclasses build each packet once: `object` has sizeof(Packet) bytes, `buffer` has buffer_size() bytes.
   void adopt(void* object, uint8_t* buffer);
 
+  // Called by allocate() when every packet built so far is in use: adopts one or more and returns true, or returns false
+  // when there are no more. A subclass that adopts all its packets at once keeps this default.
+  virtual bool build_more() { return false; }
+
  private:
-  void take_returned();
+  bool take_returned();
 
   const size_t buffer_size_;
   const size_t packet_count_;
@@ -51,7 +55,8 @@ class PacketPool {
   std::atomic<Packet*> returned_{nullptr};  // freed by other threads
 };
 
-// Buffers in anonymous memory (mmap): pages are touched only when used, so large buffers cost address space, not RAM.
+// Buffers in anonymous memory (mmap). A packet is built when it is first needed and the one freed last is used next, so
+// large buffers and large pools cost address space, not RAM. Throws std::bad_alloc when there is no address space.
 class HeapPacketPool final : public PacketPool {
  public:
   static constexpr size_t kFrameBuffer = 2048;               // one Ethernet frame up to 1,856 bytes + head room
@@ -61,8 +66,11 @@ class HeapPacketPool final : public PacketPool {
   ~HeapPacketPool() override;
 
  private:
-  uint8_t* memory_;
-  size_t memory_size_;
+  bool build_more() override;
+
+  const size_t memory_size_;
+  uint8_t* const memory_;
+  size_t built_ = 0;  // packets adopted so far; owner only
 };
 
 }  // namespace vswitch
