@@ -1,0 +1,114 @@
+// RuleTables: the 254 OpenFlow tables of one bridge, and the only way to change them.
+//
+// A change is a batch of RuleMods in two steps, so that the store can be in between:
+//   Result<RuleChange> change = tables.prepare(mods);   // validates all; stages, invisible to lookups
+//   store.commit(change->added(), change->removed());
+//   change->publish();                                  // one new version: lookups see all of it or none
+// A RuleChange that is destroyed without publish() is undone. One RuleChange at a time may be open per RuleTables.
+//
+// Thread safety: prepare/publish/expire by one control thread at a time (the switch's lock). lookup() from RCU readers
+// at any time. Rules removed by publish() are retired through RCU.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "datapath/base/clock.h"
+#include "datapath/base/status.h"
+#include "vswitchd/rules/classifier.h"
+#include "vswitchd/rules/rule.h"
+
+namespace vswitch {
+
+enum class RuleCommand : uint8_t { add, modify, modify_strict, remove, remove_strict };
+
+// One request (an OpenFlow flow_mod).
+struct RuleMod {
+  RuleCommand command = RuleCommand::add;
+  RuleSpec spec;                        // table may be kTableAll for modify/remove
+  uint64_t cookie = 0, cookie_mask = 0; // modify/remove: only rules with (rule.cookie & mask) == cookie
+  bool modify_cookie = false;           // modify: spec.cookie replaces the rule's
+  OfPort out_port = kOfPortNone;        // remove: only rules that output there
+};
+
+// Which rules a dump or aggregate is about.
+struct RuleFilter {
+  uint8_t table = kTableAll;
+  Match match;
+  bool strict = false;
+  uint16_t priority = 0;  // with strict
+  uint64_t cookie = 0, cookie_mask = 0;
+  OfPort out_port = kOfPortNone;
+};
+
+enum class RemovedReason : uint8_t { idle_timeout, hard_timeout, deleted, evicted };
+
+struct TableStats {
+  uint64_t lookups = 0, matches = 0;
+  uint64_t rules = 0;
+};
+
+class RuleTables;
+
+class RuleChange {
+ public:
+  RuleChange(RuleChange&&) noexcept;
+  RuleChange& operator=(RuleChange&&) noexcept;
+  ~RuleChange();  // undoes it unless published
+
+  // Rules that will appear / disappear. A modified rule is in both (old in removed, new in added).
+  std::span<Rule* const> added() const;
+  std::span<Rule* const> removed() const;
+  bool empty() const { return added().empty() && removed().empty(); }
+  Version publish();
+
+ private:
+  friend class RuleTables;
+  struct Implementation;
+  explicit RuleChange(std::unique_ptr<Implementation> impl);
+  std::unique_ptr<Implementation> impl_;
+};
+
+class RuleTables {
+ public:
+  explicit RuleTables(const Clock& clock);
+  ~RuleTables();
+  RuleTables(const RuleTables&) = delete;
+  RuleTables& operator=(const RuleTables&) = delete;
+
+  // Stages all mods in order (a later one sees the earlier ones). On error nothing is staged, and the message starts with the
+  // 0-based index of the mod at fault in *failed_index. The semantics are those of OpenFlow flow_mods as Open vSwitch has them:
+  // add replaces an identical match+priority (statistics kept unless reset_counts... see ovs-ofctl(8)); check_overlap;
+  // modify of nothing adds nothing (1.1+ semantics of ovs-ofctl mod-flows: adds when no match, for strict and loose,
+  // as Open vSwitch does when a cookie mask is not given).
+  Result<RuleChange> prepare(std::span<const RuleMod> mods, size_t* failed_index = nullptr);
+  // Loads rules that were stored, keeping their ids; as prepare().
+  Result<RuleChange> restore(std::span<const std::pair<uint64_t, RuleSpec>> rules);
+
+  Version version() const;
+  const Rule* lookup(uint8_t table, const PipelineKey& key, Version version, PipelineMask* wildcards) const;
+  // Counts lookups for dump-tables: `matched` whether a rule was found. Any thread.
+  void count_lookup(uint8_t table, bool matched, uint64_t packets = 1) const;
+
+  // Rules visible now, in no promised order; REQUIRES: control thread or RCU reader. Stops when visit returns false.
+  void for_each(const RuleFilter& filter, const std::function<bool(const Rule&)>& visit) const;
+  std::array<TableStats, kTableCount> table_stats() const;
+  size_t rule_count() const;
+  size_t memory_bytes() const;  // rules and classifiers
+
+  // Rules whose idle or hard timeout has passed at `now`, to be removed through prepare_removal().
+  std::vector<std::pair<const Rule*, RemovedReason>> expired(Nanoseconds now) const;
+  RuleChange prepare_removal(std::span<const Rule* const> rules);
+
+ private:
+  friend class RuleChange;
+  struct Implementation;
+  std::unique_ptr<Implementation> impl_;
+};
+
+}  // namespace vswitch
