@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "datapath/base/clock.h"
 #include "vswitchd/rules/match.h"
@@ -70,10 +71,18 @@ class Rule {
   RuleStats stats() const;
   RuleSpec spec() const;  // everything needed to make it again
 
+  // Datapath flows keep the rules that they came from alive until they are revalidated (see RuleRef): the tables hold one
+  // reference, given up after a grace period; the last one deletes the rule. Any thread.
+  void ref() const { references_.fetch_add(1, std::memory_order_relaxed); }
+  void unref() const {
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
  private:
   friend class RuleTables;
   friend class Classifier;
   Rule() = default;
+  ~Rule() = default;
 
   uint64_t id_ = 0;
   MiniMatch match_;
@@ -84,8 +93,33 @@ class Rule {
   std::atomic<Version> removed_{kNotRemoved};
   mutable std::atomic<uint64_t> packets_{0}, bytes_{0};
   mutable std::atomic<int64_t> used_{0};
+  mutable std::atomic<uint32_t> references_{1};
   uint16_t priority_ = 0, idle_timeout_ = 0, hard_timeout_ = 0, flags_ = 0, importance_ = 0;
   uint8_t table_ = 0;
+};
+
+// A counted reference to a rule that may outlive its place in the tables. Taken by RCU readers (translation).
+class RuleRef {
+ public:
+  RuleRef() = default;
+  explicit RuleRef(const Rule* rule) : rule_(rule) {
+    if (rule_ != nullptr) rule_->ref();
+  }
+  RuleRef(const RuleRef& o) : RuleRef(o.rule_) {}
+  RuleRef(RuleRef&& o) noexcept : rule_(std::exchange(o.rule_, nullptr)) {}
+  RuleRef& operator=(RuleRef o) noexcept {
+    std::swap(rule_, o.rule_);
+    return *this;
+  }
+  ~RuleRef() {
+    if (rule_ != nullptr) rule_->unref();
+  }
+  const Rule* get() const { return rule_; }
+  const Rule* operator->() const { return rule_; }
+  const Rule& operator*() const { return *rule_; }
+
+ private:
+  const Rule* rule_ = nullptr;
 };
 
 }  // namespace vswitch
