@@ -1,0 +1,93 @@
+// Translation: from a packet's key, through the rules, to datapath actions and the mask of a megaflow.
+//
+// One function for upcalls, revalidation and trace; they differ only in TranslateInput. Property (tested with random tables
+// and packets): for every packet that agrees with `key` on output.mask, translate() gives the same actions.
+//
+// Semantics are those of Open vSwitch 3.1 (ofproto-dpif-xlate.c), within what RuleAction holds:
+// - resubmit depth 64, 4096 resubmits in total, goto_table only forward, stack of 64 kB, patch ports count as depth;
+// - set actions are collected and committed before an output, as few as possible; a set that changes nothing emits nothing;
+// - output never goes back to in_port unless in_port is named; to a port that is down, no-forward or absent: nothing;
+// - `normal` in the order of features.md section 9;
+// - tunnel outputs emit set(tunnel(...)) with configuration and flow fields merged, then output;
+// - a list that ends with no output emits nothing (an installer adds DropAction with output.drop_reason).
+//
+// Thread safety: callable from several RCU reader threads at once (handlers, revalidator, trace).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "datapath/actions/action.h"
+#include "datapath/base/drop_reason.h"
+#include "datapath/flow/flow_key.h"
+#include "vswitchd/rules/rule.h"
+#include "vswitchd/translate/switch_view.h"
+#include "vswitchd/translate/trace.h"
+
+namespace vswitch {
+
+// What a packet-in carries beside the packet; kept in a table of the control path, found again by UserspaceAction::cookie.
+struct ControllerRequest {
+  std::string bridge;
+  uint64_t rule_cookie = 0;
+  uint8_t table = 0;
+  SendToController action;
+  PipelineKey key;  // as it was when the action ran: metadata for the packet-in
+};
+
+// Gives out the cookies of controller actions and the ids of recirculations. Implemented by the control path; equal requests
+// get equal ids, so that translating again gives equal actions.
+class TranslateContexts {
+ public:
+  virtual ~TranslateContexts() = default;
+  virtual uint64_t controller_cookie(const ControllerRequest& request) = 0;
+};
+
+// Rules and ports that a flow's packets are to be credited to.
+struct Credit {
+  std::vector<RuleRef> rules;                      // each rule that the packet went through, repeats included
+  struct PatchHop {
+    std::shared_ptr<PatchCounters> from, to;       // tx on one end is rx on the other
+  };
+  std::vector<PatchHop> patch_hops;
+};
+
+// A source address that `normal` looked at, to be refreshed while the flow has traffic.
+struct LearnedSource {
+  std::string bridge;
+  uint16_t vlan;
+  MacAddress mac;
+  OfPort port;
+};
+
+struct TranslateInput {
+  const SwitchView& view;
+  // in_port is a datapath port number (0: none, e.g. packet-out without in_port), recirc_id as in the datapath.
+  const FlowKey& key;
+  // Run these actions in `bridge` instead of looking up table 0 (packet-out); null otherwise.
+  const RuleActionList* actions = nullptr;
+  const BridgeView* bridge = nullptr;     // with `actions`, or for a trace whose in_port has no datapath port
+  OfPort ofport_in = 0;                   // with `bridge`: the OpenFlow port it came in by
+  bool allow_side_effects = true;         // learn addresses, count lookups
+  uint64_t credit_packets = 0;            // packets to credit to rules at once (0: caller uses output.credit)
+  uint64_t credit_bytes = 0;
+  Nanoseconds now{};
+  std::vector<TraceNode>* trace = nullptr;
+  TranslateContexts* contexts = nullptr;  // null (in traces): cookies are 0
+};
+
+struct TranslateOutput {
+  ActionList actions;
+  FlowMask mask;                           // bits that decided; always includes in_port, recirc_id, eth_type, packet_type
+  DropReason drop_reason = DropReason::of_pipeline;  // why, when actions is empty
+  bool slow_path = false;                  // must not be cached: each packet is to be translated by itself (dec_ttl to controller)
+  Credit credit;
+  std::vector<LearnedSource> learned;
+  PipelineKey final_key;                   // for trace: "Final flow"
+};
+
+TranslateOutput translate(const TranslateInput& input);
+
+}  // namespace vswitch
