@@ -2,13 +2,15 @@
 // Used where the way out cannot: a device without offloads, encapsulation with checksum, pcap files, upcalls.
 #pragma once
 
+#include "datapath/packet/ip_layout.h"
 #include "datapath/packet/packet.h"
 #include "datapath/packet/packet_pool.h"
 
 namespace vswitch {
 
-// Completes a partial checksum in place (UDP: 0 becomes 0xffff); the state becomes `none`. No-op otherwise. A
-// csum_start/csum_offset outside the packet leaves it untouched and returns false.
+// Completes a partial checksum in place (UDP: 0 becomes 0xffff; SCTP: CRC32c); the state becomes `none`. No-op otherwise.
+// A csum_start/csum_offset outside the packet leaves it untouched and returns false. The GSO state is not touched: a
+// super-frame that has to be finished is cut with segment_packet() instead.
 bool complete_checksum(Packet& packet);
 
 // Calls `emit(PacketPtr)` with each segment of a GSO super-frame, in order: headers copied and fixed up (IPv4 id, total
@@ -25,13 +27,17 @@ class Segmenter {
   explicit Segmenter(const Packet& packet);
   bool valid() const { return count_ != 0; }
   size_t count() const { return count_; }
-  // Null when the pool is empty or its buffers are too small.
+  // Bytes of that segment's frame. REQUIRES: index < count().
+  size_t segment_size(size_t index) const;
+  // Null when the pool is empty or its buffers are too small. REQUIRES: index < count().
   PacketPtr build(size_t index, PacketPool& pool) const;
 
  private:
+  void fix_headers(Packet& piece, size_t index) const;
+
   const Packet& packet_;
+  IpLayout ip_;
   size_t header_size_ = 0;  // Ethernet to end of L4 header
-  size_t l3_ = 0, l4_ = 0;
   size_t count_ = 0;
 };
 

@@ -37,6 +37,14 @@ class PacketBatch {
   const Packet& operator[](size_t i) const { return *packets_[i]; }
   // Takes packet i out; its slot is null until compact() or clear(). Slots taken must not be used.
   PacketPtr release(size_t i) { return PacketPtr(std::exchange(packets_[i], nullptr)); }
+  // Closes the gaps that release() left; the order of the others is kept.
+  void compact() {
+    size_t kept = 0;
+    for (size_t i = 0; i < size_; ++i) {
+      if (packets_[i] != nullptr) packets_[kept++] = packets_[i];
+    }
+    size_ = kept;
+  }
   // Forgets all slots; the caller has released every packet.
   void reset_released() { size_ = 0; }
   void clear() {

@@ -1,0 +1,165 @@
+#include "datapath/packet/offload.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "datapath/packet/checksum.h"
+#include "datapath/packet/ip_layout.h"
+
+namespace vswitch {
+
+namespace {
+
+constexpr uint8_t kTcp = 6;
+constexpr uint8_t kUdp = 17;
+constexpr uint8_t kSctp = 132;
+constexpr size_t kTcpSize = 20;
+constexpr size_t kUdpSize = 8;
+constexpr size_t kTcpChecksum = 16;  // offsets of the checksum in its header
+constexpr size_t kUdpChecksum = 6;
+constexpr size_t kSctpChecksum = 8;
+
+enum TcpFlag : uint8_t { kFin = 0x01, kPsh = 0x08, kCwr = 0x80 };
+
+// The kernel asks for an SCTP checksum in the same way as for the others, but means a CRC32c of the datagram.
+bool complete_sctp(Packet& packet) {
+  const OffloadState& offload = packet.offload;
+  if (offload.csum_offset != kSctpChecksum) return false;
+  const auto ip = find_ip(packet.bytes());
+  if (!ip || !ip->has_l4 || ip->proto != kSctp || ip->l4 != offload.csum_start) return false;
+  if (ip->l4_size() < kSctpChecksum + 4) return false;
+  uint8_t* field = packet.data() + ip->l4 + kSctpChecksum;
+  store_unaligned(field, be32{});
+  store_unaligned(field, crc32c(packet.bytes().subspan(ip->l4, ip->l4_size())));
+  return true;
+}
+
+uint32_t pseudo_sum(const uint8_t* frame, const IpLayout& ip, size_t length) {
+  const uint8_t* header = frame + ip.l3;
+  const auto size = static_cast<uint32_t>(length);
+  if (!ip.is_v6) {
+    return pseudo_header_sum(load_unaligned<be32>(header + 12), load_unaligned<be32>(header + 16), ip.proto, size);
+  }
+  const uint8_t* dst = ip.final_destination != 0 ? frame + ip.final_destination : header + 24;
+  return pseudo_header_sum(load_unaligned<Ipv6Address>(header + 8), load_unaligned<Ipv6Address>(dst), ip.proto, size);
+}
+
+void fix_ip_header(Packet& piece, const IpLayout& ip, size_t index) {
+  uint8_t* header = piece.data() + ip.l3;
+  const auto size = static_cast<uint16_t>(piece.size() - ip.l3);
+  if (ip.is_v6) {
+    store_unaligned(header + 4, to_be16(static_cast<uint16_t>(size - 40)));
+    return;
+  }
+  const uint16_t id = load_unaligned<be16>(header + 4).host();
+  store_unaligned(header + 2, to_be16(size));
+  store_unaligned(header + 4, to_be16(static_cast<uint16_t>(id + index)));
+  store_unaligned(header + 10, be16{});
+  store_unaligned(header + 10, checksum({header, size_t{header[0]} % 16 * 4}));
+}
+
+struct TcpPiece {
+  uint32_t sequence_offset;
+  bool first, last, ecn;
+};
+
+void fix_tcp_header(uint8_t* header, const TcpPiece& piece) {
+  const uint32_t sequence = load_unaligned<be32>(header + 4).host();
+  store_unaligned(header + 4, to_be32(sequence + piece.sequence_offset));
+  if (!piece.last) header[13] &= static_cast<uint8_t>(~(kFin | kPsh));
+  if (!piece.first && piece.ecn) header[13] &= static_cast<uint8_t>(~kCwr);
+}
+
+void store_l4_checksum(Packet& piece, const IpLayout& ip) {
+  const size_t offset = ip.proto == kTcp ? kTcpChecksum : kUdpChecksum;
+  uint8_t* field = piece.data() + ip.l4 + offset;
+  store_unaligned(field, be16{});
+  const auto l4 = piece.bytes().subspan(ip.l4);
+  be16 sum = checksum_finish(checksum_partial(l4, pseudo_sum(piece.data(), ip, l4.size())));
+  if (ip.proto == kUdp && !sum) sum = to_be16(0xffff);
+  store_unaligned(field, sum);
+}
+
+bool type_fits(GsoType type, const IpLayout& ip) {
+  switch (type) {
+    case GsoType::none:
+      return false;
+    case GsoType::tcp4:
+      return !ip.is_v6 && ip.proto == kTcp;
+    case GsoType::tcp6:
+      return ip.is_v6 && ip.proto == kTcp;
+    case GsoType::udp_l4:
+      return ip.proto == kUdp;
+  }
+  return false;
+}
+
+// Bytes of the L4 header; 0 if it is not there in full.
+size_t l4_header_size(const Packet& packet, const IpLayout& ip) {
+  if (ip.proto == kUdp) return ip.l4_size() >= kUdpSize ? kUdpSize : 0;
+  if (ip.l4_size() < kTcpSize) return 0;
+  const size_t size = size_t{packet.data()[ip.l4 + 12]} / 16 * 4;
+  return size >= kTcpSize && size <= ip.l4_size() ? size : 0;
+}
+
+}  // namespace
+
+bool complete_checksum(Packet& packet) {
+  OffloadState& offload = packet.offload;
+  if (offload.checksum != ChecksumState::partial) return true;
+  const size_t start = offload.csum_start;
+  if (start + offload.csum_offset + 2 > packet.size()) return false;
+  if (!complete_sctp(packet)) {
+    be16 sum = checksum(packet.bytes().subspan(start));
+    if (offload.csum_offset == kUdpChecksum && !sum) sum = to_be16(0xffff);
+    store_unaligned(packet.data() + start + offload.csum_offset, sum);
+  }
+  offload.checksum = ChecksumState::none;
+  return true;
+}
+
+Segmenter::Segmenter(const Packet& packet) : packet_(packet) {
+  const auto ip = find_ip(packet.bytes());
+  if (!ip || !ip->has_l4 || ip->fragment || !type_fits(packet.offload.gso, *ip)) return;
+  const size_t l4_header = l4_header_size(packet, *ip);
+  if (l4_header == 0 || packet.offload.gso_size == 0) return;
+  ip_ = *ip;
+  header_size_ = ip->l4 + l4_header;
+  const size_t payload = ip->l3_end - header_size_;
+  count_ = std::max<size_t>(1, (payload + packet.offload.gso_size - 1) / packet.offload.gso_size);
+}
+
+size_t Segmenter::segment_size(size_t index) const {
+  const size_t start = header_size_ + index * packet_.offload.gso_size;
+  return header_size_ + std::min<size_t>(packet_.offload.gso_size, ip_.l3_end - start);
+}
+
+PacketPtr Segmenter::build(size_t index, PacketPool& pool) const {
+  const size_t size = segment_size(index);
+  if (size > pool.buffer_size()) return nullptr;
+  PacketPtr piece = pool.allocate(std::min(packet_.headroom(), pool.buffer_size() - size));
+  if (!piece) return nullptr;
+  const size_t start = header_size_ + index * packet_.offload.gso_size;
+  piece->set_size(size);
+  std::memcpy(piece->data(), packet_.data(), header_size_);
+  std::memcpy(piece->data() + header_size_, packet_.data() + start, size - header_size_);
+  copy_metadata(packet_, *piece);
+  piece->offload = {};
+  if (piece->layers.l3_end != LayerOffsets::kNoLayer) piece->layers.l3_end = static_cast<uint16_t>(size);
+  fix_headers(*piece, index);
+  return piece;
+}
+
+void Segmenter::fix_headers(Packet& piece, size_t index) const {
+  fix_ip_header(piece, ip_, index);
+  uint8_t* l4 = piece.data() + ip_.l4;
+  if (ip_.proto == kTcp) {
+    const auto offset = static_cast<uint32_t>(index * packet_.offload.gso_size);
+    fix_tcp_header(l4, {offset, index == 0, index + 1 == count_, packet_.offload.gso_ecn});
+  } else {
+    store_unaligned(l4 + 4, to_be16(static_cast<uint16_t>(piece.size() - ip_.l4)));
+  }
+  store_l4_checksum(piece, ip_);
+}
+
+}  // namespace vswitch
