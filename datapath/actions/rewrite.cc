@@ -1,0 +1,317 @@
+#include "datapath/actions/rewrite.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "datapath/packet/checksum.h"
+#include "datapath/packet/ip_layout.h"
+
+namespace vswitch {
+
+namespace {
+
+constexpr size_t kEthernetSize = 14;
+constexpr size_t kAddressesSize = 12;  // of an Ethernet header: what stands in front of the VLAN tag
+constexpr size_t kVlanSize = 4;
+constexpr size_t kArpSize = 28;  // Ethernet and IPv4
+constexpr size_t kIcmpSize = 4;  // what is needed of it: type, code, checksum
+constexpr size_t kNdSize = 24;   // neighbour solicitation or advertisement up to its options
+
+// ---- masked values
+
+template <std::unsigned_integral Word>
+Word blend(Word old_value, Word value, Word mask) {
+  return static_cast<Word>((old_value & static_cast<Word>(~mask)) | value);
+}
+template <std::unsigned_integral T>
+BigEndian<T> blend(BigEndian<T> old_value, BigEndian<T> value, BigEndian<T> mask) {
+  return (old_value & ~mask) | value;
+}
+// MacAddress and Ipv6Address
+template <typename Address>
+requires requires(Address a) { a.bytes; }
+Address blend(const Address& old_value, const Address& value, const Address& mask) {
+  Address out;
+  for (size_t i = 0; i < out.bytes.size(); ++i) out.bytes[i] = blend(old_value.bytes[i], value.bytes[i], mask.bytes[i]);
+  return out;
+}
+
+template <typename Value>
+void store_masked(uint8_t* at, const Value& value, const Value& mask) {
+  store_unaligned(at, blend(load_unaligned<Value>(at), value, mask));
+}
+
+// ---- L4 checksums
+
+struct L4Checksum {
+  uint8_t* field;
+  bool partial;  // it holds the pseudo-header sum, not complemented, and only that
+  bool is_udp;
+};
+
+// Offset of a ones' complement checksum in the L4 header and the header bytes needed to reach it; 0: none.
+size_t checksum_offset(const IpLayout& ip) {
+  switch (ip.proto) {
+    case kProtoTcp:
+      return 16;
+    case kProtoUdp:
+      return 6;
+    case kProtoIcmp:
+      return ip.is_v6 ? 0 : 2;
+    case kProtoIcmpv6:
+      return ip.is_v6 ? 2 : 0;
+    default:
+      return 0;
+  }
+}
+
+// The checksum that changes in this packet's L4 header or pseudo-header show up in; none if there is none, or a UDP
+// sender chose to do without.
+std::optional<L4Checksum> find_l4_checksum(Packet& packet, const IpLayout& ip) {
+  const size_t offset = checksum_offset(ip);
+  if (!ip.has_l4 || offset == 0 || ip.l4_size() < offset + 2) return std::nullopt;
+  const OffloadState& offload = packet.offload;
+  // A partial checksum may also be that of a packet inside this one; ours is then an ordinary one.
+  const bool partial =
+      offload.checksum == ChecksumState::partial && offload.csum_start == ip.l4 && offload.csum_offset == offset;
+  uint8_t* field = packet.data() + ip.l4 + offset;
+  const bool is_udp = ip.proto == kProtoUdp;
+  if (is_udp && !partial && !load_unaligned<be16>(field)) return std::nullopt;
+  return L4Checksum{field, partial, is_udp};
+}
+
+template <typename Value>
+void update_sum(uint8_t* field, const Value& old_value, const Value& new_value) {
+  store_unaligned(field, checksum_update(load_unaligned<be16>(field), old_value, new_value));
+}
+
+// Something the L4 header itself holds changed. A partial checksum does not cover it yet.
+template <typename Value>
+void l4_changed(const std::optional<L4Checksum>& sum, const Value& old_value, const Value& new_value) {
+  if (!sum || sum->partial) return;
+  update_sum(sum->field, old_value, new_value);
+  if (sum->is_udp && !load_unaligned<be16>(sum->field)) store_unaligned(sum->field, to_be16(0xffff));
+}
+
+// Something of the pseudo-header changed.
+template <typename Value>
+void pseudo_header_changed(const std::optional<L4Checksum>& sum, const Value& old_value, const Value& new_value) {
+  if (!sum || !sum->partial) return l4_changed(sum, old_value, new_value);
+  const be16 complement = ~load_unaligned<be16>(sum->field);
+  store_unaligned(sum->field, ~checksum_update(complement, old_value, new_value));
+}
+
+// Writes the masked address at `at` and keeps the sums over it right; `header_sum` is IPv4's own, else null.
+template <typename Address>
+void set_address(uint8_t* at, const Address& value, const Address& mask, uint8_t* header_sum,
+                 const std::optional<L4Checksum>& l4) {
+  const auto old_value = load_unaligned<Address>(at);
+  const Address new_value = blend(old_value, value, mask);
+  if (new_value == old_value) return;
+  store_unaligned(at, new_value);
+  if (header_sum != nullptr) update_sum(header_sum, old_value, new_value);
+  pseudo_header_changed(l4, old_value, new_value);
+}
+
+// ICMP and IGMP have no pseudo-header in IPv4.
+std::optional<L4Checksum> find_pseudo_header_checksum(Packet& packet, const IpLayout& ip) {
+  if (!ip.is_v6 && ip.proto == kProtoIcmp) return std::nullopt;
+  return find_l4_checksum(packet, ip);
+}
+
+std::optional<IpLayout> find_l4(Packet& packet, uint8_t proto, size_t min_size) {
+  auto ip = find_ip(packet.bytes());
+  if (!ip || !ip->has_l4 || ip->proto != proto || ip->l4_size() < min_size) return std::nullopt;
+  return ip;
+}
+
+// ---- transport
+
+size_t transport_size(uint8_t proto) {
+  switch (proto) {
+    case kProtoTcp:
+      return 20;
+    case kProtoUdp:
+      return 8;
+    case kProtoSctp:
+      return 12;
+    default:
+      return 0;
+  }
+}
+
+be32 sctp_crc(std::span<uint8_t> datagram) {
+  store_unaligned(datagram.data() + 8, be32{});
+  return crc32c(datagram);
+}
+
+void set_ports(uint8_t* l4, const SetTransportAction& set) {
+  store_masked(l4, set.src, set.src_mask);
+  store_masked(l4 + 2, set.dst, set.dst_mask);
+}
+
+// CRC32c is linear: how far the stored one was off stays the same, so damage stays visible.
+bool set_sctp_ports(Packet& packet, const IpLayout& ip, const SetTransportAction& set) {
+  if (ip.fragment) return false;
+  const auto datagram = packet.bytes().subspan(ip.l4, ip.l4_size());
+  const OffloadState& offload = packet.offload;
+  if (offload.checksum == ChecksumState::partial && offload.csum_start == ip.l4) {
+    set_ports(datagram.data(), set);
+    return true;
+  }
+  const auto stored = load_unaligned<be32>(datagram.data() + 8);
+  const be32 error = stored ^ sctp_crc(datagram);
+  set_ports(datagram.data(), set);
+  store_unaligned(datagram.data() + 8, sctp_crc(datagram) ^ error);
+  return true;
+}
+
+// ---- neighbour discovery
+
+enum NdOption : uint8_t { kSourceLinkAddress = 1, kTargetLinkAddress = 2 };
+
+void set_link_address(uint8_t* at, const MacAddress& value, const MacAddress& mask,
+                      const std::optional<L4Checksum>& sum) {
+  const auto old_value = load_unaligned<MacAddress>(at);
+  const MacAddress new_value = blend(old_value, value, mask);
+  store_unaligned(at, new_value);
+  for (size_t i = 0; i < 6; i += 2) {
+    l4_changed(sum, load_unaligned<be16>(&old_value.bytes[i]), load_unaligned<be16>(&new_value.bytes[i]));
+  }
+}
+
+// Sets the first option of each kind, which is the one that extraction reads; stops at a malformed one.
+void set_nd_options(std::span<uint8_t> options, const SetNdAction& set, const std::optional<L4Checksum>& sum) {
+  bool seen_source = false;
+  bool seen_target = false;
+  while (options.size() >= 8) {
+    const size_t size = size_t{options[1]} * 8;
+    if (size == 0 || size > options.size()) return;
+    if (size == 8 && options[0] == kSourceLinkAddress && !std::exchange(seen_source, true)) {
+      set_link_address(&options[2], set.sll, set.sll_mask, sum);
+    } else if (size == 8 && options[0] == kTargetLinkAddress && !std::exchange(seen_target, true)) {
+      set_link_address(&options[2], set.tll, set.tll_mask, sum);
+    }
+    options = options.subspan(size);
+  }
+}
+
+bool is_neighbour_message(const uint8_t* icmp) { return (icmp[0] == 135 || icmp[0] == 136) && icmp[1] == 0; }
+
+}  // namespace
+
+bool set_ethernet(Packet& packet, const SetEthernetAction& set) {
+  if (packet.size() < kEthernetSize) return false;
+  store_masked(packet.data(), set.dst, set.dst_mask);
+  store_masked(packet.data() + 6, set.src, set.src_mask);
+  return true;
+}
+
+bool set_ipv4(Packet& packet, const SetIpv4Action& set) {
+  const auto ip = find_ip(packet.bytes());
+  if (!ip || ip->is_v6) return false;
+  uint8_t* header = packet.data() + ip->l3;
+  uint8_t* header_sum = header + 10;
+  const auto l4 = find_pseudo_header_checksum(packet, *ip);
+  set_address(header + 12, set.src, set.src_mask, header_sum, l4);
+  set_address(header + 16, set.dst, set.dst_mask, header_sum, l4);
+  // TOS and TTL each share a checksummed word with a neighbour that stays.
+  const auto first_word = load_unaligned<be16>(header);
+  const auto ttl_word = load_unaligned<be16>(header + 8);
+  header[1] = blend(header[1], set.tos, set.tos_mask);
+  header[8] = blend(header[8], set.ttl, set.ttl_mask);
+  update_sum(header_sum, first_word, load_unaligned<be16>(header));
+  update_sum(header_sum, ttl_word, load_unaligned<be16>(header + 8));
+  return true;
+}
+
+bool set_ipv6(Packet& packet, const SetIpv6Action& set) {
+  const auto ip = find_ip(packet.bytes());
+  if (!ip || !ip->is_v6) return false;
+  uint8_t* header = packet.data() + ip->l3;
+  const auto l4 = find_pseudo_header_checksum(packet, *ip);
+  set_address(header + 8, set.src, set.src_mask, nullptr, l4);
+  set_address(header + 24, set.dst, set.dst_mask, nullptr, ip->final_destination == 0 ? l4 : std::nullopt);
+  // version 4, traffic class 8, flow label 20; none of it, nor the hop limit, is summed anywhere.
+  const be32 tclass = to_be32(uint32_t{set.tclass} << 20);
+  const be32 tclass_mask = to_be32(uint32_t{set.tclass_mask} << 20);
+  const be32 label_bits = to_be32(0xfffff);
+  store_masked(header, tclass | (set.label & label_bits), tclass_mask | (set.label_mask & label_bits));
+  header[7] = blend(header[7], set.hop_limit, set.hop_limit_mask);
+  return true;
+}
+
+bool set_transport(Packet& packet, const SetTransportAction& set) {
+  const size_t header_size = transport_size(set.proto);
+  const auto ip = find_l4(packet, set.proto, header_size);
+  if (!ip || header_size == 0) return false;
+  if (set.proto == kProtoSctp) return set_sctp_ports(packet, *ip, set);
+  uint8_t* l4 = packet.data() + ip->l4;
+  const auto sum = find_l4_checksum(packet, *ip);
+  const auto old_ports = load_unaligned<be32>(l4);
+  set_ports(l4, set);
+  l4_changed(sum, old_ports, load_unaligned<be32>(l4));
+  return true;
+}
+
+bool set_icmp(Packet& packet, const SetIcmpAction& set) {
+  const auto ip = find_l4(packet, set.proto, kIcmpSize);
+  if (!ip || ip->proto != (ip->is_v6 ? kProtoIcmpv6 : kProtoIcmp)) return false;
+  uint8_t* l4 = packet.data() + ip->l4;
+  const auto sum = find_l4_checksum(packet, *ip);
+  const auto old_word = load_unaligned<be16>(l4);
+  l4[0] = blend(l4[0], set.type, set.type_mask);
+  l4[1] = blend(l4[1], set.code, set.code_mask);
+  l4_changed(sum, old_word, load_unaligned<be16>(l4));
+  return true;
+}
+
+bool set_arp(Packet& packet, const SetArpAction& set) {
+  const auto payload = find_ethernet_payload(packet.bytes());
+  if (!payload || (payload->eth_type != 0x0806 && payload->eth_type != 0x8035)) return false;
+  if (packet.size() - payload->offset < kArpSize) return false;
+  constexpr uint8_t kEthernetIpv4[] = {0, 1, 8, 0, 6, 4};  // hardware and protocol type, and their address sizes
+  uint8_t* arp = packet.data() + payload->offset;
+  if (std::memcmp(arp, kEthernetIpv4, sizeof kEthernetIpv4) != 0) return false;
+  store_masked(arp + 6, set.op, set.op_mask);
+  store_masked(arp + 8, set.sha, set.sha_mask);
+  store_masked(arp + 14, set.spa, set.spa_mask);
+  store_masked(arp + 18, set.tha, set.tha_mask);
+  store_masked(arp + 24, set.tpa, set.tpa_mask);
+  return true;
+}
+
+bool set_nd(Packet& packet, const SetNdAction& set) {
+  const auto ip = find_l4(packet, kProtoIcmpv6, kNdSize);
+  if (!ip || !ip->is_v6) return false;
+  uint8_t* l4 = packet.data() + ip->l4;
+  if (!is_neighbour_message(l4)) return false;
+  const auto sum = find_l4_checksum(packet, *ip);
+  const auto old_target = load_unaligned<Ipv6Address>(l4 + 8);
+  store_masked(l4 + 8, set.target, set.target_mask);
+  l4_changed(sum, old_target, load_unaligned<Ipv6Address>(l4 + 8));
+  set_nd_options(packet.bytes().subspan(ip->l4 + kNdSize, ip->l4_size() - kNdSize), set, sum);
+  return true;
+}
+
+bool push_vlan(Packet& packet, const PushVlanAction& push) {
+  if (packet.size() < kEthernetSize || packet.headroom() < kVlanSize) return false;
+  uint8_t* frame = packet.push(kVlanSize);
+  std::memmove(frame, frame + kVlanSize, kAddressesSize);
+  store_unaligned(frame + kAddressesSize, push.tpid);
+  store_unaligned(frame + kAddressesSize + 2, push.tci & ~kVlanCfi);
+  return true;
+}
+
+void pop_vlan(Packet& packet) {
+  if (packet.size() < kEthernetSize + kVlanSize) return;
+  uint8_t* frame = packet.data();
+  const auto tpid = load_unaligned<be16>(frame + kAddressesSize);
+  if (tpid != kEthTypeVlan && tpid != kEthTypeQinq) return;
+  std::memmove(frame + kVlanSize, frame, kAddressesSize);
+  packet.pull(kVlanSize);
+}
+
+}  // namespace vswitch
