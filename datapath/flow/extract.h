@@ -1,20 +1,29 @@
 // Key extraction: from frame and metadata to FlowKey.
 //
-// Follows Open vSwitch's miniflow_extract() to the letter (lib/flow.c in 3.1; shared rules in docs/extraction.md):
+// Follows Open vSwitch's miniflow_extract() to the letter (lib/flow.c in 3.1; all rules, and where the letter
+// surprises, in docs/extraction.md):
 // - frame under 14 bytes: returns false (the caller drops it with rx_invalid_packet); `key` is then unspecified.
 // - 802.3 length: eth_type 0x05ff, or the inner type of a SNAP header with OUI 0.
 // - up to two VLAN tags (TPID 0x8100 or 0x88a8); the CFI bit is always set in the key; a truncated tag stops.
-// - IPv4/IPv6 header absent, short, of wrong version or with an impossible length: eth_type is kept, L3/L4 are zero;
-//   bytes behind the datagram's own length are padding and never parsed.
+// - IPv4/IPv6 header absent, short or with an impossible length: eth_type is kept, L3/L4 are zero; bytes behind the
+//   datagram's own length are padding and never parsed. The version field is not looked at, eth_type decides.
 // - L4 fields only in unfragmented packets and first fragments, and only if the header is there in full.
-// - IPv6: hop-by-hop, routing, destination options, AH and fragment headers are skipped; a later fragment keeps the
-//   next header number of the fragment header and has no L4.
+// - IPv6: hop-by-hop, routing, destination options, AH and fragment headers are skipped; a later fragment has nw_proto
+//   44 (the fragment header's) and no L4. A chain that runs out of the packet leaves only the addresses.
 // - MPLS: the first three label stack entries; nothing under MPLS is parsed.
-// - ND: nd_target, and the first source/target link-layer option; any duplicate, zero-length or malformed option makes
-//   target and both addresses zero.
+// - ND: nd_target, and source/target link-layer option; an option given twice makes target and both addresses zero, an
+//   option with an impossible length ends the parsing.
 // Nothing reads past the packet. Never fails otherwise: what cannot be parsed is zero.
 //
-// Also sets packet.layers (used by actions) and packet.rss_hash. Thread-safe: touches only its arguments.
+// The packet's metadata goes into the key as it is; `tunnel` only if packet.has_tunnel.
+//
+// Also sets packet.rss_hash and packet.layers (used by actions):
+//   l2_5    the first MPLS label stack entry
+//   l3      what follows the Ethernet header, the tags and the MPLS stack: always set, also when no valid header is
+//   there l4      what follows the IP header and its extensions: set if, and only if, the IP header is valid l3_end set
+//   with a valid IP header, except where it does not fit 16 bits (super-frames): then it is the packet's end
+//
+// Thread-safe: touches only its arguments.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +33,13 @@
 
 namespace vswitch {
 
+// Overwrites `key` whole; what it held does not matter, but it must be an object that was constructed (its members have
+// initialisers) in which tun_metadata is zero wherever tun_metadata_present is: these 256 bytes are not cleared again.
 [[nodiscard]] bool extract_flow_key(Packet& packet, FlowKey& key);
 
-// A hash of the L2-L4 addresses and ports of `key` (the same for all packets of a flow; symmetric is not promised).
-// Never 0. What extract_flow_key() stores in packet.rss_hash; seeds the flow cache and the tunnels' UDP source port.
+// A hash of what makes a flow: IP addresses, protocol and ports; addresses only for fragments, since later ones have no
+// ports; Ethernet addresses, type and tags of what is not IP. The same for all packets of a flow, not symmetric, never
+// 0. What extract_flow_key() stores in packet.rss_hash; seeds the flow cache and the tunnels' UDP source port.
 uint32_t flow_hash(const FlowKey& key);
 
 }  // namespace vswitch
