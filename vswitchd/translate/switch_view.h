@@ -80,7 +80,8 @@ struct BridgeView {
   std::string name;
   bool secure = false;                      // fail_mode=secure
   MacAddress mac{};                         // of the local port
-  RuleTables* tables = nullptr;
+  bool forward_bpdu = false;                // `normal`: forward reserved multicast addresses
+  std::shared_ptr<RuleTables> tables;       // shared with Credits, which may outlive the bridge
   MacTable* macs = nullptr;
   std::vector<std::unique_ptr<PortView>> ports;          // ascending ofport
   std::unordered_map<OfPort, const PortView*> by_ofport;

@@ -19,7 +19,8 @@
 
 namespace vswitch {
 
-// The indented tree of one section, with trailing newline.
+// The indented tree of one section, beginning with the empty line in front of `bridge(...)`, with trailing newline.
+// Depth is indented only where something follows at the same depth, so a chain of tables reads straight down.
 std::string format_trace_nodes(const std::vector<TraceNode>& nodes);
 
 }  // namespace vswitch

@@ -34,7 +34,9 @@ struct ControllerRequest {
   uint64_t rule_cookie = 0;
   uint8_t table = 0;
   SendToController action;
-  PipelineKey key;  // as it was when the action ran: metadata for the packet-in
+  // Metadata for the packet-in, as it was when the action ran: in_port, tunnel, metadata and registers; all else is zero,
+  // so that the packets of one megaflow make equal requests.
+  PipelineKey key;
 };
 
 // Gives out the cookies of controller actions and the ids of recirculations. Implemented by the control path; equal requests
@@ -45,13 +47,23 @@ class TranslateContexts {
   virtual uint64_t controller_cookie(const ControllerRequest& request) = 0;
 };
 
-// Rules and ports that a flow's packets are to be credited to.
+// What a flow's packets count for: rules, tables and patch ports that each of them went through. It keeps what it counts
+// alive, so the revalidator may go on crediting packets that a flow forwarded before its bridge went away.
 struct Credit {
   std::vector<RuleRef> rules;                      // each rule that the packet went through, repeats included
   struct PatchHop {
     std::shared_ptr<PatchCounters> from, to;       // tx on one end is rx on the other
   };
   std::vector<PatchHop> patch_hops;
+  struct TableLookups {                            // of one table; a packet may look it up several times
+    std::shared_ptr<const RuleTables> tables;
+    uint8_t table = 0;
+    uint32_t matched = 0, missed = 0;
+  };
+  std::vector<TableLookups> lookups;
+
+  // Adds `packets` packets of `bytes` bytes in all to the statistics of everything above. Any thread.
+  void count(uint64_t packets, uint64_t bytes, Nanoseconds used) const;
 };
 
 // A source address that `normal` looked at, to be refreshed while the flow has traffic.
@@ -70,8 +82,8 @@ struct TranslateInput {
   const RuleActionList* actions = nullptr;
   const BridgeView* bridge = nullptr;     // with `actions`, or for a trace whose in_port has no datapath port
   OfPort ofport_in = 0;                   // with `bridge`: the OpenFlow port it came in by
-  bool allow_side_effects = true;         // learn addresses, count lookups
-  uint64_t credit_packets = 0;            // packets to credit to rules at once (0: caller uses output.credit)
+  bool allow_side_effects = true;         // learn addresses, count credit_packets
+  uint64_t credit_packets = 0;            // packets to count at once (0: caller uses output.credit)
   uint64_t credit_bytes = 0;
   Nanoseconds now{};
   std::vector<TraceNode>* trace = nullptr;
@@ -80,12 +92,17 @@ struct TranslateInput {
 
 struct TranslateOutput {
   ActionList actions;
-  FlowMask mask;                           // bits that decided; always includes in_port, recirc_id, eth_type, packet_type
+  // Bits of the input key that decided; always includes in_port, recirc_id, eth_type, packet_type, for IP nw_frag, and
+  // for a packet from a tunnel the tunnel's id, addresses, flags and TOS. A packet without a VLAN tag is told from one
+  // with a tag by the CFI bit of vlan[0].tci, where that was looked at.
+  FlowMask mask;
   DropReason drop_reason = DropReason::of_pipeline;  // why, when actions is empty
   bool slow_path = false;                  // must not be cached: each packet is to be translated by itself (dec_ttl to controller)
   Credit credit;
   std::vector<LearnedSource> learned;
-  PipelineKey final_key;                   // for trace: "Final flow"
+  PipelineKey initial_key;                 // as the first rule saw it: for trace, "Flow"; in_port is OpenFlow's
+  PipelineKey final_key;                   // for trace: "Final flow"; equal to initial_key: "unchanged"
+  bool failed = false;                     // a limit or an error ended translation (drop_reason says which)
 };
 
 TranslateOutput translate(const TranslateInput& input);
