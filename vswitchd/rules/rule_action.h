@@ -62,7 +62,8 @@ struct SendToController {
   std::vector<uint8_t> userdata;
   bool operator==(const SendToController&) const = default;
 };
-// set_field:VALUE[/MASK]->FIELD and load:VALUE->FIELD[ofs..end]. value and mask have field->n_bytes bytes, big-endian.
+// set_field:VALUE[/MASK]->FIELD and load:VALUE->FIELD[ofs..end]. value and mask have field->n_bytes bytes, big-endian; bits
+// outside field->width are zero, and so is the value outside the mask.
 struct SetField {
   const Field* field = nullptr;
   std::vector<uint8_t> value;
@@ -92,6 +93,7 @@ struct ModVlanPcp {
   bool operator==(const ModVlanPcp&) const = default;
 };
 struct StripVlan {
+  bool pop_syntax = false;  // written pop_vlan
   bool operator==(const StripVlan&) const = default;
 };
 struct PushVlan {
