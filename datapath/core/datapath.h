@@ -1,0 +1,95 @@
+// Datapath: the abstract flow-based switch that vswitchd drives: ports, flows, execution, upcalls, statistics.
+//
+// It has no intelligence of its own: a packet that matches a flow gets the flow's actions, any other is handed to the
+// UpcallHandler. The userspace provider (userspace_datapath.h) moves packets in this process; a kernel provider may come,
+// so nothing here assumes that packets pass through the caller's process.
+//
+// Thread safety: every function may be called from any thread; changes are serialised inside. None is for the packet path.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "datapath/base/status.h"
+#include "datapath/core/upcall.h"
+#include "datapath/flow_table/flow_table.h"
+#include "datapath/vport/vport.h"
+
+namespace vswitch {
+
+struct DatapathStats {
+  uint64_t hits = 0;           // packets that found a flow ...
+  uint64_t cache_hits = 0;     // ... of these, in the exact-match cache
+  uint64_t misses = 0;         // packets that found none; hits + misses = lookups
+  uint64_t lost = 0;           // misses that no queue had room for
+  uint64_t masks_visited = 0;  // subtables probed by all lookups
+  uint64_t flows = 0;
+  uint64_t masks = 0;
+};
+
+// The sums of all threads' books for one port (packet/ledger.h).
+struct BooksSum {
+  uint64_t received = 0, injected = 0, copies = 0, sent = 0, consumed = 0, queued = 0;
+  std::array<uint64_t, kDropReasonCount> dropped{};
+  uint64_t dropped_total() const;
+  // received + injected + copies == sent + consumed + queued + dropped, exact once traffic has stopped.
+  bool balanced() const;
+};
+
+struct NewFlow {
+  FlowKey key;
+  FlowMask mask;
+  ActionList actions;
+  std::shared_ptr<void> installer_data;
+};
+
+class Datapath {
+ public:
+  using PortObserver = std::function<void(uint32_t port_no)>;
+
+  virtual ~Datapath() = default;
+
+  // ---- ports. `port_no` 0: any free number. See VportType::create for must_work.
+  virtual Result<uint32_t> add_port(const VportConfig& config, uint32_t port_no, bool must_work) = 0;
+  // Packets in flight to the port are dropped with invalid_port. `forget`: also what outlives the daemon (a TAP).
+  virtual Status remove_port(uint32_t port_no, bool forget) = 0;
+  virtual Status reconfigure_port(uint32_t port_no, const VportConfig& config) = 0;
+  virtual Status set_port_admin_up(uint32_t port_no, bool up) = 0;
+  virtual std::optional<VportState> port_state(uint32_t port_no) const = 0;
+  virtual std::optional<VportStats> port_stats(uint32_t port_no) const = 0;
+  // Frames as if they had come in by a port of type dummy. Returns how many its queue took.
+  virtual Result<size_t> inject(uint32_t port_no, std::span<const std::vector<uint8_t>> frames) = 0;
+  // Called, on a thread of the datapath, after a port's state (link, error) changed.
+  virtual void observe_ports(PortObserver observer) = 0;
+
+  // ---- flows
+  virtual Result<Ufid> put_flow(NewFlow flow) = 0;
+  virtual bool set_flow_actions(const Ufid& ufid, ActionList actions) = 0;
+  // The flow as it was, with final statistics: no packet counts on it after this returns.
+  virtual std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) = 0;
+  virtual void visit_flows(const std::function<bool(Flow&)>& visit) const = 0;
+  virtual std::vector<FlowTable::MaskInfo> masks() const = 0;
+
+  // ---- execution
+  // Runs `actions` on a frame on behalf of in_port (0: none), with `key`'s metadata; returns when done.
+  // resource_exhausted if no buffer holds the frame.
+  virtual Status execute(std::span<const uint8_t> frame, const FlowKey& metadata, const ActionList& actions) = 0;
+
+  // ---- upcalls: set once, before the first port. The handler must outlive the datapath.
+  virtual void set_upcall_handler(UpcallHandler* handler) = 0;
+  // Returns when every upcall that was being handled at the call is done: what the handler had seen of the caller's state
+  // before is no longer in use, and flows that it derived from it are in the table.
+  virtual void quiesce() = 0;
+
+  // ---- threads and statistics
+  virtual Status set_forwarding_threads(size_t count) = 0;
+  virtual DatapathStats stats() const = 0;
+  virtual BooksSum books(uint32_t port_no) const = 0;
+  virtual bool healthy() const = 0;
+};
+
+}  // namespace vswitch

@@ -1,0 +1,79 @@
+// ForwardingThread: owns receive sources; polls while there is traffic, sleeps in epoll when there is none.
+//
+// Its sources come as an immutable list, published by the datapath; a source is on one thread's list at a time. The thread
+// looks at the list once per round, so adding or removing a port stops nobody. What missed goes to its UpcallQueue.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "datapath/base/clock.h"
+#include "datapath/core/packet_processor.h"
+#include "datapath/core/upcall_queue.h"
+#include "datapath/core/wakeup.h"
+#include "datapath/vport/vport.h"
+
+namespace vswitch {
+
+using SourceList = std::vector<std::shared_ptr<RxSource>>;
+
+class ForwardingThread {
+ public:
+  // Frames of up to 64 kB (GSO) fit; memory is touched only as it is used.
+  static constexpr size_t kPoolPackets = 8192;
+  static_assert(UpcallQueue::kTotal * 2 <= kPoolPackets);
+
+  // `index`: the thread's slot in per-thread statistics; `ledger` outlives the thread. `handler_wakeup` is signalled when
+  // the upcall queue has something.
+  ForwardingThread(size_t index, Ledger& ledger, const FlowTable& flows, const PortMap& ports, const Clock& clock,
+                   Wakeup& handler_wakeup);
+  ~ForwardingThread();  // stops the thread; the handler must not use upcalls() any more
+
+  // Publishes the list of sources to poll. Control thread. The old list is freed after a grace period.
+  void set_sources(SourceList sources);
+  const SourceList& sources() const { return *sources_.load(std::memory_order_acquire); }  // control thread
+
+  UpcallQueue& upcalls() { return upcalls_; }
+  const LookupCounters& counters() const;
+  // False if the thread has been in one round for a second: `now` and the last call's answer tell.
+  bool made_progress();
+
+ private:
+  class Processor;
+  struct PolledSource {
+    std::shared_ptr<RxSource> source;
+    bool hot = false;  // had packets when last polled
+  };
+
+  void run();
+  void adopt_sources(const SourceList& list);
+  bool poll_round();
+  void mark_ready(int timeout_ms);
+  void sleep_until_ready();
+
+  const Clock& clock_;
+  HeapPacketPool pool_;
+  ThreadContext ctx_;
+  UpcallQueue upcalls_;
+  Wakeup wakeup_;
+  std::atomic<const SourceList*> sources_;
+  std::atomic<bool> stop_{false};
+  std::atomic<uint64_t> rounds_{0};
+  std::atomic<bool> sleeping_{false};
+  uint64_t rounds_seen_ = ~uint64_t{0};  // made_progress()'s
+  Nanoseconds seen_at_{};
+
+  // The thread's own.
+  std::unique_ptr<Processor> processor_;
+  const SourceList* adopted_ = nullptr;
+  std::vector<PolledSource> polled_;
+  UniqueFd epoll_;
+  size_t always_ready_ = 0;
+
+  std::thread thread_;
+};
+
+}  // namespace vswitch

@@ -1,0 +1,73 @@
+// HandlerThread: the slow path's thread: takes upcalls from the forwarding threads' queues, asks the UpcallHandler what to do,
+// installs flows, and executes the packets, keeping the order within each flow.
+//
+// It also runs jobs for the control path (packet-out), so that only packet threads ever touch packets.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "datapath/base/clock.h"
+#include "datapath/base/mutex.h"
+#include "datapath/core/packet_processor.h"
+#include "datapath/core/upcall.h"
+#include "datapath/core/upcall_queue.h"
+#include "datapath/core/wakeup.h"
+
+namespace vswitch {
+
+class HandlerThread {
+ public:
+  static constexpr size_t kPoolPackets = 2048;
+  using Job = std::function<void(ThreadContext& ctx, ActionSink& sink)>;
+
+  HandlerThread(size_t index, Ledger& ledger, FlowTable& flows, const PortMap& ports, const Clock& clock);
+  ~HandlerThread();
+
+  void set_handler(UpcallHandler* handler) { handler_.store(handler, std::memory_order_release); }
+  Wakeup& wakeup() { return wakeup_; }
+
+  // The queues to serve. Returns when the thread serves these and no longer looks at others. Control thread.
+  void set_queues(std::vector<UpcallQueue*> queues);
+  // Runs `job` on the thread and returns when it, and the sending of what it output, is done.
+  void run_job(Job job) EXCLUDES(mutex_);
+
+  const LookupCounters& counters() const;
+  bool made_progress();
+
+ private:
+  class Processor;
+  void run();
+  bool serve_queues();
+  void run_jobs() EXCLUDES(mutex_);
+  void handle(Upcall upcall);
+  void sleep_until_signalled();
+  bool has_work() EXCLUDES(mutex_);
+
+  const Clock& clock_;
+  HeapPacketPool pool_;
+  ThreadContext ctx_;
+  std::atomic<UpcallHandler*> handler_{nullptr};
+  Wakeup wakeup_;
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> sleeping_{false};
+  std::atomic<uint64_t> rounds_{0};
+  uint64_t rounds_seen_ = ~uint64_t{0};
+  Nanoseconds seen_at_{};
+
+  Mutex mutex_;
+  CondVar job_done_;
+  std::deque<Job> jobs_ GUARDED_BY(mutex_);
+  uint64_t jobs_posted_ GUARDED_BY(mutex_) = 0;
+  uint64_t jobs_done_ GUARDED_BY(mutex_) = 0;
+
+  std::vector<UpcallQueue*> queues_;  // the thread's own
+  std::unique_ptr<Processor> processor_;
+  std::thread thread_;
+};
+
+}  // namespace vswitch

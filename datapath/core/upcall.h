@@ -1,0 +1,34 @@
+// Upcalls: packets that the fast path hands to the slow path.
+//
+// A miss found no flow; an action upcall was asked for by a UserspaceAction. Handlers run on the datapath's handler thread,
+// which is a registered RCU thread; it passes a quiescent state between upcalls, never inside one.
+#pragma once
+
+#include <memory>
+
+#include "datapath/actions/action.h"
+#include "datapath/flow/flow_key.h"
+#include "datapath/packet/packet.h"
+
+namespace vswitch {
+
+// What is to be done with a packet that missed.
+struct MissResult {
+  ActionList actions;                    // for this packet, and of the flow if one is installed
+  FlowMask mask;                         // of the flow to install
+  bool install = true;                   // false: every such packet is to be translated by itself
+  std::shared_ptr<void> installer_data;  // goes onto the flow
+};
+
+class UpcallHandler {
+ public:
+  virtual ~UpcallHandler() = default;
+  // `packet` may be looked at, not changed.
+  virtual MissResult miss(const FlowKey& key, const Packet& packet) = 0;
+  // The packet of a miss was executed without a flow that would count it.
+  virtual void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) = 0;
+  // A copy for the control path: packet-in. Returns whether somebody took it (else: controller_queue_full).
+  virtual bool controller(const UserspaceAction& action, const FlowKey& key, const Packet& packet) = 0;
+};
+
+}  // namespace vswitch

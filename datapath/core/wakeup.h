@@ -1,0 +1,37 @@
+// Wakeup: lets any thread wake one that sleeps in epoll. Signals while the sleeper is awake cost one atomic exchange.
+#pragma once
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "datapath/base/unique_fd.h"
+
+namespace vswitch {
+
+class Wakeup {
+ public:
+  Wakeup() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+  int fd() const { return fd_.get(); }
+
+  void signal() {
+    if (signalled_.exchange(true, std::memory_order_acq_rel)) return;
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = write(fd_.get(), &one, sizeof one);
+  }
+  // By the sleeper, before it looks for work: signals from here on wake it again.
+  void clear() {
+    if (!signalled_.load(std::memory_order_acquire)) return;
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t n = read(fd_.get(), &count, sizeof count);
+    signalled_.exchange(false, std::memory_order_acq_rel);
+  }
+
+ private:
+  UniqueFd fd_;
+  std::atomic<bool> signalled_{false};
+};
+
+}  // namespace vswitch
