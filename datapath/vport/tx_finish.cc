@@ -60,12 +60,10 @@ void drop_on_send(ThreadContext& ctx, PacketBatch& batch, DropReason reason, Vpo
   batch.reset_released();
 }
 
-void book_received(ThreadContext& ctx, uint32_t port_no, uint64_t packets, uint64_t bytes, uint64_t multicast,
-                   VportCounters::Slot& counters) {
+void count_received(uint64_t packets, uint64_t bytes, uint64_t multicast, VportCounters::Slot& counters) {
   counters.rx_packets.add(packets);
   counters.rx_bytes.add(bytes);
   if (multicast != 0) counters.multicast.add(multicast);
-  ctx.ledger.port(port_no).received.add(packets);
 }
 
 void drop_on_receive(ThreadContext& ctx, uint32_t port_no, DropReason reason, VportCounters::Slot& counters) {

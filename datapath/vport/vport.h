@@ -65,8 +65,8 @@ class RxSource {
  public:
   virtual ~RxSource() = default;
   // Adds up to batch.kMaxPackets packets allocated from ctx.pool, each with in_port and offload state set. Returns how
-  // many were added; 0: nothing there. Books every frame as `received` in ctx.ledger (the caller does not) and in the
-  // port's statistics, and those that cannot be taken as dropped as well. Never blocks.
+  // many were added; 0: nothing there. Counts them in the port's statistics; the caller books them as `received` in
+  // ctx.ledger. Frames that cannot be taken are booked here: as received and dropped. Never blocks.
   virtual size_t receive(ThreadContext& ctx, PacketBatch& batch) = 0;
   // What epoll watches (level-triggered EPOLLIN) while the thread sleeps; -1 while there is nothing to wait for. May
   // change only together with VportHost::sources_changed().

@@ -7,6 +7,9 @@
 #include <numeric>
 #include <vector>
 
+#include "datapath/vport/vport_internal.h"
+#include "datapath/vport/vport_netdev.h"
+
 namespace vswitch {
 namespace {
 
@@ -40,6 +43,8 @@ std::string join(std::span<const std::string_view> words) {
 std::span<const VportType> vport_types() {
   static const std::vector<VportType> types = {
       // One line per type; each is declared in the type's own header.
+      kNetdevVportType,
+      kInternalVportType,
   };
   return types;
 }

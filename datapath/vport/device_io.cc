@@ -1,0 +1,83 @@
+#include "datapath/vport/device_io.h"
+
+#include <cerrno>
+
+#include "datapath/vport/tx_finish.h"
+
+namespace vswitch {
+namespace {
+
+DropReason drop_reason_for(int error) {
+  switch (error) {
+    case EAGAIN:
+    case ENOBUFS:
+    case ENOMEM:
+      return DropReason::tx_queue_full;
+    case ENETDOWN:
+    case ENXIO:
+    case ENODEV:
+    case EBADFD:
+    case EIO:  // a TAP that is down
+      return DropReason::port_down;
+    case EMSGSIZE:
+      return DropReason::tx_too_big;
+    default:
+      return DropReason::tx_error;
+  }
+}
+
+// Errors by which a device says that it does not like the form of the frame, rather than that it cannot send now.
+bool refuses_form(int error) { return error == EINVAL || error == EOPNOTSUPP || error == EMSGSIZE; }
+
+}  // namespace
+
+bool DeviceIo::accept_frame(Packet& packet, size_t size, const VnetHeader& header, uint16_t tpid, uint16_t tci) {
+  packet.set_size(size);
+  // The header's offsets do not count a tag that is held aside; putting it back shifts them.
+  if (!decode_vnet_header(header, packet)) return false;
+  return tpid == 0 || reinsert_vlan_tag(packet, tpid, tci);
+}
+
+void DeviceIo::prepare(ThreadContext& ctx, PacketBatch& batch, PacketBatch& ready, Outgoing& outgoing,
+                       VportCounters::Slot& counters) {
+  const uint32_t mtu = mtu_.load(std::memory_order_relaxed);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    PacketPtr packet = batch.release(i);
+    if (!fits_mtu(*packet, mtu)) {
+      drop_on_send(ctx, std::move(packet), DropReason::tx_too_big, counters);
+    } else if (!encode_vnet_header(*packet, outgoing.headers[ready.size()])) {
+      drop_on_send(ctx, std::move(packet), DropReason::tx_error, counters);
+    } else {
+      ready.add(std::move(packet));
+    }
+  }
+  batch.reset_released();
+}
+
+void DeviceIo::send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
+  PacketBatch ready;
+  Outgoing outgoing{ready, {}};
+  prepare(ctx, batch, ready, outgoing, counters);
+  for (size_t next = 0; next < ready.size();) {
+    int error = 0;
+    next += transmit(outgoing, next, &error);
+    if (error != 0) refused(ctx, ready.release(next++), error, counters);
+  }
+  ready.compact();
+  if (!ready.empty()) book_sent(ctx, ready, counters);
+}
+
+void DeviceIo::refused(ThreadContext& ctx, PacketPtr packet, int error, VportCounters::Slot& counters) {
+  if (packet->offload.gso == GsoType::none || !refuses_form(error)) {
+    drop_on_send(ctx, std::move(packet), drop_reason_for(error), counters);
+    return;
+  }
+  PacketBatch pieces;
+  finish_packet(ctx, std::move(packet), counters, [&](PacketPtr piece) {
+    pieces.add(std::move(piece));
+    if (pieces.full()) send(ctx, pieces, counters);
+  });
+  if (!pieces.empty()) send(ctx, pieces, counters);
+}
+
+}  // namespace vswitch

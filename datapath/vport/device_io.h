@@ -1,0 +1,82 @@
+// DeviceIo: an open descriptor on a kernel device, and how frames move through it. The two kinds are PacketSocket
+// (AF_PACKET: any device) and TapDevice (a TAP of our own).
+//
+// Thread safety: receive() by one thread at a time; send() by any number of threads; the rest by any thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+#include "datapath/base/unique_fd.h"
+#include "datapath/packet/packet_batch.h"
+#include "datapath/packet/thread_context.h"
+#include "datapath/vport/vnet_header.h"
+#include "datapath/vport/vport_counters.h"
+
+namespace vswitch {
+
+// A kernel-facing descriptor with what a successor process needs to go on with it (docs/architecture.md, decision 15):
+// everything else about the port comes from its configuration.
+struct DeviceDescriptor {
+  enum class Kind : uint8_t { packet_socket, tap };
+  Kind kind = Kind::packet_socket;
+  UniqueFd fd;
+  std::string device;
+  uint32_t ifindex = 0;
+};
+
+class DeviceIo {
+ public:
+  virtual ~DeviceIo() = default;
+  DeviceIo(const DeviceIo&) = delete;
+  DeviceIo& operator=(const DeviceIo&) = delete;
+
+  const DeviceDescriptor& descriptor() const { return descriptor_; }
+  int fd() const { return descriptor_.fd.get(); }
+  uint32_t ifindex() const { return descriptor_.ifindex; }
+
+  // Limits what is sent; 0: no limit.
+  void set_mtu(uint32_t mtu) { mtu_.store(mtu, std::memory_order_relaxed); }
+
+  // As RxSource::receive and Vport::send.
+  virtual size_t receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) = 0;
+  void send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+
+  // Frames that the kernel had for this descriptor and dropped since the last call.
+  virtual uint64_t take_kernel_drops() { return 0; }
+  // The kernel said that the device behind the descriptor is gone for good.
+  bool lost() const { return lost_.load(std::memory_order_relaxed); }
+
+ protected:
+  // A batch that is about to go out: packet i, with its header in front, is iovecs 2i and 2i+1.
+  struct Outgoing {
+    PacketBatch& packets;
+    VnetHeader headers[PacketBatch::kMaxPackets];
+  };
+
+  explicit DeviceIo(DeviceDescriptor descriptor) : descriptor_(std::move(descriptor)) {}
+
+  // Sends outgoing.packets[begin...] in order until one fails or all are sent; returns how many were sent, and in
+  // *error the errno of the one that failed (0: none).
+  virtual size_t transmit(Outgoing& outgoing, size_t begin, int* error) = 0;
+
+  // Completes a received frame of `size` bytes that is already in `packet`: sizes it, puts back a tag that the kernel
+  // held aside (tpid 0: none) and decodes the header. False: the frame cannot be taken.
+  static bool accept_frame(Packet& packet, size_t size, const VnetHeader& header, uint16_t tpid, uint16_t tci);
+
+  void set_lost() { lost_.store(true, std::memory_order_relaxed); }
+
+ private:
+  // Moves what can be sent from `batch` to `ready`, with headers; drops the rest.
+  void prepare(ThreadContext& ctx, PacketBatch& batch, PacketBatch& ready, Outgoing& outgoing,
+               VportCounters::Slot& counters);
+  // The device refused a packet with `error`: tries a super-frame in pieces, drops anything else.
+  void refused(ThreadContext& ctx, PacketPtr packet, int error, VportCounters::Slot& counters);
+
+  const DeviceDescriptor descriptor_;
+  std::atomic<uint32_t> mtu_{0};
+  std::atomic<bool> lost_{false};
+};
+
+}  // namespace vswitch

@@ -1,0 +1,114 @@
+#include "datapath/vport/vport_internal.h"
+
+#include <fmt/format.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+
+#include <algorithm>
+
+#include "datapath/vport/device_port.h"
+#include "datapath/vport/netlink.h"
+#include "datapath/vport/tap_device.h"
+#include "datapath/vport/vport_registry.h"
+
+namespace vswitch {
+namespace {
+
+bool is_tap(const LinkInfo& link) { return link.kind == "tun"; }
+
+class InternalDriver final : public DeviceDriver {
+ public:
+  InternalDriver(std::string device, LinkMonitor& links) : device_(std::move(device)), links_(links) {}
+
+  std::string_view type() const override { return "internal"; }
+  std::string device_name(const VportConfig& config) const override { return internal_device_name(config.name); }
+
+  Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) override;
+  bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) override;
+
+ private:
+  const std::string device_;
+  LinkMonitor& links_;
+  MacAddress last_mac_{};   // what a device made anew is to have
+  std::string renamed_to_;  // somebody gave our device another name
+};
+
+Result<std::unique_ptr<DeviceIo>> InternalDriver::open(const std::optional<LinkInfo>& link) {
+  if (link && !is_tap(*link)) {
+    return already_exists(
+        fmt::format("device {} exists and is {}; an internal port needs that name for a device of its own", device_,
+                    link->kind.empty() ? "not a TAP" : "of kind " + link->kind));
+  }
+  if (!link && !renamed_to_.empty() && links_.find(renamed_to_)) {
+    return failed_precondition(fmt::format("device {} was renamed to {}", device_, renamed_to_));
+  }
+  renamed_to_.clear();
+  Result<std::unique_ptr<TapDevice>> tap = TapDevice::open(device_);
+  if (!tap) return tap.status();
+  if (!link && !last_mac_.is_zero()) VSWITCH_RETURN_IF_ERROR(links_.set_mac(device_, last_mac_));
+  if (const std::optional<LinkInfo> made = link ? link : links_.find(device_)) last_mac_ = made->mac;
+  return std::unique_ptr<DeviceIo>(std::move(*tap));
+}
+
+bool InternalDriver::still_good(DeviceIo& io, const std::optional<LinkInfo>& link) {
+  auto& tap = static_cast<TapDevice&>(io);  // open() made it
+  const std::string name = tap.current_name();
+  if (name.empty()) return false;  // deleted
+  if (link) {
+    last_mac_ = link->mac;
+    tap.set_persistent(true);
+    return is_tap(*link) && name == device_;
+  }
+  if (name != device_) {
+    // Renamed here, or moved to another namespace and renamed there.
+    if (const std::optional<LinkInfo> renamed = links_.find(name); renamed && renamed->ifindex == io.ifindex()) {
+      renamed_to_ = name;
+      return false;
+    }
+  }
+  tap.set_persistent(false);  // in another namespace nobody could adopt it, and it would stay for ever
+  return true;
+}
+
+Status validate(const VportConfig& config) {
+  VSWITCH_RETURN_IF_ERROR(check_known_options(config, {}));
+  const std::string& name = config.name;
+  if (name.empty() || name == "." || name == ".." || std::any_of(name.begin(), name.end(), [](unsigned char c) {
+        return c <= ' ' || c == '/' || c == ':' || c == '%' || c == 0x7f;
+      })) {
+    return invalid_argument(fmt::format("port {}: not a name that a Linux device can have", name), "name");
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_no, VportEnvironment& environment,
+                                      bool must_work) {
+  auto driver = std::make_unique<InternalDriver>(internal_device_name(config.name), environment.links);
+  return DevicePort::create(config, port_no, environment, must_work, std::move(driver));
+}
+
+// Works whether or not the port still has the device open.
+void forget(const VportConfig& config, VportEnvironment& environment) {
+  const std::optional<LinkInfo> link = environment.links.find(internal_device_name(config.name));
+  if (!link || !is_tap(*link)) return;
+  Result<std::unique_ptr<NetlinkRequests>> requests = NetlinkRequests::open();
+  if (!requests) return;
+  const NetlinkMessagePtr message = make_netlink_message(RTM_DELLINK, NLM_F_ACK);
+  ifinfomsg about{};
+  about.ifi_index = static_cast<int>(link->ifindex);
+  nlmsg_append(message.get(), &about, sizeof about, NLMSG_ALIGNTO);
+  (*requests)->run(message.get());
+}
+
+}  // namespace
+
+std::string internal_device_name(const std::string& port_name) {
+  if (port_name.size() < IFNAMSIZ) return port_name;
+  uint32_t hash = 2166136261u;  // FNV-1a: part of what users see, so it must never change
+  for (const char c : port_name) hash = (hash ^ static_cast<uint8_t>(c)) * 16777619u;
+  return fmt::format("{}-{:04x}", port_name.substr(0, 10), (hash ^ hash >> 16) & 0xffff);
+}
+
+constinit const VportType kInternalVportType = {"internal", validate, create, forget};
+
+}  // namespace vswitch
