@@ -1,0 +1,456 @@
+#include "vswitchd/openflow/flow_text.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "vswitchd/openflow/action_convert.h"
+#include "vswitchd/openflow/match_convert.h"
+#include "vswitchd/openflow/ovs.h"
+
+namespace vswitch {
+
+namespace ovs {
+
+void initialize() {
+  static const bool done = [] {
+    vlog_set_levels(nullptr, VLF_ANY_DESTINATION, VLL_OFF);
+    return true;
+  }();
+  static_cast<void>(done);
+}
+
+}  // namespace ovs
+
+namespace {
+
+using namespace ovs;  // NOLINT: this file is where the two meet
+
+// ---- Flags and commands
+
+struct FlagPair {
+  unsigned theirs;
+  uint16_t ours;
+};
+constexpr FlagPair kFlagPairs[] = {{OFPUTIL_FF_SEND_FLOW_REM, kRuleSendFlowRemoved},
+                                   {OFPUTIL_FF_CHECK_OVERLAP, kRuleCheckOverlap},
+                                   {OFPUTIL_FF_RESET_COUNTS, kRuleResetCounts},
+                                   {OFPUTIL_FF_NO_PKT_COUNTS, kRuleNoPacketCounts},
+                                   {OFPUTIL_FF_NO_BYT_COUNTS, kRuleNoByteCounts}};
+
+uint16_t our_flags(unsigned theirs) {
+  uint16_t ours = 0;
+  for (const FlagPair& flag : kFlagPairs) {
+    if (theirs & flag.theirs) ours |= flag.ours;
+  }
+  return ours;
+}
+
+ofputil_flow_mod_flags ovs_flags(uint16_t ours) {
+  unsigned theirs = 0;
+  for (const FlagPair& flag : kFlagPairs) {
+    if (ours & flag.ours) theirs |= flag.theirs;
+  }
+  return static_cast<ofputil_flow_mod_flags>(theirs);
+}
+
+constexpr int kCommandFromText = -2;  // parse_ofp_str(): the line names the command
+constexpr int kFilter = -1;           // parse_ofp_str(): a request for statistics
+
+int ovs_command(RuleCommand command) {
+  switch (command) {
+    case RuleCommand::add:
+      return OFPFC_ADD;
+    case RuleCommand::modify:
+      return OFPFC_MODIFY;
+    case RuleCommand::modify_strict:
+      return OFPFC_MODIFY_STRICT;
+    case RuleCommand::remove:
+      return OFPFC_DELETE;
+    case RuleCommand::remove_strict:
+      return OFPFC_DELETE_STRICT;
+  }
+  return OFPFC_ADD;
+}
+
+RuleCommand our_command(int command) {
+  for (RuleCommand c :
+       {RuleCommand::modify, RuleCommand::modify_strict, RuleCommand::remove, RuleCommand::remove_strict}) {
+    if (ovs_command(c) == command) return c;
+  }
+  return RuleCommand::add;
+}
+
+// ---- Errors
+
+Status parse_error(std::string message) {
+  // Some of the parser's messages are whole sentences in several lines; a Status is one line.
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  return invalid_argument(std::move(message));
+}
+
+Result<std::string> c_string(std::string_view text) {
+  if (text.find('\0') != text.npos) return invalid_argument("flow text contains a NUL byte");
+  return std::string(text);
+}
+
+Status parse_ovs(const std::string& text, int command, const FlowNames* names, FlowMod* out) {
+  ofputil_protocol usable;
+  const ErrorText error(parse_ofp_str(out, command, text.c_str(), ports(names), tables(names), &usable));
+  if (error) return parse_error(error.get());
+  out->has_match = true;
+  return {};
+}
+
+// ---- Checks of actions
+
+// Whether the first `count` actions go with the match.
+bool actions_fit(const RuleActionList& actions, size_t count, const ::match& match, uint8_t table) {
+  Ofpacts ofpacts;
+  for (size_t i = 0; i < count; ++i) put_action(actions[i], ofpacts.get());
+  ::match copy = match;
+  ofpact_check_params params{};
+  params.match = &copy;
+  params.max_ports = kOfPortMax;
+  params.table_id = table;
+  params.n_tables = kTableAll;
+  return ofpacts_check(ofpacts.data(), ofpacts.size(), &params) == 0 && params.usable_protocols != 0;
+}
+
+// The first action that makes the list unfit for the match, for the error message. Quadratic, but only on the way out.
+std::string action_at_fault(const RuleActionList& actions, const ::match& match, uint8_t table) {
+  for (size_t count = 1; count <= actions.size(); ++count) {
+    if (!actions_fit(actions, count, match, table)) return format_action(actions[count - 1]);
+  }
+  return {};
+}
+
+Status unfit_action(const std::string& action) {
+  return invalid_argument("action " + action +
+                              " does not fit the match: what it changes is not sure to be there, or its value or "
+                              "order is not possible",
+                          "actions");
+}
+
+Status check_goto(uint8_t from, uint8_t to) {
+  if (to > from && to < kTableCount) return {};
+  return invalid_argument("goto_table:" + std::to_string(to) + ": a rule in table " + std::to_string(from) +
+                              " can only go on to a later table, up to " + std::to_string(kTableCount - 1),
+                          "actions");
+}
+
+Status check_action_tables(const RuleActionList& actions, uint8_t table) {
+  for (const RuleAction& action : actions) {
+    if (const auto* a = std::get_if<GotoTable>(&action)) VSWITCH_RETURN_IF_ERROR(check_goto(table, a->table));
+    if (const auto* a = std::get_if<Resubmit>(&action); a && a->table == kTableInternal) {
+      return invalid_argument(
+          format_action(action) + ": table " + std::to_string(kTableInternal) + " is the switch's own", "actions");
+    }
+    if (const auto* a = std::get_if<CloneActions>(&action)) {
+      VSWITCH_RETURN_IF_ERROR(check_action_tables(*a->actions, table));
+    }
+  }
+  return {};
+}
+
+Status check_table(uint8_t table, bool all_allowed) {
+  if (table < kTableCount || (all_allowed && table == kTableAll)) return {};
+  return invalid_argument(
+      "table " + std::to_string(table) + " is not a table for rules (0 to " + std::to_string(kTableCount - 1) + ")",
+      "table");
+}
+
+// Adds to the parser's "actions are invalid with specified match" which action it is: parses the line again, the match
+// with actions that fit always, and the actions without a match.
+Status name_action_at_fault(const std::string& text, int command, const FlowNames* names, const Status& error) {
+  if (error.message().find("actions are invalid") == std::string::npos) return error;
+  std::string head = text;
+  const char* actions_text = ofp_extract_actions(head.data());
+  if (!actions_text) return error;
+  Result<RuleActionList> actions = parse_actions(actions_text, names);
+  if (!actions.ok()) return error;
+  FlowMod mod;
+  if (!parse_ovs(std::string(head.c_str()) + ",actions=drop", command, names, &mod).ok()) return error;
+  ::match match;
+  minimatch_expand(&mod.match, &match);
+  const std::string action = action_at_fault(*actions, match, mod.table_id);
+  if (action.empty()) return error;
+  return invalid_argument(error.message() + ": " + action, "actions");
+}
+
+// ---- Rules
+
+Status fill_rule_mod(const FlowMod& mod, RuleMod* out) {
+  out->command = our_command(mod.command);
+  const bool removes = out->command == RuleCommand::remove || out->command == RuleCommand::remove_strict;
+  const bool adds = out->command == RuleCommand::add;
+  ::match match;
+  minimatch_expand(&mod.match, &match);
+  VSWITCH_RETURN_IF_ERROR(check_prerequisites(match));
+  Result<Match> our_match = match_from_ovs(match);
+  if (!our_match.ok()) return our_match.status();
+  if (mod.out_group != OFPG_ANY) return unimplemented("out_group is not supported yet", "out_group");
+
+  RuleSpec& spec = out->spec;
+  spec.match = *std::move(our_match);
+  spec.table = adds && mod.table_id == kTableAll ? 0 : mod.table_id;
+  spec.priority = static_cast<uint16_t>(mod.priority);
+  spec.idle_timeout = mod.idle_timeout;
+  spec.hard_timeout = mod.hard_timeout;
+  spec.flags = our_flags(mod.flags);
+  spec.importance = mod.importance;
+  const uint64_t new_cookie = be64::from_raw(mod.new_cookie).host();
+  spec.cookie = new_cookie == UINT64_MAX ? 0 : new_cookie;
+  out->modify_cookie = !adds && mod.modify_cookie;
+  out->cookie_mask = be64::from_raw(mod.cookie_mask).host();
+  out->cookie = be64::from_raw(mod.cookie).host() & out->cookie_mask;
+  out->out_port = static_cast<OfPort>(mod.out_port);
+  VSWITCH_RETURN_IF_ERROR(check_table(spec.table, !adds));
+
+  Result<RuleActionList> actions = actions_from_ofpacts(mod.ofpacts, mod.ofpacts_len);
+  if (!actions.ok()) return actions.status();
+  if (!removes) VSWITCH_RETURN_IF_ERROR(check_action_tables(*actions, spec.table == kTableAll ? 0 : spec.table));
+  spec.actions = std::make_shared<const RuleActionList>(*std::move(actions));
+  return {};
+}
+
+Result<RuleMod> parse_mod(std::string_view text, int command, const FlowNames* names) {
+  initialize();
+  Result<std::string> line = c_string(text);
+  if (!line.ok()) return line.status();
+  FlowMod mod;
+  if (Status error = parse_ovs(*line, command, names, &mod); !error.ok()) {
+    return name_action_at_fault(*line, command, names, error);
+  }
+  RuleMod out;
+  VSWITCH_RETURN_IF_ERROR(fill_rule_mod(mod, &out));
+  return out;
+}
+
+std::string format_matched(const PipelineKey& value, const PipelineMask& mask, const FlowNames* names, int priority) {
+  initialize();
+  ::match match;
+  match_to_ovs(value, mask, &match);
+  DynamicString text;
+  match_format(&match, ports(names), text.get(), priority);
+  return text.str();
+}
+
+std::string format_ofpact(const RuleAction& action, const FlowNames* names) {
+  Ofpacts ofpacts;
+  put_action(action, ofpacts.get());
+  DynamicString text;
+  ofpact_format_params params{};
+  params.port_map = ports(names);
+  params.table_map = tables(names);
+  params.s = text.get();
+  ofpacts_format(ofpacts.data(), ofpacts.size(), &params);
+  return text.str();
+}
+
+// Metadata that a packet has only if something gave it to it: not worth a word while it is zero.
+void hide_zero_metadata(const ::flow& flow, flow_wildcards* wc) {
+  ::flow& mask = wc->masks;
+  if (!flow.in_port.ofp_port) mask.in_port.ofp_port = 0;
+  if (!flow.skb_priority) mask.skb_priority = 0;
+  if (!flow.pkt_mark) mask.pkt_mark = 0;
+  if (!flow.recirc_id) mask.recirc_id = 0;
+  if (!flow.dp_hash) mask.dp_hash = 0;
+  if (!flow.ct_state) mask.ct_state = 0;
+  if (!flow.ct_zone) mask.ct_zone = 0;
+  if (!flow.ct_mark) mask.ct_mark = 0;
+  if (!flow.ct_label.u64.hi && !flow.ct_label.u64.lo) mask.ct_label = ovs_u128{};
+  if (!flow.metadata) mask.metadata = 0;
+  for (size_t i = 0; i < FLOW_N_REGS; ++i) {
+    if (!flow.regs[i]) mask.regs[i] = 0;
+  }
+  if (!flow.ct_nw_proto) {  // no original tuple
+    mask.ct_nw_proto = 0;
+    mask.ct_tp_src = mask.ct_tp_dst = 0;
+    mask.ct_nw_src = mask.ct_nw_dst = 0;
+    mask.ct_ipv6_src = mask.ct_ipv6_dst = in6_addr{};
+  }
+}
+
+}  // namespace
+
+// ---- FlowNames
+
+FlowNames::FlowNames() : maps_(std::make_unique<Maps>()) {}
+FlowNames::~FlowNames() = default;
+FlowNames::FlowNames(FlowNames&&) noexcept = default;
+FlowNames& FlowNames::operator=(FlowNames&&) noexcept = default;
+
+void FlowNames::add_port(OfPort port, std::string_view name) {
+  ofputil_port_map_put(&maps_->ports, port, std::string(name).c_str());
+}
+void FlowNames::add_table(uint8_t table, std::string_view name) {
+  ofputil_table_map_put(&maps_->tables, table, std::string(name).c_str());
+}
+
+// ---- Parsing
+
+Result<RuleMod> parse_rule_mod(std::string_view text, RuleCommand command, const FlowNames* names) {
+  return parse_mod(text, ovs_command(command), names);
+}
+
+Result<RuleMod> parse_rule_line(std::string_view text, const FlowNames* names) {
+  return parse_mod(text, kCommandFromText, names);
+}
+
+Result<RuleFilter> parse_rule_filter(std::string_view text, const FlowNames* names) {
+  initialize();
+  Result<std::string> line = c_string(text);
+  if (!line.ok()) return line.status();
+  FlowMod mod;
+  VSWITCH_RETURN_IF_ERROR(parse_ovs(*line, kFilter, names, &mod));
+  mod.command = OFPFC_DELETE;
+  RuleMod as_mod;
+  VSWITCH_RETURN_IF_ERROR(fill_rule_mod(mod, &as_mod));
+  RuleFilter out;
+  out.table = as_mod.spec.table;
+  out.match = as_mod.spec.match;
+  out.cookie = as_mod.cookie;
+  out.cookie_mask = as_mod.cookie_mask;
+  out.out_port = as_mod.out_port;
+  return out;
+}
+
+Result<RuleActionList> parse_actions(std::string_view text, const FlowNames* names, bool allow_instructions) {
+  initialize();
+  Result<std::string> line = c_string(text);
+  if (!line.ok()) return line.status();
+  Ofpacts ofpacts;
+  ofputil_protocol usable;
+  ofpact_parse_params params{};
+  params.port_map = ports(names);
+  params.table_map = tables(names);
+  params.ofpacts = ofpacts.get();
+  params.usable_protocols = &usable;
+  const auto parse = allow_instructions ? ofpacts_parse_instructions : ofpacts_parse_actions;
+  const ErrorText error(parse(line->c_str(), &params));
+  if (error) return parse_error(error.get());
+  return actions_from_ofpacts(ofpacts.data(), ofpacts.size());
+}
+
+Result<ParsedFlowKey> parse_flow_key(std::string_view text, const FlowNames* names) {
+  initialize();
+  Result<std::string> line = c_string(text);
+  if (!line.ok()) return line.status();
+  ::flow flow;
+  flow_wildcards wc;
+  const ErrorText error(parse_ofp_exact_flow(&flow, &wc, nullptr, line->c_str(), ports(names)));
+  if (error) return parse_error(error.get());
+  ::match match;
+  match_init(&match, &flow, &wc);
+  // Says which field is one that we have no place for.
+  Result<Match> known = match_from_ovs(match);
+  if (!known.ok()) return known.status();
+  return ParsedFlowKey{key_from_flow(flow), known->mask};
+}
+
+Result<ParsedPacketOut> parse_packet_out(std::string_view text, const FlowNames* names) {
+  initialize();
+  Result<std::string> line = c_string(text);
+  if (!line.ok()) return line.status();
+  ofputil_packet_out packet_out;
+  ofputil_protocol usable;
+  const ErrorText error(parse_ofp_packet_out_str(&packet_out, line->c_str(), ports(names), tables(names), &usable));
+  if (error) return parse_error(error.get());
+  const Malloced<ofpact> ofpacts(packet_out.ofpacts);
+  const Malloced<void> packet(const_cast<void*>(packet_out.packet));  // NOLINT: ours to free
+  Result<RuleActionList> actions = actions_from_ofpacts(ofpacts.get(), packet_out.ofpacts_len);
+  if (!actions.ok()) return actions.status();
+  Result<Match> metadata = match_from_ovs(packet_out.flow_metadata);
+  if (!metadata.ok()) return metadata.status();
+  const auto* bytes = static_cast<const uint8_t*>(packet.get());
+  return ParsedPacketOut{metadata->value, {bytes, bytes + packet_out.packet_len}, *std::move(actions)};
+}
+
+// ---- Checking
+
+Status check_rule(const RuleSpec& rule, bool check_actions) {
+  initialize();
+  VSWITCH_RETURN_IF_ERROR(check_table(rule.table, !check_actions));
+  ::match match;
+  match_to_ovs(rule.match.value, rule.match.mask, &match);
+  VSWITCH_RETURN_IF_ERROR(check_prerequisites(match));
+  if (!check_actions) return {};
+  VSWITCH_RETURN_IF_ERROR(check_size(*rule.actions));
+  VSWITCH_RETURN_IF_ERROR(check_action_tables(*rule.actions, rule.table));
+  if (actions_fit(*rule.actions, rule.actions->size(), match, rule.table)) return {};
+  return unfit_action(action_at_fault(*rule.actions, match, rule.table));
+}
+
+// ---- Formatting
+
+std::string format_rule(const RuleSpec& rule, const RuleCounters* counters, const FlowNames* names) {
+  initialize();
+  ofputil_flow_stats stats{};
+  match_to_ovs(rule.match.value, rule.match.mask, &stats.match);
+  stats.cookie = to_be64(rule.cookie).raw();
+  stats.table_id = rule.table;
+  stats.priority = rule.priority;
+  stats.idle_timeout = rule.idle_timeout;
+  stats.hard_timeout = rule.hard_timeout;
+  stats.flags = ovs_flags(rule.flags);
+  stats.importance = rule.importance;
+  stats.idle_age = stats.hard_age = -1;
+  if (counters) {
+    const auto nanoseconds = counters->duration.count();
+    stats.duration_sec = static_cast<uint32_t>(nanoseconds / 1'000'000'000);
+    stats.duration_nsec = static_cast<uint32_t>(nanoseconds % 1'000'000'000);
+    stats.packet_count = counters->packets;
+    stats.byte_count = counters->bytes;
+    if (counters->idle_age) stats.idle_age = static_cast<int>(*counters->idle_age);
+    if (counters->hard_age) stats.hard_age = static_cast<int>(*counters->hard_age);
+  }
+  DynamicString text;
+  ofputil_flow_stats_format(text.get(), &stats, ports(names), tables(names), counters != nullptr);
+  // It was given no actions, so the line ends with "drop": ours take its place.
+  std::string line = text.str();
+  line.resize(line.size() - std::string_view("drop").size());
+  line.insert(line.begin(), ' ');
+  return line + format_actions(*rule.actions, names);
+}
+
+std::string format_match(const Match& match, const FlowNames* names, uint16_t priority) {
+  return format_matched(match.value, match.mask, names, priority);
+}
+
+std::string format_megaflow(const PipelineKey& key, const PipelineMask& mask, const FlowNames* names) {
+  return format_matched(masked(key, mask), mask, names, OFP_DEFAULT_PRIORITY);
+}
+
+std::string format_actions(const RuleActionList& actions, const FlowNames* names) {
+  if (actions.empty()) return "drop";
+  std::string text;
+  for (const RuleAction& action : actions) {
+    if (!text.empty()) text += ',';
+    text += format_action(action, names);
+  }
+  return text;
+}
+
+std::string format_action(const RuleAction& action, const FlowNames* names) {
+  initialize();
+  // Lists inside are formatted here, one action at a time: however long they are, no ofpact gets too long.
+  if (const auto* clone = std::get_if<CloneActions>(&action))
+    return "clone(" + format_actions(*clone->actions, names) + ")";
+  if (const auto* write = std::get_if<WriteActions>(&action)) {
+    return "write_actions(" + format_actions(*write->actions, names) + ")";
+  }
+  return format_ofpact(action, names);
+}
+
+std::string format_flow_key(const PipelineKey& key, const FlowNames* names) {
+  initialize();
+  const ::flow flow = flow_from_key(key);
+  ::match match;
+  match_wc_init(&match, &flow);
+  hide_zero_metadata(flow, &match.wc);
+  DynamicString text;
+  match_format(&match, ports(names), text.get(), OFP_DEFAULT_PRIORITY);
+  return text.str();
+}
+
+}  // namespace vswitch
