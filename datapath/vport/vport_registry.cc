@@ -7,8 +7,11 @@
 #include <numeric>
 #include <vector>
 
+#include "datapath/vport/vport_dummy.h"
 #include "datapath/vport/vport_internal.h"
 #include "datapath/vport/vport_netdev.h"
+#include "datapath/vport/vport_vxlan.h"
+#include "datapath/vport/vport_pcap.h"
 
 namespace vswitch {
 namespace {
@@ -45,6 +48,9 @@ std::span<const VportType> vport_types() {
       // One line per type; each is declared in the type's own header.
       kNetdevVportType,
       kInternalVportType,
+      kVxlanVportType,
+      kDummyVportType,
+      kPcapVportType,
   };
   return types;
 }
