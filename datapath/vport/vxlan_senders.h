@@ -1,0 +1,48 @@
+// VxlanSenders: the UDP sockets that encapsulated packets leave by.
+//
+// Outer packets of different inner flows should have different UDP source ports, so that routers and receiving cards
+// spread them; those of one flow the same, so that they keep their order. A kernel socket has one source port, so there
+// are up to 64 sockets per way of sending (address family, DF, checksum), each bound to a port of the configured range;
+// the flow's hash picks one. They are opened when a flow first needs them, and never receive.
+//
+// DF and checksum are properties of a socket; source and destination address, TOS, TTL and mark travel with each
+// message.
+//
+// Thread-safe: any number of threads may call fd() at once. An opened descriptor stays open for the life of the object.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "datapath/vport/udp_socket.h"
+
+namespace vswitch {
+
+class VxlanSenders {
+ public:
+  static constexpr size_t kPortsPerWay = 64;
+
+  // REQUIRES: 0 < port_min <= port_max
+  VxlanSenders(uint16_t port_min, uint16_t port_max);
+  ~VxlanSenders();
+  VxlanSenders(const VxlanSenders&) = delete;
+  VxlanSenders& operator=(const VxlanSenders&) = delete;
+
+  // The socket for flows with this hash; -1 when none can be had (no free port, no descriptor, no such family).
+  int fd(const UdpSenderOptions& way, uint32_t flow_hash);
+
+ private:
+  using Slots = std::array<std::atomic<int>, kPortsPerWay>;  // -1: not open
+
+  int open_slot(const UdpSenderOptions& way, Slots& slots, size_t index) const;
+  UniqueFd bind_in_stripe(const UdpSenderOptions& way, size_t index) const;
+
+  const uint32_t port_min_;
+  const uint32_t port_count_;
+  const size_t slot_count_;  // min(kPortsPerWay, port_count_)
+  std::array<Slots, 8> ways_;
+};
+
+}  // namespace vswitch
