@@ -1,12 +1,15 @@
-// Match: which packets a rule is for: a PipelineKey and a mask of the bits that count. `value` is zero outside the mask.
+// Match: which packets a rule is for: a PipelineKey and a mask of the bits that count. `value` is zero outside the
+// mask.
 //
 // Match is the wide form for building, parsing and comparing (1.3 kB); MiniMatch is what rules keep: the words with a
 // non-zero mask only. in_port is an OpenFlow port number here.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "datapath/flow/flow_key.h"
 #include "datapath/flow/flow_mask.h"
@@ -22,27 +25,59 @@ struct Match {
 };
 
 // Immutable and compact: one allocation of 16 + 16 * n bytes for n words (none for a catch-all).
+// Value bits outside the mask are dropped on construction.
 class MiniMatch {
  public:
   MiniMatch() = default;
   explicit MiniMatch(const Match& match);
+  MiniMatch(const MiniMatch& other);
+  MiniMatch& operator=(const MiniMatch& other);
+  MiniMatch(MiniMatch&&) noexcept = default;
+  MiniMatch& operator=(MiniMatch&&) noexcept = default;
+  ~MiniMatch() = default;
 
-  size_t word_count() const;
-  uint8_t word_index(size_t i) const;   // ascending, < kPipelineKeyWords
-  uint64_t value_word(size_t i) const;  // masked
-  uint64_t mask_word(size_t i) const;
+  size_t word_count() const {
+    return words_ ? static_cast<size_t>(std::popcount(words_[0]) + std::popcount(words_[1])) : 0;
+  }
+  uint8_t word_index(size_t i) const;                                    // ascending, < kPipelineKeyWords
+  uint64_t value_word(size_t i) const { return words_[kMapWords + i]; }  // masked
+  uint64_t mask_word(size_t i) const { return words_[kMapWords + word_count() + i]; }
+  // The masked value words, word_count() of them; null for a catch-all.
+  const uint64_t* values() const { return words_ ? &words_[kMapWords] : nullptr; }
+
+  // Calls visit(word index, value, mask) for each word, ascending; stops and returns false when a visit returns false.
+  template <typename Visit>
+  bool all_words(Visit&& visit) const {
+    if (!words_) return true;
+    const uint64_t* value = &words_[kMapWords];
+    const uint64_t* mask = value + word_count();
+    for (size_t half = 0; half < kMapWords; ++half) {
+      for (uint64_t map = words_[half]; map != 0; map &= map - 1) {
+        if (!visit(half * 64 + static_cast<size_t>(std::countr_zero(map)), *value++, *mask++)) return false;
+      }
+    }
+    return true;
+  }
 
   Match expand() const;
   bool matches(const PipelineKey& key) const;
   bool operator==(const MiniMatch& other) const;
-  // True if every packet that `narrow` matches is matched by this (loose mod/del: the request's match contains the rule's).
+  bool same_mask(const MiniMatch& other) const;
+  // True if every packet that `narrow` matches is matched by this (loose mod/del: the request's match contains the
+  // rule's).
   bool contains(const MiniMatch& narrow) const;
-  bool overlaps(const MiniMatch& other) const;
+  bool overlaps(const MiniMatch& other) const;  // some packet matches both
   size_t hash() const;
+  size_t mask_hash() const;
   size_t memory_bytes() const;
 
  private:
-  std::unique_ptr<uint64_t[]> words_;  // layout is match.cc's
+  static constexpr size_t kMapWords = 2;
+  static_assert(kPipelineKeyWords <= kMapWords * 64);
+  size_t total_words() const { return words_ ? kMapWords + 2 * word_count() : 0; }
+
+  // A bit map of which key words count, then their values, then their masks. Null: no word counts.
+  std::unique_ptr<uint64_t[]> words_;
 };
 
 }  // namespace vswitch

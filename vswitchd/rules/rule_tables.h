@@ -7,7 +7,8 @@
 // A RuleChange that is destroyed without publish() is undone. One RuleChange at a time may be open per RuleTables.
 //
 // Thread safety: prepare/publish/expire by one control thread at a time (the switch's lock). lookup() from RCU readers
-// at any time. Rules removed by publish() are retired through RCU.
+// at any time. Rules removed by publish() are retired through RCU; those in RuleChange::removed() live at least as long
+// as the RuleChange.
 #pragma once
 
 #include <array>
@@ -30,10 +31,10 @@ enum class RuleCommand : uint8_t { add, modify, modify_strict, remove, remove_st
 // One request (an OpenFlow flow_mod).
 struct RuleMod {
   RuleCommand command = RuleCommand::add;
-  RuleSpec spec;                        // table may be kTableAll for modify/remove
-  uint64_t cookie = 0, cookie_mask = 0; // modify/remove: only rules with (rule.cookie & mask) == cookie
-  bool modify_cookie = false;           // modify: spec.cookie replaces the rule's
-  OfPort out_port = kOfPortNone;        // remove: only rules that output there
+  RuleSpec spec;                         // table may be kTableAll for modify/remove
+  uint64_t cookie = 0, cookie_mask = 0;  // modify/remove: only rules with (rule.cookie & mask) == cookie
+  bool modify_cookie = false;            // modify: spec.cookie replaces the rule's
+  OfPort out_port = kOfPortNone;         // remove: only rules that output there
 };
 
 // Which rules a dump or aggregate is about.
@@ -54,6 +55,7 @@ struct TableStats {
 };
 
 class RuleTables;
+struct RuleTableState;
 
 class RuleChange {
  public:
@@ -81,11 +83,22 @@ class RuleTables {
   RuleTables(const RuleTables&) = delete;
   RuleTables& operator=(const RuleTables&) = delete;
 
-  // Stages all mods in order (a later one sees the earlier ones). On error nothing is staged, and the message starts with the
-  // 0-based index of the mod at fault in *failed_index. The semantics are those of OpenFlow flow_mods as Open vSwitch has them:
-  // add replaces an identical match+priority (statistics kept unless reset_counts... see ovs-ofctl(8)); check_overlap;
-  // modify of nothing adds nothing (1.1+ semantics of ovs-ofctl mod-flows: adds when no match, for strict and loose,
-  // as Open vSwitch does when a cookie mask is not given).
+  // Stages all mods in order (a later one sees the earlier ones). On error nothing is staged, and *failed_index is the
+  // 0-based index of the mod at fault (the message does not name it). failed_precondition if a change is open.
+  //
+  // The semantics are those of OpenFlow flow_mods as Open vSwitch has them:
+  // - add replaces a rule with identical match and priority: created, timeouts, cookie and flags are the new rule's,
+  // packet
+  //   and byte counts are taken over unless kRuleResetCounts is set (OpenFlow 1.0 and 1.1 clients imply it). With
+  //   kRuleCheckOverlap, an overlapping rule of the same priority is failed_precondition (an identical one is
+  //   replaced).
+  // - modify changes the actions (and the cookie, with modify_cookie) of all rules that the match contains, in every
+  // table for
+  //   kTableAll; modify_strict of the one with exactly this match and priority. Timeouts, flags and created stay;
+  //   modified, from which hard_timeout counts, is now. Where there is no such rule it adds spec (to table 0 for
+  //   kTableAll), unless a cookie_mask is given or spec.cookie is all ones. A cookie of all ones stands for "unchanged"
+  //   wherever a rule is replaced.
+  // - remove and remove_strict choose rules in the same way, and by out_port (also inside write_actions and clone).
   Result<RuleChange> prepare(std::span<const RuleMod> mods, size_t* failed_index = nullptr);
   // Loads rules that were stored, keeping their ids; as prepare().
   Result<RuleChange> restore(std::span<const std::pair<uint64_t, RuleSpec>> rules);
@@ -101,14 +114,17 @@ class RuleTables {
   size_t rule_count() const;
   size_t memory_bytes() const;  // rules and classifiers
 
-  // Rules whose idle or hard timeout has passed at `now`, to be removed through prepare_removal().
+  // Rules whose idle or hard timeout has passed at `now`, to be removed through prepare_removal(). Costs nothing for
+  // rules that have no timeout or cannot have expired yet.
   std::vector<std::pair<const Rule*, RemovedReason>> expired(Nanoseconds now) const;
+  // Stages the removal of those of `rules` that are still visible. REQUIRES: no change is open (else the change is
+  // empty), and the rules are alive.
   RuleChange prepare_removal(std::span<const Rule* const> rules);
 
  private:
   friend class RuleChange;
-  struct Implementation;
-  std::unique_ptr<Implementation> impl_;
+  Result<RuleChange> open_change();
+  std::shared_ptr<RuleTableState> state_;  // shared with an open change and the clean-up of removed rules
 };
 
 }  // namespace vswitch

@@ -1,0 +1,330 @@
+#include "vswitchd/rules/classifier.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "datapath/base/rcu.h"
+#include "tests/support/random_match.h"
+
+namespace vswitch {
+namespace {
+
+using test::RandomMatches;
+
+constexpr Version kNow = 10;
+
+RuleSpec spec_of(const Match& match, uint16_t priority) {
+  RuleSpec spec;
+  spec.match = match;
+  spec.priority = priority;
+  spec.actions = std::make_shared<RuleActionList>();
+  return spec;
+}
+
+// Owns its rules and knows the right answers the slow way.
+class Rules {
+ public:
+  ~Rules() {
+    for (Rule* rule : all_) rule->release();
+  }
+
+  Rule* add(const Match& match, uint16_t priority, Version from = 0) {
+    Rule* rule = Rule::make(next_id_++, spec_of(match, priority), 1s);
+    rule->show_from(from);
+    classifier.insert(rule);
+    all_.push_back(rule);
+    present_.push_back(rule);
+    return rule;
+  }
+  void remove(Rule* rule) {
+    classifier.remove(rule);
+    std::erase(present_, rule);
+  }
+  const std::vector<Rule*>& present() const { return present_; }
+
+  // The highest priority that a visible matching rule has, and all such rules.
+  std::vector<const Rule*> best(const PipelineKey& key, Version version) const {
+    std::vector<const Rule*> best;
+    for (const Rule* rule : present_) {
+      const Match match = rule->match().expand();
+      if (!rule->visible_at(version) || !matches(key, match.value, match.mask)) continue;
+      if (!best.empty() && best[0]->priority() > rule->priority()) continue;
+      if (!best.empty() && best[0]->priority() < rule->priority()) best.clear();
+      best.push_back(rule);
+    }
+    return best;
+  }
+  bool is_right(const Rule* found, const PipelineKey& key, Version version) const {
+    const std::vector<const Rule*> right = best(key, version);
+    if (found == nullptr) return right.empty();
+    return std::find(right.begin(), right.end(), found) != right.end();
+  }
+
+  Classifier classifier;
+
+ private:
+  uint64_t next_id_ = 1;
+  std::vector<Rule*> all_, present_;
+};
+
+Match ipv4_dst(uint32_t address, unsigned length) {
+  Match match;
+  match.mask.packet.eth_type = to_be16(0xffff);
+  match.value.packet.eth_type = kEthTypeIpv4;
+  match.mask.packet.nw_dst = to_be32(length == 0 ? 0 : ~uint32_t{0} << (32 - length));
+  match.value.packet.nw_dst = to_be32(address) & match.mask.packet.nw_dst;
+  return match;
+}
+
+PipelineKey ipv4_packet(uint32_t destination, uint16_t port = 0) {
+  PipelineKey key;
+  key.packet.eth_type = kEthTypeIpv4;
+  key.packet.nw_dst = to_be32(destination);
+  key.packet.nw_proto = kProtoTcp;
+  key.packet.tp_dst = to_be16(port);
+  return key;
+}
+
+TEST(ClassifierTest, FindsTheHighestPriority) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  const Rule* low = rules.add(Match{}, 1);
+  const Rule* high = rules.add(ipv4_dst(0x0a000000, 8), 5);
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(0x0a010203), kNow, nullptr), high);
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(0x0b010203), kNow, nullptr), low);
+  EXPECT_EQ(rules.classifier.subtable_count(), 2u);
+}
+
+TEST(ClassifierTest, StopsBeforeSubtablesThatCannotWin) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  Match on_port;
+  on_port.mask.packet.in_port = ~0u;
+  on_port.value.packet.in_port = 1;
+  rules.add(on_port, 10);
+  rules.add(ipv4_dst(0x0a000001, 32), 10);
+  PipelineKey key = ipv4_packet(0x0a000001);
+  key.packet.in_port = 1;
+  PipelineMask looked_at;
+  ASSERT_NE(rules.classifier.lookup(key, kNow, &looked_at), nullptr);
+  EXPECT_EQ(looked_at, on_port.mask);
+}
+
+TEST(ClassifierTest, FailsInAnEarlyStageWithoutLookingAtLaterOnes) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  Match match = ipv4_dst(0x0a000001, 32);
+  match.mask.packet.in_port = ~0u;
+  match.value.packet.in_port = 7;
+  rules.add(match, 10);
+  PipelineMask looked_at;
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(0x0a000001), kNow, &looked_at), nullptr);
+  PipelineMask expected;
+  expected.packet.in_port = ~0u;
+  EXPECT_EQ(looked_at, expected);
+}
+
+TEST(ClassifierTest, TriesMarkOnlyTheBitsThatDecide) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  rules.add(ipv4_dst(0x0a000001, 32), 10);
+  rules.add(ipv4_dst(0x0a000002, 32), 10);
+  PipelineMask looked_at;
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(0xc0a80001), kNow, &looked_at), nullptr);
+  EXPECT_EQ(looked_at.packet.nw_dst, to_be32(0x80000000));  // 192... and 10... differ in the first bit
+  EXPECT_EQ(looked_at.packet.eth_type, to_be16(0xffff));
+}
+
+TEST(ClassifierTest, PortTrieMarksOnlyTheBitsThatDecide) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  Match match = ipv4_dst(0, 0);
+  match.mask.packet.nw_proto = 0xff;
+  match.value.packet.nw_proto = kProtoTcp;
+  match.mask.packet.tp_dst = to_be16(0xffff);
+  match.value.packet.tp_dst = to_be16(80);
+  rules.add(match, 10);
+  PipelineMask looked_at;
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(1, 0x8050), kNow, &looked_at), nullptr);
+  EXPECT_EQ(looked_at.packet.tp_dst, to_be16(0x8000));
+  EXPECT_EQ(looked_at.packet.tp_src, be16());
+}
+
+TEST(ClassifierTest, HiddenRuleDoesNotHideTheVisibleOne) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  const Match match = ipv4_dst(0x0a000000, 8);
+  Rule* old = rules.add(match, 10, 1);
+  old->hide_from(5);
+  Rule* next = rules.add(match, 10, 5);
+  const Rule* lower = rules.add(match, 3, 1);
+  const PipelineKey key = ipv4_packet(0x0a000001);
+  EXPECT_EQ(rules.classifier.lookup(key, 4, nullptr), old);
+  EXPECT_EQ(rules.classifier.lookup(key, 5, nullptr), next);
+  EXPECT_EQ(rules.classifier.find_exact(old->match(), 10, 4), old);
+  EXPECT_EQ(rules.classifier.find_exact(old->match(), 10, 5), next);
+  EXPECT_EQ(rules.classifier.find_exact(old->match(), 3, 5), lower);
+  EXPECT_EQ(rules.classifier.find_exact(old->match(), 4, 5), nullptr);
+  rules.remove(old);
+  EXPECT_EQ(rules.classifier.lookup(key, 5, nullptr), next);
+  next->hide_from(6);
+  EXPECT_EQ(rules.classifier.lookup(key, 6, nullptr), lower);
+  EXPECT_EQ(rules.classifier.lookup(key, 0, nullptr), nullptr);
+}
+
+TEST(ClassifierTest, EmptySubtablesGo) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  Rule* rule = rules.add(ipv4_dst(0x0a000000, 8), 10);
+  rules.remove(rule);
+  EXPECT_EQ(rules.classifier.subtable_count(), 0u);
+  EXPECT_EQ(rules.classifier.rule_count(), 0u);
+  PipelineMask looked_at;
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(0x0a000001), kNow, &looked_at), nullptr);
+  EXPECT_TRUE(is_empty_mask(looked_at));
+}
+
+TEST(ClassifierTest, DeferredInsertionsAppearWhenPublished) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  rules.classifier.defer();
+  const Rule* rule = rules.add(ipv4_dst(0x0a000000, 8), 10);
+  EXPECT_EQ(rules.classifier.find_exact(rule->match(), 10, kNow), rule);
+  rules.classifier.publish();
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(0x0a000001), kNow, nullptr), rule);
+}
+
+// The property that megaflows rest on: the answer is right, and every key that agrees in the marked bits has the same
+// answer.
+void check_random_classifier(uint64_t seed) {
+  const rcu::ReaderScope reader;
+  RandomMatches random(seed);
+  Rules rules;
+  const uint32_t count = 1 + random.below(random.one_in(3) ? 60 : 12);
+  const uint32_t priorities = 1 + random.below(6);
+  for (uint32_t i = 0; i < count; ++i) {
+    const Match match = random.match();
+    const auto priority = static_cast<uint16_t>(random.below(priorities));
+    if (rules.classifier.find_exact(MiniMatch(match), priority, kNow) != nullptr) continue;
+    Rule* rule = rules.add(match, priority, random.one_in(6) ? kNow + 1 : kNow);
+    if (random.one_in(6)) rule->hide_from(kNow);
+    if (random.one_in(5)) rules.remove(rules.present()[random.below(static_cast<uint32_t>(rules.present().size()))]);
+  }
+  for (int i = 0; i < 20; ++i) {
+    const PipelineKey key = random.key();
+    PipelineMask looked_at;
+    const Rule* found = rules.classifier.lookup(key, kNow, &looked_at);
+    RC_ASSERT(rules.is_right(found, key, kNow));
+    RC_ASSERT(rules.classifier.lookup(key, kNow, nullptr) == found);
+    if (found != nullptr) RC_ASSERT(mask_contains(looked_at, found->match().expand().mask));
+    for (int j = 0; j < 20; ++j) {
+      const PipelineKey other = random.agreeing(key, looked_at);
+      RC_ASSERT(rules.is_right(found, other, kNow));
+      RC_ASSERT(rules.classifier.lookup(other, kNow, nullptr) == found);
+    }
+  }
+}
+
+TEST(ClassifierTest, AgreesWithLinearSearchAndMarksEveryDecidingBit) {
+  ASSERT_TRUE(rc::check([] {
+    const auto seed = *rc::gen::noShrink(rc::gen::arbitrary<uint64_t>());
+    for (uint64_t i = 0; i < 40; ++i) check_random_classifier(seed + i);
+  }));
+}
+
+TEST(ClassifierTest, VisitsExactlyTheContainedRules) {
+  ASSERT_TRUE(rc::check([] {
+    const rcu::ReaderScope reader;
+    RandomMatches random(*rc::gen::noShrink(rc::gen::arbitrary<uint64_t>()));
+    Rules rules;
+    for (int i = 0; i < 30; ++i)
+      rules.add(random.match(), static_cast<uint16_t>(i), random.one_in(5) ? kNow + 1 : kNow);
+    for (int i = 0; i < 10; ++i) {
+      const Match wide = random.one_in(2) ? random.match() : rules.present()[random.below(30)]->match().expand();
+      std::vector<const Rule*> expected, visited;
+      for (const Rule* rule : rules.present()) {
+        const Match narrow = rule->match().expand();
+        if (rule->visible_at(kNow) && mask_contains(narrow.mask, wide.mask) &&
+            matches(narrow.value, wide.value, wide.mask)) {
+          expected.push_back(rule);
+        }
+      }
+      rules.classifier.for_each_contained(MiniMatch(wide), kNow, [&](const Rule& rule) {
+        visited.push_back(&rule);
+        return true;
+      });
+      std::sort(expected.begin(), expected.end());
+      std::sort(visited.begin(), visited.end());
+      RC_ASSERT(visited == expected);
+    }
+  }));
+}
+
+// A thousand rules that are always there, while others with the same masks and matches come and go.
+TEST(ClassifierTest, ReadersSeeStableRulesWhileOthersChange) {
+  RandomMatches random(7);
+  Rules rules;
+  std::vector<PipelineKey> keys;
+  std::vector<Match> stable;
+  for (int i = 0; i < 300; ++i) {
+    stable.push_back(random.match());
+    if (rules.classifier.find_exact(MiniMatch(stable.back()), 100, kNow) == nullptr) rules.add(stable.back(), 100);
+    keys.push_back(random.key());
+  }
+  std::vector<std::pair<bool, uint16_t>> expected;
+  for (const PipelineKey& key : keys) {
+    const auto best = rules.best(key, kNow);
+    expected.emplace_back(!best.empty(), best.empty() ? 0 : best[0]->priority());
+  }
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> wrong{0}, lookups{0};
+  std::vector<std::thread> readers;
+  for (int t = 0; t < 2; ++t) {
+    readers.emplace_back([&] {
+      const rcu::ThreadRegistration registration;
+      while (!stop.load(std::memory_order_relaxed)) {
+        for (size_t i = 0; i < keys.size(); ++i) {
+          PipelineMask mask;
+          const Rule* found = rules.classifier.lookup(keys[i], kNow, i % 2 == 0 ? &mask : nullptr);
+          const bool same = expected[i].first == (found != nullptr) && (found == nullptr || found->priority() == 100);
+          if (!same) wrong.fetch_add(1);
+          lookups.fetch_add(1, std::memory_order_relaxed);
+          rcu::quiescent();
+        }
+      }
+    });
+  }
+  std::vector<Rule*> extra;  // never visible at kNow, so they must change nothing
+  for (int i = 0; i < 20000 || lookups.load() < 2000; ++i) {
+    if (extra.size() < 400 && !random.one_in(3)) {
+      const Match match = random.one_in(2) ? random.match() : stable[random.below(300)];
+      Rule* rule = Rule::make(1, spec_of(match, static_cast<uint16_t>(random.below(300))), 1s);
+      rule->show_from(kNow + 1);
+      rules.classifier.insert(rule);
+      extra.push_back(rule);
+    } else if (!extra.empty()) {
+      const size_t at = random.below(static_cast<uint32_t>(extra.size()));
+      rules.classifier.remove(extra[at]);
+      rcu::retire([rule = extra[at]] { rule->release(); });
+      extra[at] = extra.back();
+      extra.pop_back();
+    }
+  }
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(wrong.load(), 0u);
+  for (Rule* rule : extra) {
+    rules.classifier.remove(rule);
+    rcu::retire([rule] { rule->release(); });
+  }
+  rcu::barrier();
+}
+
+}  // namespace
+}  // namespace vswitch
