@@ -1,0 +1,96 @@
+#include "vswitchd/rpc/proto_convert_datapath.h"
+
+#include <fmt/format.h>
+
+#include "datapath/flow/flow_mask.h"
+#include "vswitchd/rpc/proto_convert_rule.h"
+#include "vswitchd/rpc/resource_names.h"
+
+namespace vswitch {
+namespace {
+
+uint64_t milliseconds(Nanoseconds time) {
+  return static_cast<uint64_t>(std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(time).count()));
+}
+
+std::string mask_text(const v1::FieldMatch& field) {
+  if (!field.has_mask()) return field.field();
+  if (field.mask().has_number()) return fmt::format("{}/{:#x}", field.field(), field.mask().number());
+  std::string text = field.field() + "/0x";
+  for (char byte : field.mask().data()) text += fmt::format("{:02x}", static_cast<uint8_t>(byte));
+  return text;
+}
+
+}  // namespace
+
+std::string ufid_to_text(const Ufid& ufid) {
+  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", ufid.high >> 32, (ufid.high >> 16) & 0xffff,
+                     ufid.high & 0xffff, ufid.low >> 48, ufid.low & 0xffffffffffff);
+}
+
+void counters_to_proto(const DatapathCounters& counters, v1::Datapath& out) {
+  out.set_hits(counters.hits);
+  out.set_cache_hits(counters.cache_hits);
+  out.set_misses(counters.misses);
+  out.set_lost(counters.lost);
+  out.set_masks_visited(counters.masks_visited);
+  out.set_flows(counters.flows);
+  out.set_masks(counters.masks);
+}
+
+void datapath_flow_to_proto(const DatapathFlow& flow, const DatapathTextOptions& options, bool typed,
+                            v1::DatapathFlow& out) {
+  DatapathFlowCounters counters;
+  counters.packets = flow.stats.packets;
+  counters.bytes = flow.stats.bytes;
+  counters.tcp_flags = flow.stats.tcp_flags;
+  if (flow.stats.packets != 0) counters.idle = flow.idle;
+  std::string text = format_datapath_flow(flow.key, flow.mask, flow.actions, counters, options);
+  out.set_ufid(ufid_to_text(flow.ufid));
+  out.set_text(options.verbose ? fmt::format("ufid:{}, {}", out.ufid(), text) : std::move(text));
+  if (typed) {
+    Match match;
+    match.value.packet = flow.key;
+    match.mask.packet = flow.mask;
+    match.value = masked(match.value, match.mask);
+    match_to_proto(match, *out.mutable_match());
+  }
+  out.set_actions(format_datapath_actions(flow.actions, options));
+  out.set_packets(flow.stats.packets);
+  out.set_bytes(flow.stats.bytes);
+  out.set_age_ms(milliseconds(flow.age));
+  if (flow.stats.packets != 0) out.set_idle_ms(milliseconds(flow.idle));
+  out.set_tcp_flags(flow.stats.tcp_flags);
+}
+
+void mask_to_proto(const FlowTable::MaskInfo& mask, v1::DatapathMask& out) {
+  Match match;
+  match.mask.packet = mask.mask;
+  v1::Match fields;
+  match_to_proto(match, fields);
+  for (const v1::FieldMatch& field : fields.fields()) out.add_fields(mask_text(field));
+  out.set_flows(mask.flows);
+  out.set_hits(mask.hits);
+}
+
+void drop_to_proto(const DropCount& drop, v1::DropCount& out) {
+  out.set_datapath_port(drop.dp_port);
+  out.set_port(port_resource(drop.port));
+  out.set_reason(std::string(drop_reason_name(drop.reason)));
+  out.set_description(std::string(drop_reason_text(drop.reason)));
+  out.set_packets(drop.packets);
+}
+
+void balance_to_proto(const PortBalance& balance, v1::PortBalance& out) {
+  out.set_datapath_port(balance.dp_port);
+  out.set_port(port_resource(balance.port));
+  out.set_received(balance.received);
+  out.set_injected(balance.injected);
+  out.set_copies(balance.copies);
+  out.set_sent(balance.sent);
+  out.set_consumed(balance.consumed);
+  out.set_dropped(balance.dropped);
+  out.set_queued(balance.queued);
+}
+
+}  // namespace vswitch
