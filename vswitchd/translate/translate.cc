@@ -1,0 +1,265 @@
+#include "vswitchd/translate/translate.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "vswitchd/translate/translator.h"
+
+namespace vswitch {
+namespace {
+
+static_assert(kFlowKeyLayout == 1, "FlowKey changed: does the mask's beginning and end need the new field?");
+
+constexpr uint8_t kEcnMask = 3, kEcnCe = 3;
+
+const PipelineFields kInitialPipeline = [] {
+  PipelineFields fields;
+  fields.actset_output = kOfPortUnset;
+  return fields;
+}();
+
+}  // namespace
+
+void Credit::count(uint64_t packets, uint64_t bytes, Nanoseconds used) const {
+  for (const RuleRef& rule : rules) rule->credit(packets, bytes, used);
+  for (const PatchHop& hop : patch_hops) {
+    hop.from->tx_packets.fetch_add(packets, std::memory_order_relaxed);
+    hop.from->tx_bytes.fetch_add(bytes, std::memory_order_relaxed);
+    hop.to->rx_packets.fetch_add(packets, std::memory_order_relaxed);
+    hop.to->rx_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
+  for (const TableLookups& l : lookups) {
+    if (l.matched != 0) l.tables->count_lookup(l.table, true, packets * l.matched);
+    if (l.missed != 0) l.tables->count_lookup(l.table, false, packets * l.missed);
+  }
+}
+
+TranslateOutput translate(const TranslateInput& input) {
+  TranslateOutput output;
+  Translator(input, output).run();
+  return output;
+}
+
+Translator::Translator(const TranslateInput& input, TranslateOutput& output)
+    : input_(input), output_(output), base_(input.key), actions_(&output.actions), trace_(input.trace) {
+  key_.packet = input.key;
+  key_.pipeline = kInitialPipeline;
+  orig_tunnel_dst_ = input.key.tunnel.dst;
+  orig_tunnel_dst6_ = input.key.tunnel.dst6;
+  // The datapath forgets where a packet was received from: tunnel metadata has to be set anew for each output.
+  base_.tunnel = {};
+}
+
+void Translator::run() {
+  init_mask();
+  if (enter()) {
+    output_.initial_key = key_;
+    TraceScope scope(*this, report(TraceNode::Kind::bridge, "bridge(\"" + bridge_->name + "\")"));
+    if (admit(bridge_->port(in_port()))) {
+      if (input_.actions != nullptr) {
+        run_actions(*input_.actions, true);
+      } else {
+        depth_ = resubmits_ = -1;  // the first lookup is not a resubmit
+        run_table(0, in_port(), true, Runner::plain);
+        depth_ = 0;
+      }
+      if (!failed_) run_action_set();
+    }
+  } else {
+    output_.initial_key = key_;
+  }
+  finish();
+}
+
+bool Translator::enter() {
+  if (input_.bridge != nullptr) {
+    bridge_ = input_.bridge;
+    key_.packet.in_port = input_.ofport_in;
+    if (const PortView* port = bridge_->port(input_.ofport_in)) from_tunnel_port_ = port->tunnel.has_value();
+    return true;
+  }
+  const PortView* port = input_.view.port_of(input_.key.in_port);
+  if (port == nullptr) {
+    fail(DropReason::invalid_port, "no bridge has datapath port " + std::to_string(input_.key.in_port));
+    return false;
+  }
+  bridge_ = port->bridge;
+  key_.packet.in_port = port->ofport;
+  from_tunnel_port_ = port->tunnel.has_value();
+  return true;
+}
+
+bool Translator::admit(const PortView* port) {
+  if (input_.key.recirc_id != 0) {
+    fail(DropReason::no_recirculation_context,
+         "Recirculation context not found for ID " + std::to_string(input_.key.recirc_id));
+    return false;
+  }
+  if (input_.key.packet_type) {
+    fail(DropReason::unsupported_packet_type, "not an Ethernet packet");
+    return false;
+  }
+  if (port != nullptr && (port->config.no_receive || port->config.down)) {
+    warning("port " + port->name + " is configured " + (port->config.down ? "down" : "not to receive") + ", dropping");
+    note_drop(port->config.down ? DropReason::port_down : DropReason::port_no_receive);
+    return false;
+  }
+  return process_tunnel_ecn();
+}
+
+// RFC 6040: congestion that the outer header reports is passed on to the inner packet, which must be able to carry it.
+bool Translator::process_tunnel_ecn() {
+  if (!input_.key.tunnel.has_destination() || !key_.packet.is_ip()) return true;
+  if ((input_.key.tunnel.tos & kEcnMask) != kEcnCe) return true;
+  if ((key_.packet.nw_tos & kEcnMask) == 0) {
+    warning("tunnel packet marked congestion experienced, but the inner packet is not ECN capable, dropping");
+    note_drop(DropReason::ecn_mismatch);
+    return false;
+  }
+  key_.packet.nw_tos |= kEcnCe;
+  return true;
+}
+
+void Translator::init_mask() {
+  FlowMask& m = mask_.packet;
+  m.in_port = ~0u;
+  m.recirc_id = ~0u;
+  m.eth_type = ~be16{};
+  m.packet_type = ~be32{};
+  if (input_.key.is_ip()) m.nw_frag = kFragAny | kFragLater;
+  const TunnelMetadata& tunnel = input_.key.tunnel;
+  if (!tunnel.has_destination()) return;
+  m.tunnel.id = ~be64{};
+  m.tunnel.src = m.tunnel.dst = ~be32{};
+  m.tunnel.src6.bytes.fill(0xff);
+  m.tunnel.dst6.bytes.fill(0xff);
+  m.tunnel.flags = 0xffff;
+  m.tunnel.tos = 0xff;
+  if (input_.key.is_ip() && (tunnel.tos & kEcnMask) == kEcnCe) m.nw_tos |= kEcnMask;
+}
+
+// Takes out bits that cannot decide anything, because of what else the mask says about the packet.
+void Translator::finish_mask() {
+  FlowMask& m = mask_.packet;
+  const FlowKey& key = input_.key;
+  const bool icmp = (key.eth_type == kEthTypeIpv4 && key.nw_proto == kProtoIcmp) ||
+                    (key.eth_type == kEthTypeIpv6 && key.nw_proto == kProtoIcmpv6);
+  if (icmp) {  // type and code are 8 bits in 16-bit members
+    m.tp_src &= to_be16(0xff);
+    m.tp_dst &= to_be16(0xff);
+  }
+  if (key.is_ip() && (key.nw_frag & kFragLater) != 0) m.tp_src = m.tp_dst = be16{};  // always zero
+  for (size_t i = 0; i < kMaxVlanTags; ++i) {
+    if (!m.vlan[i].tci && !m.vlan[i].tpid) continue;
+    if (key.vlan[i].tci & kVlanCfi) {
+      m.vlan[i].tci |= kVlanCfi;
+    } else {
+      m.vlan[i] = {be16{}, kVlanCfi};  // absent: that says it all
+    }
+  }
+  if (key.eth_type != kEthTypeMpls && key.eth_type != kEthTypeMplsMcast) m.mpls = {};
+  // Only tunnel ports receive packets with tunnel metadata, and in_port is in the mask.
+  if (!key.tunnel.has_destination() && !from_tunnel_port_) m.tunnel = {};
+  if (!key.tunnel.has_destination() && !from_tunnel_port_) {
+    m.tun_metadata_present = 0;
+    m.tun_metadata = {};
+  }
+}
+
+void Translator::finish() {
+  finish_mask();
+  output_.mask = mask_.packet;
+  output_.final_key = key_;
+  output_.failed = failed_;
+  output_.drop_reason = drop_reason_;
+  if (failed_) {
+    output_.actions.clear();
+  } else if (!output_.actions.empty()) {
+    // Nothing follows a last clone that would need the packet as it was.
+    if (const auto* clone = std::get_if<CloneAction>(&output_.actions.back())) {
+      const std::shared_ptr<const ActionList> nested = clone->actions;
+      output_.actions.pop_back();
+      output_.actions.insert(output_.actions.end(), nested->begin(), nested->end());
+    }
+  }
+  if (input_.allow_side_effects && input_.credit_packets != 0) {
+    output_.credit.count(input_.credit_packets, input_.credit_bytes, input_.now);
+  }
+}
+
+void Translator::fail(DropReason reason, std::string text) {
+  error(std::move(text));
+  failed_ = true;
+  drop_reason_ = reason;
+}
+
+Version Translator::version_of(const BridgeView& bridge) {
+  for (const auto& [known, version] : versions_) {
+    if (known == &bridge) return version;
+  }
+  versions_.emplace_back(&bridge, bridge.tables->version());
+  return versions_.back().second;
+}
+
+const Rule* Translator::lookup_rule(uint8_t table, OfPort in_port) {
+  // Rules see fragments without ports (Open vSwitch's default fragment mode, "normal").
+  const auto saved_src = key_.packet.tp_src, saved_dst = key_.packet.tp_dst;
+  const uint32_t saved_port = std::exchange(key_.packet.in_port, in_port);
+  if ((key_.packet.nw_frag & kFragAny) != 0) key_.packet.tp_src = key_.packet.tp_dst = be16{};
+  const Rule* rule = bridge_->tables->lookup(table, key_, version_of(*bridge_), &mask_);
+  key_.packet.tp_src = saved_src;
+  key_.packet.tp_dst = saved_dst;
+  key_.packet.in_port = saved_port;
+  count_lookup(table, rule != nullptr);
+  return rule;
+}
+
+void Translator::count_lookup(uint8_t table, bool matched) {
+  auto& lookups = output_.credit.lookups;
+  auto it = std::find_if(lookups.begin(), lookups.end(), [&](const Credit::TableLookups& l) {
+    return l.table == table && l.tables == bridge_->tables;
+  });
+  if (it == lookups.end()) it = lookups.insert(it, {bridge_->tables, table, 0, 0});
+  ++(matched ? it->matched : it->missed);
+}
+
+bool Translator::within_limits() {
+  if (depth_ >= kMaxTranslationDepth) {
+    fail(DropReason::recursion_too_deep, "over max translation depth " + std::to_string(kMaxTranslationDepth));
+  } else if (resubmits_ >= kMaxResubmits) {
+    fail(DropReason::too_many_resubmit, "over " + std::to_string(kMaxResubmits) + " resubmit actions");
+  }
+  return !failed_;
+}
+
+void Translator::run_table(uint8_t table, OfPort in_port, bool is_last, Runner runner) {
+  if (!within_limits()) return;
+  const Rule* rule = lookup_rule(table, in_port);
+  std::vector<TraceNode>* const node = report_table(table, rule);
+  const TraceScope scope(*this, node);
+  if (rule == nullptr) {
+    report(TraceNode::Kind::action, "drop");
+    note_drop(DropReason::no_rule);
+    return;
+  }
+  output_.credit.rules.emplace_back(rule);
+  const uint8_t old_table = std::exchange(table_, table);
+  // Going on to a later table is not a level deeper: tables in order are a chain.
+  run_rule(*rule, table <= old_table, is_last, runner);
+  table_ = old_table;
+}
+
+void Translator::run_rule(const Rule& rule, bool deepens, bool is_last, Runner runner) {
+  const Rule* const old_rule = std::exchange(rule_, &rule);
+  ++resubmits_;
+  depth_ += deepens ? 1 : 0;
+  if (runner == Runner::clone) {
+    run_as_clone(rule.actions(), is_last);
+  } else {
+    run_actions(rule.actions(), is_last);
+  }
+  depth_ -= deepens ? 1 : 0;
+  rule_ = old_rule;
+}
+
+}  // namespace vswitch
