@@ -111,7 +111,7 @@ uint32_t hash_l2(const FlowKey& key) {
   return finish_hash(mix(mix(w[1] ^ kMix1, w[2] ^ kMix2) ^ w[3], kMix3));
 }
 
-uint32_t hash_words(const FlowKey& key, const HotWords& hot) {
+[[gnu::always_inline]] inline uint32_t hash_words(const FlowKey& key, const HotWords& hot) {
   if (key.eth_type == kEthTypeIpv4) return hash_ip(hot.addresses, hot.l4);
   if (key.eth_type == kEthTypeIpv6) {
     return hash_ip(fold_ipv6(key.ipv6_src.bytes.data(), key.ipv6_dst.bytes.data()), hot.l4);
@@ -132,7 +132,7 @@ uint16_t offset16(const uint8_t* frame, const uint8_t* at) {
 bool is_vlan_tpid(be16 type) { return type == kEthTypeVlan || type == kEthTypeQinq; }
 
 // `c` stands at the EtherType behind the addresses, where 2 bytes are known to be left, and stays so.
-[[gnu::noinline]] uint64_t parse_vlan_tags(Cursor& c) {
+[[gnu::always_inline]] inline uint64_t parse_vlan_tags(Cursor& c) {
   uint64_t tags[2] = {};
   for (size_t n = 0; n < kMaxVlanTags && is_vlan_tpid(load_unaligned<be16>(c.at)); ++n) {
     if (c.left < kVlanTagSize + sizeof(be16)) break;
@@ -143,15 +143,19 @@ bool is_vlan_tpid(be16 type) { return type == kEthTypeVlan || type == kEthTypeQi
 }
 
 // An 802.3 frame: the length field has been skipped. The type inside the SNAP header, if there is one.
-[[gnu::noinline]] be16 parse_snap(Cursor& c) {
+struct TypeAndRest {
+  be16 type;
+  Cursor rest;
+};
+[[gnu::noinline]] TypeAndRest parse_snap(Cursor c) {
   static constexpr uint8_t kSnapHeader[] = {0xaa, 0xaa, 0x03, 0, 0, 0};  // LLC to SNAP, OUI 0
-  if (c.left < kSnapSize || std::memcmp(c.at, kSnapHeader, sizeof kSnapHeader) != 0) return kEthTypeNone;
+  if (c.left < kSnapSize || std::memcmp(c.at, kSnapHeader, sizeof kSnapHeader) != 0) return {kEthTypeNone, c};
   const auto type = load_unaligned<be16>(c.at + sizeof kSnapHeader);
   c.skip(kSnapSize);
-  return type.host() >= kEthTypeMin ? type : kEthTypeNone;
+  return {type.host() >= kEthTypeMin ? type : kEthTypeNone, c};
 }
 
-[[gnu::noinline]] void parse_mpls(Cursor& c, FlowKey& key) {
+void parse_mpls(Cursor& c, FlowKey& key) {
   size_t count = 0;
   while (c.left >= kMplsEntrySize) {
     const auto entry = load_unaligned<be32>(c.at);
@@ -163,7 +167,7 @@ bool is_vlan_tpid(be16 type) { return type == kEthTypeVlan || type == kEthTypeQi
 
 // ---- Protocols beside IP
 
-[[gnu::noinline]] void parse_arp(const Cursor& c, FlowKey& key, HotWords& hot) {
+void parse_arp(const Cursor& c, FlowKey& key, HotWords& hot) {
   static constexpr uint8_t kEthernetIpv4[] = {0, 1, 8, 0, 6, 4};  // hardware, protocol and their address sizes
   if (c.left < kArpSize || std::memcmp(c.at, kEthernetIpv4, sizeof kEthernetIpv4) != 0) return;
   hot.addresses = pack(load_unaligned<uint32_t>(c.at + 14), load_unaligned<uint32_t>(c.at + 24));
@@ -174,7 +178,7 @@ bool is_vlan_tpid(be16 type) { return type == kEthTypeVlan || type == kEthTypeQi
 }
 
 // RFC 8300: version 2 bits, O bit and a reserved bit (together the flags), TTL 6 bits, length in words 6 bits.
-[[gnu::noinline]] void parse_nsh(const Cursor& c, NshKey& nsh) {
+void parse_nsh(const Cursor& c, NshKey& nsh) {
   if (c.left < kNshBaseSize) return;
   const uint16_t first = load_unaligned<be16>(c.at).host();
   const size_t length = size_t{first & 0x3fu} * 4;
@@ -225,7 +229,7 @@ void parse_nd(Cursor c, FlowKey& key) {
 
 // The ports' half word of the protocols that are neither TCP nor UDP. Like Open vSwitch this takes ICMP and ICMPv6 by
 // protocol number alone, whichever IP they stand in.
-[[gnu::noinline]] uint32_t parse_other_l4(const Cursor& c, uint8_t proto, FlowKey& key) {
+[[gnu::noinline]] uint32_t parse_other_l4(Cursor c, uint8_t proto, FlowKey& key) {
   switch (proto) {
     case kProtoSctp:
       return c.left >= kSctpSize ? load_unaligned<uint32_t>(c.at) : 0;
@@ -245,7 +249,7 @@ void parse_nd(Cursor c, FlowKey& key) {
 }
 
 // Word 5 of the key. `c` ends where the datagram does.
-[[gnu::always_inline]] inline uint64_t parse_l4(const Cursor& c, uint8_t proto, uint8_t frag, FlowKey& key) {
+[[gnu::always_inline]] inline uint64_t parse_l4(Cursor c, uint8_t proto, uint8_t frag, FlowKey& key) {
   if (__builtin_expect((frag & kFragLater) != 0, 0)) return l4_word(0, be16{}, proto, frag);
   if (proto == kProtoTcp) {
     if (c.left < kTcpMinSize) return l4_word(0, be16{}, proto, frag);
@@ -287,11 +291,19 @@ bool is_ipv6_extension(uint8_t proto) {
          proto == kProtoFragment;
 }
 
+struct ExtensionChain {
+  Cursor rest;
+  uint8_t proto;
+  uint8_t frag;
+  bool complete;  // it ended within the packet
+};
+
 // Skips extension headers up to the first header that is none, or to a later fragment, whose number stays
-// kProtoFragment. False if the chain runs out of the packet.
-[[gnu::noinline]] bool skip_ipv6_extensions(Cursor& c, uint8_t& proto, uint8_t& frag) {
+// kProtoFragment.
+[[gnu::noinline]] ExtensionChain skip_ipv6_extensions(Cursor c, uint8_t proto) {
+  uint8_t frag = 0;
   while (is_ipv6_extension(proto)) {
-    if (c.left < kIpv6ExtensionMinSize) return false;
+    if (c.left < kIpv6ExtensionMinSize) return {c, proto, frag, false};
     size_t size = (size_t{c.at[1]} + 1) * 8;
     if (proto == kProtoAh) size = (size_t{c.at[1]} + 2) * 4;
     if (proto == kProtoFragment) {
@@ -299,16 +311,15 @@ bool is_ipv6_extension(uint8_t proto) {
       const auto offset_and_more = load_unaligned<be16>(c.at + 2);
       if (offset_and_more) frag = kFragAny;
       if (offset_and_more & kIpv6FragmentOffsetBits) {
-        frag = kFragAny | kFragLater;
         c.skip(size);
-        return true;
+        return {c, kProtoFragment, kFragAny | kFragLater, true};
       }
     }
-    if (size > c.left) return false;
+    if (size > c.left) return {c, proto, frag, false};
     proto = c.at[0];
     c.skip(size);
   }
-  return true;
+  return {c, proto, frag, true};
 }
 
 [[gnu::always_inline]] inline void parse_ipv6(Cursor c, const uint8_t* frame, FlowKey& key, HotWords& hot,
@@ -323,7 +334,13 @@ bool is_ipv6_extension(uint8_t proto) {
   std::memcpy(&key.ipv6_src, ip + 8, sizeof key.ipv6_src + sizeof key.ipv6_dst);
 
   uint8_t proto = ip[6], frag = 0;
-  if (__builtin_expect(is_ipv6_extension(proto), 0) && !skip_ipv6_extensions(c, proto, frag)) return;
+  if (__builtin_expect(is_ipv6_extension(proto), 0)) {
+    const ExtensionChain chain = skip_ipv6_extensions(c, proto);
+    if (!chain.complete) return;
+    c = chain.rest;
+    proto = chain.proto;
+    frag = chain.frag;
+  }
   const auto first = load_unaligned<be32>(ip);  // version 4 bits, traffic class 8, label 20
   layers.l4 = offset16(frame, c.at);
   hot.ip = ip_word(first & kIpv6LabelBits, static_cast<uint8_t>(first.host() >> 20), ip[7]);
@@ -331,8 +348,8 @@ bool is_ipv6_extension(uint8_t proto) {
 }
 static_assert(offsetof(FlowKey, ipv6_dst) == offsetof(FlowKey, ipv6_src) + 16);
 
-[[gnu::noinline]] void parse_not_ip(Cursor c, const uint8_t* frame, be16 type, FlowKey& key, HotWords& hot,
-                                    LayerOffsets& layers) {
+[[gnu::noinline]] HotWords parse_not_ip(Cursor c, const uint8_t* frame, be16 type, FlowKey& key, LayerOffsets& layers) {
+  HotWords hot;
   if (type == kEthTypeMpls || type == kEthTypeMplsMcast) {
     layers.l2_5 = layers.l3;
     parse_mpls(c, key);
@@ -342,17 +359,19 @@ static_assert(offsetof(FlowKey, ipv6_dst) == offsetof(FlowKey, ipv6_src) + 16);
   } else if (type == kEthTypeNsh) {
     parse_nsh(c, key.nsh);
   }
+  return hot;
 }
 
 // ---- The key
 
-// Clears what is not stored whole later on: words 8 to 39, and the Geneve options if there are any.
+// Clears what is not stored whole later on: words 8 to 39, and the Geneve options if there are any. In pieces that the
+// compiler turns into wide stores, where for the whole it would call memset or use a string instruction.
 void clear_cold_words(FlowKey& key) {
-  using TwoWords [[gnu::vector_size(16), gnu::aligned(8), gnu::may_alias]] = long long;
   static_assert(kHotWords == 8 && kCommonWords == 40);
-  auto* at = reinterpret_cast<TwoWords*>(words(key) + kHotWords);
+  constexpr size_t kPiece = 16;
+  auto* at = reinterpret_cast<uint8_t*>(words(key) + kHotWords);
 #pragma GCC unroll 16
-  for (size_t i = 0; i < (kCommonWords - kHotWords) / 2; ++i) at[i] = TwoWords{};
+  for (size_t i = 0; i < (kCommonWords - kHotWords) * 8 / kPiece; ++i) __builtin_memset(at + i * kPiece, 0, kPiece);
   if (__builtin_expect(key.tun_metadata_present != 0, 0)) {
     key.tun_metadata_present = 0;
     key.tun_metadata = {};
@@ -375,31 +394,37 @@ bool extract_flow_key(Packet& packet, FlowKey& key) {
   clear_cold_words(key);
   copy_metadata(packet, key);
 
-  HotWords hot;
   Cursor c{frame + 2 * sizeof(MacAddress), packet.size() - 2 * sizeof(MacAddress)};
-  if (__builtin_expect(is_vlan_tpid(load_unaligned<be16>(c.at)), 0)) hot.vlan = parse_vlan_tags(c);
+  uint64_t vlan = 0;
+  if (__builtin_expect(is_vlan_tpid(load_unaligned<be16>(c.at)), 0)) vlan = parse_vlan_tags(c);
   auto type = load_unaligned<be16>(c.at);
   c.skip(sizeof type);
-  if (__builtin_expect(type.host() < kEthTypeMin, 0)) type = parse_snap(c);
+  if (__builtin_expect(type.host() < kEthTypeMin, 0)) {
+    const TypeAndRest snap = parse_snap(c);
+    type = snap.type;
+    c = snap.rest;
+  }
 
   KeyWord* w = words(key);
   w[1] = load_unaligned<uint64_t>(frame);
   w[2] = pack(load_unaligned<uint32_t>(frame + 8), pack(type.raw(), uint16_t{0}));
 
-  LayerOffsets layers;
+  LayerOffsets& layers = packet.layers;
+  layers = {};
   layers.l3 = offset16(frame, c.at);
+  HotWords hot;
   if (__builtin_expect(type == kEthTypeIpv4, 1)) {
     parse_ipv4(c, frame, key, hot, layers);
   } else if (type == kEthTypeIpv6) {
     parse_ipv6(c, frame, key, hot, layers);
   } else {
-    parse_not_ip(c, frame, type, key, hot, layers);
+    hot = parse_not_ip(c, frame, type, key, layers);
   }
+  hot.vlan = vlan;
   w[3] = hot.vlan;
   w[4] = hot.addresses;
   w[5] = hot.l4;
   w[6] = hot.ip;
-  packet.layers = layers;
   packet.rss_hash = hash_words(key, hot);
   return true;
 }
