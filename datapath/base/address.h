@@ -1,7 +1,7 @@
 // Ethernet and IP addresses as values.
 //
-// MacAddress is 6 bytes and Ipv6Address 16 bytes, both in wire order with alignment 1, so they may overlay packet bytes.
-// An IPv4 address is a be32. IpAddress holds either family. All are trivially copyable and thread-compatible.
+// MacAddress is 6 bytes and Ipv6Address 16 bytes, both in wire order with alignment 1, so they may overlay packet
+// bytes. An IPv4 address is a be32. IpAddress holds either family. All are trivially copyable and thread-compatible.
 #pragma once
 
 #include <array>

@@ -29,6 +29,7 @@
 #define RELEASE_GENERIC(...) VSWITCH_THREAD_ANNOTATION(release_generic_capability(__VA_ARGS__))
 #define EXCLUDES(...) VSWITCH_THREAD_ANNOTATION(locks_excluded(__VA_ARGS__))
 #define ACQUIRED_AFTER(...) VSWITCH_THREAD_ANNOTATION(acquired_after(__VA_ARGS__))
+#define ASSERT_CAPABILITY(...) VSWITCH_THREAD_ANNOTATION(assert_capability(__VA_ARGS__))
 #define NO_THREAD_SAFETY_ANALYSIS VSWITCH_THREAD_ANNOTATION(no_thread_safety_analysis)
 
 namespace vswitch {
@@ -37,6 +38,8 @@ class CAPABILITY("mutex") Mutex {
  public:
   void lock() ACQUIRE() { mutex_.lock(); }
   void unlock() RELEASE() { mutex_.unlock(); }
+  // For lambdas that run under the lock, which the analysis cannot see.
+  void assert_held() const ASSERT_CAPABILITY(this) {}
   std::mutex& native() { return mutex_; }
 
  private:

@@ -1,9 +1,10 @@
 // Status and Result<T>: how the control path reports failure.
 //
 // A Status carries a code (the gRPC codes, by meaning), one sentence for the operator that names the object at fault,
-// why, and what would be accepted, and optionally `field`, the path of the request field at fault ("options:remote_ip").
-// Nothing on the packet path uses these: a packet that cannot go on is dropped with a DropReason.
-// Both are [[nodiscard]], copyable, and hold no references. vswitchd/rpc translates Status to grpc::Status in one place.
+// why, and what would be accepted, and optionally `field`, the path of the request field at fault
+// ("options:remote_ip"). Nothing on the packet path uses these: a packet that cannot go on is dropped with a
+// DropReason. Both are [[nodiscard]], copyable, and hold no references. vswitchd/rpc translates Status to grpc::Status
+// in one place.
 #pragma once
 
 #include <cassert>
@@ -93,8 +94,8 @@ class [[nodiscard]] Result {
   std::variant<Status, T> state_;
 };
 
-#define VSWITCH_RETURN_IF_ERROR(expression)                     \
-  do {                                                          \
+#define VSWITCH_RETURN_IF_ERROR(expression)                                               \
+  do {                                                                                    \
     if (::vswitch::Status vs_status_ = (expression); !vs_status_.ok()) return vs_status_; \
   } while (false)
 

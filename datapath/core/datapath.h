@@ -1,10 +1,11 @@
 // Datapath: the abstract flow-based switch that vswitchd drives: ports, flows, execution, upcalls, statistics.
 //
 // It has no intelligence of its own: a packet that matches a flow gets the flow's actions, any other is handed to the
-// UpcallHandler. The userspace provider (userspace_datapath.h) moves packets in this process; a kernel provider may come,
-// so nothing here assumes that packets pass through the caller's process.
+// UpcallHandler. The userspace provider (userspace_datapath.h) moves packets in this process; a kernel provider may
+// come, so nothing here assumes that packets pass through the caller's process.
 //
-// Thread safety: every function may be called from any thread; changes are serialised inside. None is for the packet path.
+// Thread safety: every function may be called from any thread; changes are serialised inside. None is for the packet
+// path.
 #pragma once
 
 #include <cstdint>
@@ -57,6 +58,8 @@ class Datapath {
   virtual Result<uint32_t> add_port(const VportConfig& config, uint32_t port_no, bool must_work) = 0;
   // Packets in flight to the port are dropped with invalid_port. `forget`: also what outlives the daemon (a TAP).
   virtual Status remove_port(uint32_t port_no, bool forget) = 0;
+  // Releases what outlives the daemon of a port that has been removed with forget=false.
+  virtual void forget_port(const VportConfig& config) = 0;
   virtual Status reconfigure_port(uint32_t port_no, const VportConfig& config) = 0;
   virtual Status set_port_admin_up(uint32_t port_no, bool up) = 0;
   virtual std::optional<VportState> port_state(uint32_t port_no) const = 0;
@@ -81,8 +84,8 @@ class Datapath {
 
   // ---- upcalls: set once, before the first port. The handler must outlive the datapath.
   virtual void set_upcall_handler(UpcallHandler* handler) = 0;
-  // Returns when every upcall that was being handled at the call is done: what the handler had seen of the caller's state
-  // before is no longer in use, and flows that it derived from it are in the table.
+  // Returns when every upcall that was being handled at the call is done: what the handler had seen of the caller's
+  // state before is no longer in use, and flows that it derived from it are in the table.
   virtual void quiesce() = 0;
 
   // ---- threads and statistics

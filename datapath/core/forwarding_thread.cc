@@ -9,8 +9,8 @@
 namespace vswitch {
 namespace {
 
-// Rounds without a packet before the thread sleeps: enough to bridge the gap between two bursts of a busy flow, little enough
-// that an idle switch costs nothing.
+// Rounds without a packet before the thread sleeps: enough to bridge the gap between two bursts of a busy flow, little
+// enough that an idle switch costs nothing.
 constexpr int kIdleRoundsBeforeSleep = 8;
 // While some sources are hot, how often the others are asked whether they have become ready.
 constexpr uint64_t kRoundsBetweenReadyChecks = 4;

@@ -1,7 +1,8 @@
 // ForwardingThread: owns receive sources; polls while there is traffic, sleeps in epoll when there is none.
 //
-// Its sources come as an immutable list, published by the datapath; a source is on one thread's list at a time. The thread
-// looks at the list once per round, so adding or removing a port stops nobody. What missed goes to its UpcallQueue.
+// Its sources come as an immutable list, published by the datapath; a source is on one thread's list at a time. The
+// thread looks at the list once per round, so adding or removing a port stops nobody. What missed goes to its
+// UpcallQueue.
 #pragma once
 
 #include <atomic>
@@ -26,8 +27,8 @@ class ForwardingThread {
   static constexpr size_t kPoolPackets = 8192;
   static_assert(UpcallQueue::kTotal * 2 <= kPoolPackets);
 
-  // `index`: the thread's slot in per-thread statistics; `ledger` outlives the thread. `handler_wakeup` is signalled when
-  // the upcall queue has something.
+  // `index`: the thread's slot in per-thread statistics; `ledger` outlives the thread. `handler_wakeup` is signalled
+  // when the upcall queue has something.
   ForwardingThread(size_t index, Ledger& ledger, const FlowTable& flows, const PortMap& ports, const Clock& clock,
                    Wakeup& handler_wakeup);
   ~ForwardingThread();  // stops the thread; the handler must not use upcalls() any more

@@ -1,5 +1,5 @@
-// HandlerThread: the slow path's thread: takes upcalls from the forwarding threads' queues, asks the UpcallHandler what to do,
-// installs flows, and executes the packets, keeping the order within each flow.
+// HandlerThread: the slow path's thread: takes upcalls from the forwarding threads' queues, asks the UpcallHandler what
+// to do, installs flows, and executes the packets, keeping the order within each flow.
 //
 // It also runs jobs for the control path (packet-out), so that only packet threads ever touch packets.
 #pragma once

@@ -1,7 +1,7 @@
 // PacketProcessor: the fast path of one thread: extract, look up, group by flow, execute, collect per way out, flush.
 //
-// Forwarding threads run it on what they receive, the handler thread on what its packets do after a miss (recirculation).
-// What differs is what happens to a miss and to a userspace action: the two virtual functions.
+// Forwarding threads run it on what they receive, the handler thread on what its packets do after a miss
+// (recirculation). What differs is what happens to a miss and to a userspace action: the two virtual functions.
 //
 // Thread safety: one thread. The thread is a registered RCU reader.
 #pragma once

@@ -1,8 +1,9 @@
-// SpscRing: a bounded queue between one producer thread and one consumer thread; no locks, no allocation after construction.
+// SpscRing: a bounded queue between one producer thread and one consumer thread; no locks, no allocation after
+// construction.
 //
-// Capacity is rounded up to a power of two. push() and pop() are wait-free. head_ is written by the consumer, tail_ by the
-// producer; each keeps a copy of the other's index so that shared cache lines are read only when the ring looks full or
-// empty.
+// Capacity is rounded up to a power of two. push() and pop() are wait-free. head_ is written by the consumer, tail_ by
+// the producer; each keeps a copy of the other's index so that shared cache lines are read only when the ring looks
+// full or empty.
 #pragma once
 
 #include <atomic>

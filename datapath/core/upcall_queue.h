@@ -1,11 +1,12 @@
 // UpcallQueue: from one forwarding thread to the handler thread: bounded, fair per port, order-keeping per flow.
 //
-// Bound and fairness (P9): each port may have kPerPort packets waiting; the handler takes from the ports in turn. A flood of
-// misses on one port fills that port's share only, and costs the others one turn of the round.
+// Bound and fairness (P9): each port may have kPerPort packets waiting; the handler takes from the ports in turn. A
+// flood of misses on one port fills that port's share only, and costs the others one turn of the round.
 //
 // Order: a packet of a flow that still has packets waiting must wait behind them even if its flow has been installed
-// meanwhile. The producer asks must_wait(bucket), where a bucket is a hash of the flow: while anything of that bucket is
-// waiting or being handled, its packets go through the queue too. (Buckets shared by accident cost a detour, nothing else.)
+// meanwhile. The producer asks must_wait(bucket), where a bucket is a hash of the flow: while anything of that bucket
+// is waiting or being handled, its packets go through the queue too. (Buckets shared by accident cost a detour, nothing
+// else.)
 //
 // Thread safety: offer() and must_wait() by the producer thread, take() and done() by the consumer thread.
 #pragma once
@@ -26,7 +27,7 @@ namespace vswitch {
 
 struct Upcall {
   enum class Kind : uint8_t { miss, action };
-  PacketPtr packet;        // in_port, recirc_id and tunnel metadata as when it missed
+  PacketPtr packet;  // in_port, recirc_id and tunnel metadata as when it missed
   Kind kind = Kind::miss;
   UserspaceAction action;  // Kind::action
   uint32_t bucket = kNoBucket;
@@ -36,7 +37,8 @@ struct Upcall {
 class UpcallQueue {
  public:
   static constexpr size_t kPerPort = 256;
-  static constexpr size_t kTotal = 2048;  // stays below the packet pool's size: waiting packets must not starve receiving
+  static constexpr size_t kTotal =
+      2048;  // stays below the packet pool's size: waiting packets must not starve receiving
   static constexpr size_t kBuckets = 4096;
 
   UpcallQueue();

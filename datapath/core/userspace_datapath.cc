@@ -32,9 +32,7 @@ uint64_t BooksSum::dropped_total() const {
   return total;
 }
 
-bool BooksSum::balanced() const {
-  return received + injected + copies == sent + consumed + queued + dropped_total();
-}
+bool BooksSum::balanced() const { return received + injected + copies == sent + consumed + queued + dropped_total(); }
 
 Result<std::unique_ptr<UserspaceDatapath>> UserspaceDatapath::create(const UserspaceDatapathOptions& options,
                                                                      const Clock& clock) {
@@ -54,7 +52,8 @@ UserspaceDatapath::UserspaceDatapath(const UserspaceDatapathOptions& options, co
   for (std::unique_ptr<Ledger>& ledger : ledgers_) ledger = std::make_unique<Ledger>();
   handler_ = std::make_unique<HandlerThread>(kHandlerIndex, ledger(kHandlerIndex), flows_, *port_map_, clock_);
   maintenance_ = std::thread([this] { maintain(); });
-  const Status status = set_forwarding_threads(std::clamp<size_t>(options.forwarding_threads, 1, kMaxForwardingThreads));
+  const Status status =
+      set_forwarding_threads(std::clamp<size_t>(options.forwarding_threads, 1, kMaxForwardingThreads));
   assert(status.ok());
 }
 
@@ -79,7 +78,8 @@ UserspaceDatapath::~UserspaceDatapath() {
 
 Result<uint32_t> UserspaceDatapath::choose_port_no(uint32_t wanted) const {
   if (wanted != 0) {
-    if (wanted >= kMaxPorts) return invalid_argument(fmt::format("datapath port number {} is not below {}", wanted, kMaxPorts));
+    if (wanted >= kMaxPorts)
+      return invalid_argument(fmt::format("datapath port number {} is not below {}", wanted, kMaxPorts));
     if (ports_.contains(wanted)) return already_exists(fmt::format("datapath port number {} is taken", wanted));
     return wanted;
   }
@@ -93,7 +93,8 @@ Status UserspaceDatapath::attach(uint32_t port_no, const VportConfig& config, bo
   const VportType* type = find_vport_type(config.type);
   if (type == nullptr) {
     return invalid_argument(
-        fmt::format("port \"{}\": unknown type \"{}\"; known types: {}", config.name, config.type, joined_type_names()), "type");
+        fmt::format("port \"{}\": unknown type \"{}\"; known types: {}", config.name, config.type, joined_type_names()),
+        "type");
   }
   VSWITCH_RETURN_IF_ERROR(type->validate(config));
   Result<std::unique_ptr<Vport>> port = type->create(config, port_no, *environment_, must_work);
@@ -135,6 +136,11 @@ Status UserspaceDatapath::remove_port(uint32_t port_no, bool forget) {
   return {};
 }
 
+void UserspaceDatapath::forget_port(const VportConfig& config) {
+  const VportType* type = find_vport_type(config.type);
+  if (type != nullptr && type->forget != nullptr) type->forget(config, *environment_);
+}
+
 Status UserspaceDatapath::reconfigure_port(uint32_t port_no, const VportConfig& config) {
   MutexLock lock(mutex_);
   auto it = ports_.find(port_no);
@@ -153,7 +159,9 @@ Status UserspaceDatapath::reconfigure_port(uint32_t port_no, const VportConfig& 
   const Status status = attach(port_no, config, true);
   if (status.ok()) return {};
   const Status restored = attach(port_no, old_config, false);
-  return restored.ok() ? status : internal_error(status.message() + "; and the old port did not come back: " + restored.message());
+  return restored.ok()
+             ? status
+             : internal_error(status.message() + "; and the old port did not come back: " + restored.message());
 }
 
 Status UserspaceDatapath::set_port_admin_up(uint32_t port_no, bool up) {
@@ -183,8 +191,9 @@ Result<size_t> UserspaceDatapath::inject(uint32_t port_no, std::span<const std::
   if (it == ports_.end()) return not_found(fmt::format("no datapath port {}", port_no));
   auto* dummy = dynamic_cast<DummyVport*>(it->second.port.get());
   if (dummy == nullptr) {
-    return failed_precondition(fmt::format("port \"{}\" is of type {}; frames can be injected into ports of type dummy only",
-                                           it->second.port->name(), it->second.port->type()));
+    return failed_precondition(
+        fmt::format("port \"{}\" is of type {}; frames can be injected into ports of type dummy only",
+                    it->second.port->name(), it->second.port->type()));
   }
   return dummy->inject(frames);
 }
@@ -196,8 +205,8 @@ void UserspaceDatapath::observe_ports(PortObserver observer) {
 
 // ---------------------------------------------------------------- receive sources
 
-// Gives every source to one thread. A source stays where it is unless its thread is gone or has more than its share; others
-// go to the thread with the fewest. A source that moves leaves its old thread before the new one gets it.
+// Gives every source to one thread. A source stays where it is unless its thread is gone or has more than its share;
+// others go to the thread with the fewest. A source that moves leaves its old thread before the new one gets it.
 void UserspaceDatapath::distribute_sources() {
   MutexLock lock(sources_mutex_);
   SourceList wanted;
@@ -351,7 +360,8 @@ void UserspaceDatapath::serve_all_queues() {
 
 void UserspaceDatapath::start_forwarding_thread() {
   const size_t index = threads_.size() + 1;
-  threads_.push_back(std::make_unique<ForwardingThread>(index, ledger(index), flows_, *port_map_, clock_, handler_->wakeup()));
+  threads_.push_back(
+      std::make_unique<ForwardingThread>(index, ledger(index), flows_, *port_map_, clock_, handler_->wakeup()));
   serve_all_queues();
 }
 

@@ -5,9 +5,9 @@
 //                     v
 //               HandlerThread (UpcallHandler::miss, install flow, execute)
 //
-// Locks, outermost first: mutex_ (ports, threads, flows' writers), sources_mutex_ (distribution of sources). Packet threads take
-// none of them. A maintenance thread reacts to what ports report (sources or state changed), so that a port may
-// report while it holds locks of its own.
+// Locks, outermost first: mutex_ (ports, threads, flows' writers), sources_mutex_ (distribution of sources). Packet
+// threads take none of them. A maintenance thread reacts to what ports report (sources or state changed), so that a
+// port may report while it holds locks of its own.
 #pragma once
 
 #include <array>
@@ -42,6 +42,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
 
   Result<uint32_t> add_port(const VportConfig& config, uint32_t port_no, bool must_work) override;
   Status remove_port(uint32_t port_no, bool forget) override;
+  void forget_port(const VportConfig& config) override;
   Status reconfigure_port(uint32_t port_no, const VportConfig& config) override;
   Status set_port_admin_up(uint32_t port_no, bool up) override;
   std::optional<VportState> port_state(uint32_t port_no) const override;

@@ -307,6 +307,8 @@ Status validate(const VportConfig& config) {
 
 }  // namespace
 
-constinit const VportType kVxlanVportType = {kTraits.type, validate, VxlanVport::create, nullptr};
+constinit const TunnelTypeTraits kVxlanTraits = kTraits;
+
+const VportType kVxlanVportType = {kTraits.type, validate, VxlanVport::create, nullptr};
 
 }  // namespace vswitch

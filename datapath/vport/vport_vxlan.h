@@ -9,10 +9,12 @@
 // of the daemon it waits in error and tries again every second.
 #pragma once
 
+#include "datapath/vport/tunnel_config.h"
 #include "datapath/vport/vport.h"
 
 namespace vswitch {
 
 extern const VportType kVxlanVportType;
+extern const TunnelTypeTraits kVxlanTraits;  // for whoever parses a vxlan port's options (translation does)
 
 }  // namespace vswitch

@@ -15,11 +15,11 @@ namespace vswitch {
 enum class FailMode : uint8_t { standalone, secure };
 
 struct BridgeConfig {
-  std::string name;                       // 1..15 characters: it names the local port's device
+  std::string name;  // 1..15 characters: it names the local port's device
   FailMode fail_mode = FailMode::standalone;
-  MacAddress mac{};                       // zero: chosen, then kept
-  uint32_t mac_ageing_seconds = 300;      // 15..3600
-  uint32_t mac_table_size = 8192;         // 10..1000000
+  MacAddress mac{};                   // zero: chosen, then kept
+  uint32_t mac_ageing_seconds = 300;  // 15..3600
+  uint32_t mac_table_size = 8192;     // 10..1000000
   std::set<uint16_t> flood_vlans;
   std::map<std::string, std::string> external_ids;  // notes of the person or program that made it
   bool operator==(const BridgeConfig&) const = default;
@@ -27,8 +27,8 @@ struct BridgeConfig {
 
 struct PortConfig {
   std::string bridge;
-  VportConfig vport;                      // name, type, options, mtu_request, mac. type "patch" has options:peer
-  uint16_t ofport_request = 0;            // 0: any
+  VportConfig vport;            // name, type, options, mtu_request, mac. type "patch" has options:peer
+  uint16_t ofport_request = 0;  // 0: any
   VlanConfig vlan;
   PortConfigFlags flags;
   bool protected_port = false;
@@ -38,8 +38,8 @@ struct PortConfig {
 };
 
 struct Settings {
-  uint32_t forwarding_threads = 1;        // 1..kMaxThreads - 2
-  uint32_t max_idle_ms = 10'000;          // datapath flows unused for this long go
+  uint32_t forwarding_threads = 1;  // 1..kMaxThreads - 2
+  uint32_t max_idle_ms = 10'000;    // datapath flows unused for this long go
   uint32_t max_datapath_flows = 1'000'000;
   bool operator==(const Settings&) const = default;
 };
@@ -47,9 +47,9 @@ struct Settings {
 // Everything durable but rules.
 struct Configuration {
   std::map<std::string, BridgeConfig, std::less<>> bridges;
-  std::map<std::string, PortConfig, std::less<>> ports;  // names are unique in the daemon
-  std::map<std::string, uint16_t, std::less<>> ofports;  // assigned OpenFlow port numbers, stable for a port's life
-  std::map<std::string, uint32_t, std::less<>> dp_ports; // assigned datapath port numbers
+  std::map<std::string, PortConfig, std::less<>> ports;   // names are unique in the daemon
+  std::map<std::string, uint16_t, std::less<>> ofports;   // assigned OpenFlow port numbers, stable for a port's life
+  std::map<std::string, uint32_t, std::less<>> dp_ports;  // assigned datapath port numbers
   Settings settings;
   bool operator==(const Configuration&) const = default;
 };

@@ -1,11 +1,11 @@
 // Switch: the whole of vswitchd behind one door. vswitchd/rpc calls this and nothing else; main.cc makes one.
 //
-// Changes go through apply(): one Transaction, validated whole, applied atomically, durable when it returns, and visible to the
-// next packet (datapath flows that depended on what changed have been revalidated). On error nothing has changed and
-// the Status names the object and field at fault.
+// Changes go through apply(): one Transaction, validated whole, applied atomically, durable when it returns, and
+// visible to the next packet (datapath flows that depended on what changed have been revalidated). On error nothing has
+// changed and the Status names the object and field at fault.
 //
-// Thread safety: every function may be called from any thread. apply() calls are serialised. Callbacks run on threads of the
-// switch and must not block or call back into apply().
+// Thread safety: every function may be called from any thread. apply() calls are serialised. Callbacks run on threads
+// of the switch and must not block or call back into apply().
 #pragma once
 
 #include <cstdint>
@@ -35,13 +35,13 @@ struct UpdateBridge {
   BridgeConfig config;  // found by name
 };
 struct DeleteBridge {
-  std::string name;     // with its ports and rules
+  std::string name;  // with its ports and rules
 };
 struct CreatePort {
   PortConfig config;
 };
 struct UpdatePort {
-  PortConfig config;    // found by name; bridge and type may not change
+  PortConfig config;  // found by name; bridge may not change; another type makes the port again with the same ofport
 };
 struct DeletePort {
   std::string name;
@@ -65,7 +65,7 @@ struct TransactionFailure {
   size_t mod = 0;        // ModifyRules: index of the RuleMod at fault
 };
 struct TransactionResult {
-  uint64_t revision = 0;       // of the configuration after it
+  uint64_t revision = 0;  // of the configuration after it
   size_t rules_added = 0, rules_removed = 0;
 };
 
@@ -74,8 +74,8 @@ struct TransactionResult {
 struct PortInfo {
   PortConfig config;
   OfPort ofport = 0;
-  uint32_t dp_port = 0;  // 0: patch ports have none
-  bool is_local = false; // the bridge's own internal port
+  uint32_t dp_port = 0;   // 0: patch ports have none
+  bool is_local = false;  // the bridge's own internal port
   VportState state;
   VportStats stats;
 };
@@ -87,11 +87,11 @@ struct BridgeInfo {
 };
 
 struct DatapathCounters {
-  uint64_t hits = 0;          // packets that found a flow
-  uint64_t cache_hits = 0;    // of these, through the flow cache
-  uint64_t misses = 0;        // packets that did not
-  uint64_t lost = 0;          // misses that could not be queued
-  uint64_t masks_visited = 0; // subtables probed, over all lookups
+  uint64_t hits = 0;           // packets that found a flow
+  uint64_t cache_hits = 0;     // of these, through the flow cache
+  uint64_t misses = 0;         // packets that did not
+  uint64_t lost = 0;           // misses that could not be queued
+  uint64_t masks_visited = 0;  // subtables probed, over all lookups
   uint64_t flows = 0, masks = 0;
 };
 struct DatapathFlow {
@@ -100,16 +100,16 @@ struct DatapathFlow {
   FlowMask mask;
   ActionList actions;
   FlowStats stats;
-  Nanoseconds age{};        // since creation
-  Nanoseconds idle{};       // since last use
+  Nanoseconds age{};   // since creation
+  Nanoseconds idle{};  // since last use; negative: never used
 };
 struct DropCount {
-  uint32_t dp_port = 0;     // 0: no port
-  std::string port;         // name, "" if gone
+  uint32_t dp_port = 0;  // 0: no port
+  std::string port;      // name, "" if gone
   DropReason reason{};
   uint64_t packets = 0;
 };
-struct PortBalance {        // Ledger's equation for one port
+struct PortBalance {  // Ledger's equation for one port
   uint32_t dp_port = 0;
   std::string port;
   uint64_t received = 0, injected = 0, copies = 0, sent = 0, consumed = 0, dropped = 0, queued = 0;
@@ -119,17 +119,17 @@ struct RuleInfo {
   uint64_t id = 0;
   RuleSpec spec;
   RuleStats stats;
-  Nanoseconds duration{};   // since creation
-  Nanoseconds idle{};       // since last packet (or creation)
-  Nanoseconds hard_age{};   // since last modification
+  Nanoseconds duration{};  // since creation
+  Nanoseconds idle{};      // since last packet (or creation)
+  Nanoseconds hard_age{};  // since last modification
 };
 
 // ---------------------------------------------------------------- trace, packets
 
 struct TraceRequest {
   std::string bridge;
-  PipelineKey key;                 // in_port: OpenFlow port number
-  std::vector<uint8_t> packet;     // if not empty, extracted into the key instead (metadata from `key`)
+  PipelineKey key;              // in_port: OpenFlow port number
+  std::vector<uint8_t> packet;  // if not empty, extracted into the key instead (metadata from `key`)
   bool allow_side_effects = false;
 };
 // One pass through the rules; a recirculation starts the next.
@@ -138,9 +138,9 @@ struct TraceSection {
   std::vector<TraceNode> nodes;
   PipelineKey final_flow;
   FlowMask megaflow_mask;
-  FlowKey megaflow_key;            // masked; in_port is the datapath's
+  FlowKey megaflow_key;  // masked; in_port is the datapath's
   ActionList actions;
-  std::string drop_reason;         // "" unless actions is empty or only a drop
+  std::string drop_reason;  // "" unless actions is empty or only a drop
   uint32_t recirc_id = 0;
 };
 struct TraceResult {
@@ -155,40 +155,51 @@ struct PacketOut {
 };
 struct PacketIn {
   std::string bridge;
-  std::vector<uint8_t> packet;     // cut to max_len
+  std::vector<uint8_t> packet;  // cut to max_len
   uint32_t total_size = 0;
   PacketInReason reason{};
   uint8_t table = 0;
   uint64_t cookie = 0;
   uint16_t controller_id = 0;
-  PipelineKey metadata;            // in_port: OpenFlow port number
+  PipelineKey metadata;  // in_port: OpenFlow port number
   std::vector<uint8_t> userdata;
 };
 
 // What changed, for watchers.
 struct ChangeEvent {
-  enum class Kind : uint8_t { bridge_created, bridge_changed, bridge_deleted, port_created, port_changed, port_deleted,
-                              port_state, settings_changed, rule_added, rule_modified, rule_removed };
+  enum class Kind : uint8_t {
+    bridge_created,
+    bridge_changed,
+    bridge_deleted,
+    port_created,
+    port_changed,
+    port_deleted,
+    port_state,
+    settings_changed,
+    rule_added,
+    rule_modified,
+    rule_removed
+  };
   uint64_t revision = 0;
   Kind kind{};
   std::string bridge;
   std::string port;
   uint64_t rule_id = 0;
-  std::shared_ptr<const RuleInfo> rule;            // rule_*
-  RemovedReason removed_reason{};                  // rule_removed
+  std::shared_ptr<const RuleInfo> rule;  // rule_*
+  RemovedReason removed_reason{};        // rule_removed
 };
 
 // ---------------------------------------------------------------- the switch
 
 struct SwitchOptions {
-  std::string state_dir;           // the store; "" keeps nothing (tests)
-  const Clock* clock = nullptr;    // null: the monotonic clock
+  std::string state_dir;         // the store; "" keeps nothing (tests)
+  const Clock* clock = nullptr;  // null: the monotonic clock
 };
 
 class Switch {
  public:
-  // Opens the store and brings back what it holds: rules before ports. Fails, changing nothing, on a store that is corrupt,
-  // newer than this program, unreadable or in use.
+  // Opens the store and brings back what it holds: rules before ports. Fails, changing nothing, on a store that is
+  // corrupt, newer than this program, unreadable or in use.
   static Result<std::unique_ptr<Switch>> open(const SwitchOptions& options);
   ~Switch();
 
@@ -219,8 +230,8 @@ class Switch {
 
   Result<TraceResult> trace(const TraceRequest& request);
   Status packet_out(const PacketOut& request);
-  // Packets that `controller` actions send. bridge "" means all. Ends when the handle is destroyed; no callback runs after.
-  // With no subscriber, packet-ins are dropped with controller_queue_full.
+  // Packets that `controller` actions send. bridge "" means all. Ends when the handle is destroyed; no callback runs
+  // after. With no subscriber, packet-ins are dropped with controller_queue_full.
   [[nodiscard]] std::shared_ptr<void> subscribe_packet_in(const std::string& bridge,
                                                           std::function<void(const PacketIn&)> callback);
   // Every change from now on, in order. Ends with the handle.
@@ -231,12 +242,13 @@ class Switch {
   void visit_datapath_flows(const std::function<bool(const DatapathFlow&)>& visit) const;
   size_t delete_datapath_flows();
   std::vector<FlowTable::MaskInfo> datapath_masks() const;
-  std::vector<DropCount> drops() const;      // only non-zero rows
+  std::vector<DropCount> drops() const;  // only non-zero rows
   std::vector<PortBalance> balances() const;
   Result<size_t> receive_on_dummy(const std::string& port, std::span<const std::vector<uint8_t>> frames);
   std::optional<std::string> dp_port_name(uint32_t dp_port) const;
 
-  // Health: true while every forwarding, handler and revalidator thread has made progress within the last second or sleeps.
+  // Health: true while every forwarding, handler and revalidator thread has made progress within the last second or
+  // sleeps.
   bool healthy() const;
 
  private:

@@ -1,5 +1,5 @@
-// Store: where the configuration and the rules outlive the daemon. SQLite behind a small interface (etcd is to be a second
-// implementation): opaque records in two sets, changed in atomic, durable batches.
+// Store: where the configuration and the rules outlive the daemon. SQLite behind a small interface (etcd is to be a
+// second implementation): opaque records in two sets, changed in atomic, durable batches.
 //
 //   objects  (kind, name) -> bytes      bridges, ports, settings, port numbers: few, small
 //   rules    (id) -> bridge, bytes      up to millions
@@ -49,12 +49,12 @@ class Store {
   virtual uint64_t revision() const = 0;
   virtual Status for_each_object(const std::function<Status(const Batch::Object&)>& visit) const = 0;
   // In order of id.
-  virtual Status for_each_rule(const std::function<Status(uint64_t id, std::string_view bridge, std::string_view value)>&
-                                   visit) const = 0;
+  virtual Status for_each_rule(
+      const std::function<Status(uint64_t id, std::string_view bridge, std::string_view value)>& visit) const = 0;
 };
 
-// Opens or creates DIRECTORY/vswitch.db (and the directory). Refuses, leaving everything as it is: a directory that cannot
-// be written, a file that is not ours, corrupt, or of a newer schema, or one that another process has open.
+// Opens or creates DIRECTORY/vswitch.db (and the directory). Refuses, leaving everything as it is: a directory that
+// cannot be written, a file that is not ours, corrupt, or of a newer schema, or one that another process has open.
 Result<std::unique_ptr<Store>> open_sqlite_store(const std::string& directory);
 // Keeps nothing beyond its life (tests, --state-dir none).
 std::unique_ptr<Store> make_memory_store();

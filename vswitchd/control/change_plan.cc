@@ -1,0 +1,384 @@
+#include "vswitchd/control/change_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "datapath/vport/vport_registry.h"
+
+namespace vswitch {
+namespace {
+
+constexpr std::string_view kPatchType = "patch";
+constexpr size_t kMaxBridgeName = 15;  // it names a kernel device (IFNAMSIZ)
+constexpr std::array<std::string_view, 1> kPatchOptions = {"peer"};
+
+bool is_name_character(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         std::string_view("_.-:@+").find(c) != std::string_view::npos;
+}
+
+Status check_name(std::string_view kind, const std::string& name, size_t max_length) {
+  if (name.empty()) return invalid_argument(fmt::format("a {} needs a name", kind), "name");
+  if (name.size() > max_length) {
+    return invalid_argument(
+        fmt::format("{} name \"{}\" has {} characters; at most {} are possible", kind, name, name.size(), max_length),
+        "name");
+  }
+  const auto odd = std::find_if_not(name.begin(), name.end(), is_name_character);
+  if (odd != name.end()) {
+    return invalid_argument(
+        fmt::format("{} name \"{}\" has a character that is not allowed at position {}; letters, digits "
+                    "and _ . - : @ + are",
+                    kind, name, odd - name.begin() + 1),
+        "name");
+  }
+  if (name == "." || name == "..")
+    return invalid_argument(fmt::format("a {} cannot be named \"{}\"", kind, name), "name");
+  return {};
+}
+
+Status check_range(std::string_view object, std::string_view what, uint64_t value, uint64_t low, uint64_t high) {
+  if (value >= low && value <= high) return {};
+  return invalid_argument(fmt::format("{}: {} {} is not between {} and {}", object, what, value, low, high),
+                          std::string(what));
+}
+
+class Planner {
+ public:
+  Planner(const Configuration& current, const std::function<MacAddress()>& random_mac)
+      : current_(current), random_mac_(random_mac) {
+    plan_.next = current;
+  }
+
+  Status run(const Transaction& transaction, TransactionFailure* failure) {
+    for (size_t i = 0; i < transaction.operations.size(); ++i) {
+      operation_ = i;
+      const Status status =
+          std::visit([this](const auto& operation) { return perform(operation); }, transaction.operations[i]);
+      if (status.ok()) continue;
+      if (failure != nullptr) *failure = {i, 0};
+      return status;
+    }
+    if (failure != nullptr) *failure = {transaction.operations.empty() ? 0 : transaction.operations.size() - 1, 0};
+    return check_whole();
+  }
+
+  ChangePlan take() { return std::move(plan_); }
+
+ private:
+  Configuration& next() { return plan_.next; }
+
+  // ---- bridges
+
+  Status check_bridge(const BridgeConfig& config) {
+    VSWITCH_RETURN_IF_ERROR(check_name("bridge", config.name, kMaxBridgeName));
+    const std::string object = fmt::format("bridge \"{}\"", config.name);
+    VSWITCH_RETURN_IF_ERROR(check_range(object, "mac_ageing_seconds", config.mac_ageing_seconds, 15, 3600));
+    VSWITCH_RETURN_IF_ERROR(check_range(object, "mac_table_size", config.mac_table_size, 10, 1'000'000));
+    for (const uint16_t vlan : config.flood_vlans)
+      VSWITCH_RETURN_IF_ERROR(check_range(object, "flood_vlans", vlan, 0, 4095));
+    if (config.mac.is_multicast()) {
+      return invalid_argument(fmt::format("{}: {} is a multicast address", object, config.mac.to_string()), "mac");
+    }
+    return {};
+  }
+
+  Status perform(const CreateBridge& create) {
+    BridgeConfig config = create.config;
+    VSWITCH_RETURN_IF_ERROR(check_bridge(config));
+    if (next().bridges.contains(config.name)) {
+      return already_exists(fmt::format("a bridge named \"{}\" already exists", config.name), "name");
+    }
+    if (auto it = next().ports.find(config.name); it != next().ports.end()) {
+      return already_exists(fmt::format("cannot create a bridge named \"{}\": a port of bridge \"{}\" has that name",
+                                        config.name, it->second.bridge),
+                            "name");
+    }
+    if (config.mac.is_zero()) config.mac = random_mac_();
+    PortConfig local;
+    local.bridge = config.name;
+    local.vport.name = config.name;
+    local.vport.type = "internal";
+    local.vport.mac = config.mac;
+    next().bridges[config.name] = config;
+    plan_.created_bridges.insert(config.name);
+    plan_.updated_bridges.erase(config.name);
+    add_port(local, kOfPortLocal);
+    return {};
+  }
+
+  Status perform(const UpdateBridge& update) {
+    BridgeConfig config = update.config;
+    auto it = next().bridges.find(config.name);
+    if (it == next().bridges.end()) return no_bridge(config.name);
+    VSWITCH_RETURN_IF_ERROR(check_bridge(config));
+    if (config.mac.is_zero()) config.mac = it->second.mac;
+    it->second = config;
+    if (!plan_.created_bridges.contains(config.name)) plan_.updated_bridges.insert(config.name);
+    PortConfig& local = next().ports.at(config.name);
+    if (local.vport.mac != config.mac) {
+      local.vport.mac = config.mac;
+      mark_port_updated(config.name);
+    }
+    return {};
+  }
+
+  Status perform(const DeleteBridge& remove) {
+    if (!next().bridges.contains(remove.name)) return no_bridge(remove.name);
+    std::vector<std::string> ports;
+    for (const auto& [name, port] : next().ports) {
+      if (port.bridge == remove.name) ports.push_back(name);
+    }
+    for (const std::string& name : ports) drop_port(name);
+    next().bridges.erase(remove.name);
+    if (plan_.created_bridges.erase(remove.name) == 0 || current_.bridges.contains(remove.name)) {
+      plan_.deleted_bridges.insert(remove.name);
+    }
+    plan_.updated_bridges.erase(remove.name);
+    plan_.rule_mods.erase(remove.name);
+    return {};
+  }
+
+  Status no_bridge(const std::string& name) { return not_found(fmt::format("no bridge named \"{}\"", name), "bridge"); }
+
+  // ---- ports
+
+  Status check_port(const PortConfig& config) {
+    VSWITCH_RETURN_IF_ERROR(check_name("port", config.name(), kMaxPortName));
+    const std::string object = fmt::format("port \"{}\"", config.name());
+    if (!next().bridges.contains(config.bridge)) return no_bridge(config.bridge);
+    if (config.ofport_request != 0) {
+      VSWITCH_RETURN_IF_ERROR(check_range(object, "ofport_request", config.ofport_request, 1, kOfPortMax - 1));
+    }
+    VSWITCH_RETURN_IF_ERROR(check_range(object, "tag", config.vlan.tag, 0, 4094));
+    if (config.vport.mtu_request != 0) {
+      VSWITCH_RETURN_IF_ERROR(check_range(object, "mtu_request", config.vport.mtu_request, 68, 65535));
+    }
+    if (config.vport.mac.is_multicast()) {
+      return invalid_argument(fmt::format("{}: {} is a multicast address", object, config.vport.mac.to_string()),
+                              "mac");
+    }
+    return check_type(config);
+  }
+
+  Status check_type(const PortConfig& config) {
+    const std::string object = fmt::format("port \"{}\"", config.name());
+    if (config.vport.type == kPatchType) {
+      VSWITCH_RETURN_IF_ERROR(check_known_options(config.vport, kPatchOptions));
+      const auto peer = config.vport.options.find("peer");
+      if (peer == config.vport.options.end() || peer->second.empty()) {
+        return invalid_argument(fmt::format("{}: type patch needs options:peer=PORT", object), "options:peer");
+      }
+      if (peer->second == config.name()) {
+        return invalid_argument(fmt::format("{}: a patch port cannot be its own peer", object), "options:peer");
+      }
+      return {};
+    }
+    const VportType* type = find_vport_type(config.vport.type);
+    if (type == nullptr) {
+      std::vector<std::string_view> known = {kPatchType};
+      for (const VportType& t : vport_types()) known.push_back(t.name);
+      const std::string_view nearest = nearest_spelling(config.vport.type, known);
+      return invalid_argument(
+          fmt::format("{}: unknown type \"{}\"{}; known types: {}", object, config.vport.type,
+                      nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", nearest), fmt::join(known, ", ")),
+          "type");
+    }
+    return type->validate(config.vport);
+  }
+
+  Status check_ofport_free(const PortConfig& config) {
+    if (config.ofport_request == 0) return {};
+    for (const auto& [name, ofport] : next().ofports) {
+      if (ofport == config.ofport_request && name != config.name() && next().ports.at(name).bridge == config.bridge) {
+        return already_exists(fmt::format("port \"{}\": OpenFlow port number {} is taken by port \"{}\"", config.name(),
+                                          config.ofport_request, name),
+                              "ofport_request");
+      }
+    }
+    return {};
+  }
+
+  Status perform(const CreatePort& create) {
+    const PortConfig& config = create.config;
+    VSWITCH_RETURN_IF_ERROR(check_port(config));
+    if (next().bridges.contains(config.name())) {
+      return already_exists(fmt::format("cannot create a port named \"{}\": a bridge has that name", config.name()),
+                            "name");
+    }
+    if (auto it = next().ports.find(config.name()); it != next().ports.end()) {
+      return already_exists(
+          it->second.bridge == config.bridge
+              ? fmt::format("bridge \"{}\" already has a port named \"{}\"", config.bridge, config.name())
+              : fmt::format("port \"{}\" already belongs to bridge \"{}\"", config.name(), it->second.bridge),
+          "name");
+    }
+    VSWITCH_RETURN_IF_ERROR(check_ofport_free(config));
+    const Result<OfPort> ofport = choose_ofport(config);
+    if (!ofport.ok()) return ofport.status();
+    add_port(config, *ofport);
+    return {};
+  }
+
+  Status perform(const UpdatePort& update) {
+    const PortConfig& config = update.config;
+    auto it = next().ports.find(config.name());
+    if (it == next().ports.end()) return not_found(fmt::format("no port named \"{}\"", config.name()), "name");
+    if (config.bridge != it->second.bridge) {
+      return invalid_argument(
+          fmt::format("port \"{}\" belongs to bridge \"{}\" and cannot move to \"{}\"; delete it and add it there",
+                      config.name(), it->second.bridge, config.bridge),
+          "bridge");
+    }
+    VSWITCH_RETURN_IF_ERROR(check_port(config));
+    const bool local = config.name() == config.bridge;
+    if (local && config.vport.type != "internal") {
+      return invalid_argument(fmt::format("port \"{}\" is the bridge's own and stays of type internal", config.name()),
+                              "type");
+    }
+    VSWITCH_RETURN_IF_ERROR(check_ofport_free(config));
+    if (!local && config.ofport_request != 0) next().ofports[config.name()] = config.ofport_request;
+    if (config.vport.type != it->second.vport.type) {
+      // Another kind of port under the same name and number.
+      const OfPort ofport = next().ofports.at(config.name());
+      const PortConfig copy = config;
+      drop_port(config.name());
+      add_port(copy, ofport);
+      return {};
+    }
+    it->second = config;
+    mark_port_updated(config.name());
+    return {};
+  }
+
+  Status perform(const DeletePort& remove) {
+    auto it = next().ports.find(remove.name);
+    if (it == next().ports.end()) return not_found(fmt::format("no port named \"{}\"", remove.name), "name");
+    if (it->second.bridge == remove.name) {
+      return failed_precondition(
+          fmt::format("port \"{}\" is the local port of its bridge; delete the bridge instead", remove.name), "name");
+    }
+    drop_port(remove.name);
+    return {};
+  }
+
+  void add_port(const PortConfig& config, OfPort ofport) {
+    next().ports[config.name()] = config;
+    next().ofports[config.name()] = ofport;
+    if (config.vport.type != kPatchType) next().dp_ports[config.name()] = choose_dp_port();
+    plan_.created_ports.insert(config.name());
+    plan_.updated_ports.erase(config.name());
+  }
+
+  void drop_port(const std::string& name) {
+    next().ports.erase(name);
+    next().ofports.erase(name);
+    next().dp_ports.erase(name);
+    if (plan_.created_ports.erase(name) == 0 || current_.ports.contains(name)) plan_.deleted_ports.insert(name);
+    plan_.updated_ports.erase(name);
+  }
+
+  void mark_port_updated(const std::string& name) {
+    if (!plan_.created_ports.contains(name)) plan_.updated_ports.insert(name);
+  }
+
+  Result<OfPort> choose_ofport(const PortConfig& config) {
+    if (config.ofport_request != 0) return static_cast<OfPort>(config.ofport_request);
+    std::set<OfPort> taken;
+    for (const auto& [name, ofport] : next().ofports) {
+      if (next().ports.at(name).bridge == config.bridge) taken.insert(ofport);
+    }
+    OfPort candidate = 1;
+    for (const OfPort ofport : taken) {
+      if (ofport > candidate) break;
+      candidate = static_cast<OfPort>(ofport + 1);
+    }
+    if (candidate >= kOfPortMax) {
+      return resource_exhausted(fmt::format("bridge \"{}\" has no free OpenFlow port number", config.bridge));
+    }
+    return candidate;
+  }
+
+  uint32_t choose_dp_port() {
+    if (taken_dp_ports_.empty()) {
+      for (const auto& [name, dp_port] : next().dp_ports) taken_dp_ports_.insert(dp_port);
+      // A number given up in this transaction is not used again in it: the old port still has it until the commit.
+      for (const auto& [name, dp_port] : current_.dp_ports) taken_dp_ports_.insert(dp_port);
+    }
+    uint32_t candidate = 1;
+    for (const uint32_t dp_port : taken_dp_ports_) {
+      if (dp_port > candidate) break;
+      candidate = dp_port + 1;
+    }
+    taken_dp_ports_.insert(candidate);
+    return candidate;
+  }
+
+  // ---- the rest
+
+  Status perform(const UpdateSettings& update) {
+    const Settings& settings = update.settings;
+    VSWITCH_RETURN_IF_ERROR(
+        check_range("settings", "forwarding_threads", settings.forwarding_threads, 1, kMaxThreads - 2));
+    VSWITCH_RETURN_IF_ERROR(check_range("settings", "max_idle_ms", settings.max_idle_ms, 100, 3'600'000));
+    VSWITCH_RETURN_IF_ERROR(
+        check_range("settings", "max_datapath_flows", settings.max_datapath_flows, 1000, 100'000'000));
+    plan_.settings_changed = plan_.settings_changed || !(settings == next().settings);
+    next().settings = settings;
+    return {};
+  }
+
+  Status perform(const ModifyRules& modify) {
+    if (!next().bridges.contains(modify.bridge)) return no_bridge(modify.bridge);
+    std::vector<ChangePlan::Mod>& mods = plan_.rule_mods[modify.bridge];
+    mods.reserve(mods.size() + modify.mods.size());
+    for (size_t i = 0; i < modify.mods.size(); ++i) mods.push_back({&modify.mods[i], {operation_, i}});
+    return {};
+  }
+
+  // What only the end state can tell: two ports on one device.
+  Status check_whole() {
+    std::map<std::string, std::string> device_user;
+    for (const auto& [name, port] : next().ports) {
+      if (port.vport.type != "netdev" && port.vport.type != "system" && !port.vport.type.empty()) continue;
+      const auto option = port.vport.options.find("device");
+      const std::string device = option == port.vport.options.end() ? name : option->second;
+      const auto [it, inserted] = device_user.emplace(device, name);
+      if (inserted) continue;
+      const bool newer_is_this = plan_.created_ports.contains(name) || plan_.updated_ports.contains(name);
+      const std::string& newer = newer_is_this ? name : it->second;
+      const std::string& older = newer_is_this ? it->second : name;
+      return already_exists(fmt::format("port \"{}\": device {} is in use by port \"{}\" of bridge \"{}\"", newer,
+                                        device, older, next().ports.at(older).bridge),
+                            "options:device");
+    }
+    return {};
+  }
+
+  const Configuration& current_;
+  const std::function<MacAddress()>& random_mac_;
+  ChangePlan plan_;
+  size_t operation_ = 0;
+  std::set<uint32_t> taken_dp_ports_;
+};
+
+}  // namespace
+
+Result<ChangePlan> plan_changes(const Configuration& current, const Transaction& transaction,
+                                const std::function<MacAddress()>& random_mac, TransactionFailure* failure) {
+  Planner planner(current, random_mac);
+  VSWITCH_RETURN_IF_ERROR(planner.run(transaction, failure));
+  return planner.take();
+}
+
+RuleMod default_rule() {
+  RuleMod mod;
+  mod.spec.priority = 0;
+  mod.spec.actions = std::make_shared<const RuleActionList>(RuleActionList{OutputToPort{kOfPortNormal, 0}});
+  return mod;
+}
+
+}  // namespace vswitch

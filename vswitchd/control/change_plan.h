@@ -1,0 +1,40 @@
+// ChangePlan: a Transaction checked against a Configuration, before anything is touched.
+//
+// Pure: looks at nothing but its arguments, so it is what `validate_only` runs too. What only the system can tell
+// (device missing, UDP port taken) shows when the plan is carried out (switch.cc), which undoes itself on failure.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "datapath/base/status.h"
+#include "vswitchd/control/config.h"
+#include "vswitchd/control/switch.h"
+
+namespace vswitch {
+
+struct ChangePlan {
+  Configuration next;  // as it will be; port numbers assigned
+  // Names, each in one set only; a thing that is deleted and made again in one transaction is in both lists of its
+  // kind.
+  std::set<std::string> deleted_bridges, created_bridges, updated_bridges;
+  std::set<std::string> deleted_ports, created_ports, updated_ports;
+  bool settings_changed = false;
+  // Per bridge, in the order of the transaction, with where each mod came from.
+  struct Mod {
+    const RuleMod* mod;
+    TransactionFailure origin;
+  };
+  std::map<std::string, std::vector<Mod>> rule_mods;
+};
+
+// On error *failure says which operation. `random_mac` supplies the address of a new bridge.
+Result<ChangePlan> plan_changes(const Configuration& current, const Transaction& transaction,
+                                const std::function<MacAddress()>& random_mac, TransactionFailure* failure);
+
+// The rule that a new standalone bridge starts with: priority=0,actions=NORMAL.
+RuleMod default_rule();
+
+}  // namespace vswitch

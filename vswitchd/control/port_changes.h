@@ -1,0 +1,45 @@
+// PortChanges: carries out the port part of a ChangePlan on the datapath, and undoes it.
+//
+// Order: removals, updates, additions, so that what an old port held (a UDP port, a device) is free for a new one. What
+// outlives the daemon (persistent TAPs) is forgotten only by finish(), after the commit: until then undo() can bring
+// every port back.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "datapath/base/status.h"
+#include "datapath/core/datapath.h"
+#include "vswitchd/control/change_plan.h"
+#include "vswitchd/control/config.h"
+
+namespace vswitch {
+
+class PortChanges {
+ public:
+  // Both configurations must outlive this.
+  PortChanges(Datapath& datapath, const Configuration& before, const ChangePlan& plan)
+      : datapath_(datapath), before_(before), plan_(plan) {}
+
+  // On error everything has been undone; *failed_port names the port.
+  Status apply(std::string* failed_port);
+  void undo();
+  void finish();
+
+ private:
+  Status remove(const std::string& name);
+  Status update(const std::string& name);
+  Status add(const std::string& name);
+  void put_back(const std::string& name);
+
+  Datapath& datapath_;
+  const Configuration& before_;
+  const ChangePlan& plan_;
+  std::vector<std::string> removed_, updated_, added_;
+};
+
+// Adds one configured port to the datapath and applies its flags. Patch ports need nothing.
+Status add_configured_port(Datapath& datapath, const Configuration& configuration, const std::string& name,
+                           bool must_work);
+
+}  // namespace vswitch

@@ -1,0 +1,128 @@
+#include "vswitchd/control/slow_path.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "datapath/base/rcu.h"
+#include "datapath/flow/flow_mask.h"
+
+namespace vswitch {
+namespace {
+
+void mix(uint64_t& hash, uint64_t value) {
+  hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
+  hash ^= hash >> 29;
+}
+
+// Identifies a request by content. 0 is kept free ("no cookie", as traces have it).
+uint64_t content_hash(const ControllerRequest& request) {
+  uint64_t hash = std::hash<std::string_view>{}(request.bridge);
+  mix(hash, request.rule_cookie);
+  mix(hash, request.table);
+  mix(hash, uint64_t{request.action.max_len} << 32 | uint64_t{request.action.controller_id} << 8 |
+                static_cast<uint64_t>(request.action.reason));
+  for (const uint8_t byte : request.action.userdata) mix(hash, byte);
+  const KeyWord* w = words(request.key);
+  for (size_t i = 0; i < kPipelineKeyWords; ++i) mix(hash, w[i]);
+  return hash == 0 ? 1 : hash;
+}
+
+bool same_request(const ControllerRequest& a, const ControllerRequest& b) {
+  return a.bridge == b.bridge && a.rule_cookie == b.rule_cookie && a.table == b.table && a.action == b.action &&
+         a.key == b.key;
+}
+
+}  // namespace
+
+void ViewHolder::publish(std::unique_ptr<SwitchView> view) {
+  const SwitchView* old = view_.exchange(view.release(), std::memory_order_acq_rel);
+  rcu::retire([old] { delete old; });
+}
+
+uint64_t ControllerRequests::controller_cookie(const ControllerRequest& request) {
+  uint64_t cookie = content_hash(request);
+  MutexLock lock(mutex_);
+  for (;; ++cookie) {
+    auto it = by_cookie_.find(cookie);
+    if (it == by_cookie_.end()) break;
+    if (!same_request(*it->second.request, request)) continue;  // a collision: the next free number
+    it->second.last_used = ++uses_;
+    return cookie;
+  }
+  if (by_cookie_.size() >= kMaxRequests) evict_oldest();
+  by_cookie_[cookie] = {std::make_shared<const ControllerRequest>(request), ++uses_};
+  return cookie;
+}
+
+// Throws out the older half at once, so that a full table does not scan for each new request.
+void ControllerRequests::evict_oldest() {
+  std::vector<uint64_t> ages;
+  ages.reserve(by_cookie_.size());
+  for (const auto& [cookie, entry] : by_cookie_) ages.push_back(entry.last_used);
+  const auto middle = ages.begin() + static_cast<ptrdiff_t>(ages.size() / 2);
+  std::nth_element(ages.begin(), middle, ages.end());
+  std::erase_if(by_cookie_, [limit = *middle](const auto& item) { return item.second.last_used < limit; });
+}
+
+std::shared_ptr<const ControllerRequest> ControllerRequests::find(uint64_t cookie) const {
+  MutexLock lock(mutex_);
+  auto it = by_cookie_.find(cookie);
+  if (it == by_cookie_.end()) return nullptr;
+  it->second.last_used = ++uses_;
+  return it->second.request;
+}
+
+// Patch ports may lead anywhere: the tables of all bridges count.
+uint64_t SlowPath::mac_generation(const SwitchView& view) {
+  uint64_t sum = 0;
+  for (const auto& [name, bridge] : view.bridges) sum += bridge->macs->generation();
+  return sum;
+}
+
+MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
+  const SwitchView& view = views_.get();
+  const uint64_t macs_before = mac_generation(view);
+  TranslateInput input{.view = view, .key = key};
+  input.now = clock_.now();
+  input.contexts = &requests_;
+  TranslateOutput output = translate(input);
+  if (mac_generation(view) != macs_before) learned_();
+
+  MissResult result;
+  result.actions = std::move(output.actions);
+  if (result.actions.empty()) result.actions.push_back(DropAction{output.drop_reason});
+  result.mask = output.mask;
+  result.install = !output.slow_path;
+  auto origin = std::make_shared<FlowOrigin>();
+  origin->credit = std::move(output.credit);
+  origin->learned = std::move(output.learned);
+  result.installer_data = std::move(origin);
+  return result;
+}
+
+void SlowPath::uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) {
+  const auto& origin = *static_cast<const FlowOrigin*>(installer_data.get());
+  origin.credit.count(packets, bytes, clock_.now());
+}
+
+bool SlowPath::controller(const UserspaceAction& action, const FlowKey&, const Packet& packet) {
+  if (packet_ins_.empty()) return false;
+  const std::shared_ptr<const ControllerRequest> request = requests_.find(action.cookie);
+  if (!request) return false;
+  PacketIn packet_in;
+  packet_in.bridge = request->bridge;
+  packet_in.total_size = static_cast<uint32_t>(packet.size());
+  const size_t size = std::min<size_t>(packet.size(), action.max_len == 0 ? packet.size() : action.max_len);
+  packet_in.packet.assign(packet.data(), packet.data() + size);
+  packet_in.reason = request->action.reason;
+  packet_in.table = request->table;
+  packet_in.cookie = request->rule_cookie;
+  packet_in.controller_id = request->action.controller_id;
+  packet_in.metadata = request->key;
+  packet_in.userdata = request->action.userdata;
+  bool taken = false;
+  packet_ins_.deliver(packet_in, taken);
+  return taken;
+}
+
+}  // namespace vswitch

@@ -1,0 +1,79 @@
+// SlowPath: answers the datapath's upcalls: translates misses, and turns controller actions into packet-ins.
+//
+// Runs on the datapath's handler thread (an RCU reader). It reads the current SwitchView, published by the switch.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+
+#include "datapath/base/clock.h"
+#include "datapath/base/mutex.h"
+#include "datapath/core/upcall.h"
+#include "vswitchd/control/flow_origin.h"
+#include "vswitchd/control/subscribers.h"
+#include "vswitchd/control/switch.h"
+
+namespace vswitch {
+
+// The current view. Readers are RCU readers; the switch replaces it and retires the old one.
+class ViewHolder {
+ public:
+  ViewHolder() : view_(new SwitchView) {}
+  ~ViewHolder() { delete view_.load(); }
+  ViewHolder(const ViewHolder&) = delete;
+  ViewHolder& operator=(const ViewHolder&) = delete;
+  const SwitchView& get() const { return *view_.load(std::memory_order_acquire); }
+  void publish(std::unique_ptr<SwitchView> view);
+
+ private:
+  std::atomic<const SwitchView*> view_;
+};
+
+// Remembers what each controller action's cookie stands for. Equal requests get equal cookies. Bounded: when full, the
+// least recently used goes; a packet that carries its cookie is then dropped with controller_queue_full.
+class ControllerRequests final : public TranslateContexts {
+ public:
+  static constexpr size_t kMaxRequests = 65536;
+
+  uint64_t controller_cookie(const ControllerRequest& request) override;
+  std::shared_ptr<const ControllerRequest> find(uint64_t cookie) const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<const ControllerRequest> request;
+    uint64_t last_used = 0;
+  };
+  void evict_oldest() REQUIRES(mutex_);
+  mutable Mutex mutex_;
+  mutable std::unordered_map<uint64_t, Entry> by_cookie_ GUARDED_BY(mutex_);
+  mutable uint64_t uses_ GUARDED_BY(mutex_) = 0;
+};
+
+class SlowPath final : public UpcallHandler {
+ public:
+  // `learned` is called when translation learned or moved an address: flows need revalidation. Must not block.
+  SlowPath(const ViewHolder& views, const Clock& clock, std::function<void()> learned)
+      : views_(views), clock_(clock), learned_(std::move(learned)) {}
+
+  MissResult miss(const FlowKey& key, const Packet& packet) override;
+  void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) override;
+  bool controller(const UserspaceAction& action, const FlowKey& key, const Packet& packet) override;
+
+  ControllerRequests& controller_requests() { return requests_; }
+  // A callback sets the second argument when it took the packet.
+  Subscribers<const PacketIn&, bool&>& packet_ins() { return packet_ins_; }
+
+ private:
+  static uint64_t mac_generation(const SwitchView& view);
+
+  const ViewHolder& views_;
+  const Clock& clock_;
+  const std::function<void()> learned_;
+  ControllerRequests requests_;
+  Subscribers<const PacketIn&, bool&> packet_ins_;
+};
+
+}  // namespace vswitch

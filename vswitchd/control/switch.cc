@@ -1,0 +1,474 @@
+#include "vswitchd/control/switch.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <iterator>
+#include <random>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "datapath/base/rcu.h"
+#include "vswitchd/control/config_codec.h"
+#include "vswitchd/control/switch_state.h"
+#include "vswitchd/openflow/rule_codec.h"
+
+namespace vswitch {
+namespace {
+
+// How often statistics are pushed to rules and timeouts are looked at. Counters are at most this old, plus the push
+// itself.
+constexpr auto kTick = 500ms;
+// A burst of learned addresses is answered by one revalidation this much later at most.
+constexpr auto kLearningPause = 20ms;
+
+constexpr char kBridgeKind[] = "bridge";
+constexpr char kPortKind[] = "port";
+constexpr char kSettingsKind[] = "settings";
+constexpr char kSettingsName[] = "settings";
+
+// Locally administered, unicast.
+MacAddress random_mac() {
+  static thread_local std::random_device device;
+  std::uniform_int_distribution<uint64_t> any;
+  MacAddress mac = MacAddress::from_u64(any(device) & 0xffffffffffffULL);
+  mac.bytes[0] = static_cast<uint8_t>((mac.bytes[0] & 0xfc) | 0x02);
+  return mac;
+}
+
+StoredPort stored_port(const Configuration& configuration, const std::string& name) {
+  const auto dp_port = configuration.dp_ports.find(name);
+  return {configuration.ports.at(name), configuration.ofports.at(name),
+          dp_port == configuration.dp_ports.end() ? 0 : dp_port->second};
+}
+
+// The operation that made or changed a port: where to point when the system refuses it.
+size_t operation_of_port(const Transaction& transaction, const std::string& port) {
+  for (size_t i = transaction.operations.size(); i-- > 0;) {
+    const bool match =
+        std::visit(Overload{[&](const CreatePort& o) { return o.config.name() == port; },
+                            [&](const UpdatePort& o) { return o.config.name() == port; },
+                            [&](const DeletePort& o) { return o.name == port; },
+                            [&](const CreateBridge& o) { return o.config.name == port; },
+                            [&](const UpdateBridge& o) { return o.config.name == port; },
+                            [](const DeleteBridge&) { return false; }, [](const UpdateSettings&) { return false; },
+                            [](const ModifyRules&) { return false; }},
+                   transaction.operations[i]);
+    if (match) return i;
+  }
+  return 0;
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- opening and closing
+
+Switch::Implementation::Implementation(const SwitchOptions& options, std::unique_ptr<Store> store)
+    : clock_(options.clock != nullptr ? *options.clock : monotonic_clock_), store_(std::move(store)) {
+  slow_path_ = std::make_unique<SlowPath>(views_, clock_, [this] {
+    MutexLock lock(timer_mutex_);
+    addresses_changed_ = true;
+    timer_wakeup_.notify_one();
+  });
+}
+
+Switch::Implementation::~Implementation() {
+  {
+    MutexLock lock(timer_mutex_);
+    stopping_ = true;
+    timer_wakeup_.notify_all();
+  }
+  if (timer_.joinable()) timer_.join();
+  revalidator_.reset();
+  datapath_.reset();  // stops the packet threads; persistent devices stay
+  rcu::barrier();
+}
+
+Status Switch::Implementation::load_configuration() {
+  VSWITCH_RETURN_IF_ERROR(store_->for_each_object([this](const Store::Batch::Object& object) -> Status {
+    mutex_.assert_held();
+    if (object.kind == kBridgeKind) {
+      Result<BridgeConfig> bridge = decode_bridge(object.value);
+      if (!bridge.ok()) return bridge.status().with_prefix(fmt::format("bridge \"{}\"", object.name));
+      configuration_.bridges[object.name] = std::move(*bridge);
+    } else if (object.kind == kPortKind) {
+      Result<StoredPort> port = decode_port(object.value);
+      if (!port.ok()) return port.status().with_prefix(fmt::format("port \"{}\"", object.name));
+      configuration_.ofports[object.name] = port->ofport;
+      if (port->dp_port != 0) configuration_.dp_ports[object.name] = port->dp_port;
+      configuration_.ports[object.name] = std::move(port->config);
+    } else if (object.kind == kSettingsKind) {
+      Result<Settings> settings = decode_settings(object.value);
+      if (!settings.ok()) return settings.status();
+      configuration_.settings = *settings;
+    } else {
+      return internal_error(fmt::format("the store holds an object of unknown kind \"{}\"", object.kind));
+    }
+    return {};
+  }));
+  for (const auto& [name, port] : configuration_.ports) {
+    if (!configuration_.bridges.contains(port.bridge)) {
+      return internal_error(
+          fmt::format("the store holds port \"{}\" of bridge \"{}\", which it does not hold", name, port.bridge));
+    }
+  }
+  revision_ = store_->revision();
+  return {};
+}
+
+Status Switch::Implementation::load_rules() {
+  std::map<std::string, std::vector<std::pair<uint64_t, RuleSpec>>, std::less<>> rules;
+  VSWITCH_RETURN_IF_ERROR(
+      store_->for_each_rule([&](uint64_t id, std::string_view bridge, std::string_view value) -> Status {
+        Result<RuleSpec> spec = decode_rule(value);
+        if (!spec.ok()) return spec.status().with_prefix(fmt::format("stored rule {}", id));
+        rules[std::string(bridge)].emplace_back(id, std::move(*spec));
+        return {};
+      }));
+  for (auto& [bridge, specs] : rules) {
+    auto runtime = bridges_.find(bridge);
+    if (runtime == bridges_.end()) {
+      return internal_error(fmt::format("the store holds rules of bridge \"{}\", which it does not hold", bridge));
+    }
+    Result<RuleChange> change = runtime->second.tables->restore(specs);
+    if (!change.ok()) return change.status().with_prefix(fmt::format("bridge \"{}\"", bridge));
+    change->publish();
+  }
+  return {};
+}
+
+Status Switch::Implementation::start_datapath() {
+  UserspaceDatapathOptions options;
+  options.forwarding_threads = configuration_.settings.forwarding_threads;
+  options.max_flows = configuration_.settings.max_datapath_flows;
+  Result<std::unique_ptr<UserspaceDatapath>> datapath = UserspaceDatapath::create(options, clock_);
+  if (!datapath.ok()) return datapath.status();
+  datapath_ = std::move(*datapath);
+  datapath_->set_upcall_handler(slow_path_.get());
+  revalidator_ = std::make_unique<Revalidator>(*datapath_, views_, *slow_path_, clock_);
+  max_idle_ms_ = configuration_.settings.max_idle_ms;
+  return {};
+}
+
+Status Switch::Implementation::load() {
+  MutexLock lock(mutex_);
+  VSWITCH_RETURN_IF_ERROR(load_configuration());
+  for (const auto& [name, config] : configuration_.bridges) {
+    BridgeRuntime runtime{std::make_shared<RuleTables>(clock_), std::make_shared<MacTable>(clock_)};
+    configure_bridge(config, runtime);
+    bridges_[name] = std::move(runtime);
+  }
+  VSWITCH_RETURN_IF_ERROR(load_rules());
+  VSWITCH_RETURN_IF_ERROR(start_datapath());
+  publish_view();  // before the first port: no packet sees a switch without its rules
+  datapath_->observe_ports([this](uint32_t dp_port) {
+    ChangeEvent event;
+    event.kind = ChangeEvent::Kind::port_state;
+    event.revision = revision_;
+    {
+      rcu::ReaderScope reader;
+      const PortView* port = views_.get().port_of(dp_port);
+      if (port == nullptr) return;
+      event.bridge = port->bridge->name;
+      event.port = port->name;
+    }
+    watchers_.deliver(event);
+  });
+  for (const auto& [name, config] : configuration_.ports) {
+    const Status status = add_configured_port(*datapath_, configuration_, name, false);
+    if (!status.ok()) return status.with_prefix("restoring the stored configuration");
+  }
+  timer_ = std::thread([this] { run_timer(); });
+  return {};
+}
+
+Result<std::unique_ptr<Switch>> Switch::open(const SwitchOptions& options) {
+  std::unique_ptr<Store> store;
+  if (options.state_dir.empty()) {
+    store = make_memory_store();
+  } else {
+    Result<std::unique_ptr<Store>> opened = open_sqlite_store(options.state_dir);
+    if (!opened.ok()) return opened.status();
+    store = std::move(*opened);
+  }
+  auto implementation = std::make_unique<Implementation>(options, std::move(store));
+  VSWITCH_RETURN_IF_ERROR(implementation->load());
+  return std::unique_ptr<Switch>(new Switch(std::move(implementation)));
+}
+
+Switch::Switch(std::unique_ptr<Implementation> impl) : impl_(std::move(impl)) {}
+Switch::~Switch() = default;
+
+// ---------------------------------------------------------------- changes
+
+void Switch::Implementation::configure_bridge(const BridgeConfig& config, BridgeRuntime& runtime) {
+  runtime.macs->configure(config.mac_table_size, std::chrono::seconds(config.mac_ageing_seconds));
+}
+
+// Stages every rule change; new bridges get their tables here. What is staged disappears with `staged`.
+Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& staged, TransactionFailure* failure) {
+  for (const std::string& name : plan.created_bridges) {
+    BridgeRuntime runtime{std::make_shared<RuleTables>(clock_), std::make_shared<MacTable>(clock_)};
+    configure_bridge(plan.next.bridges.at(name), runtime);
+    staged.new_bridges[name] = std::move(runtime);
+  }
+  std::set<std::string> with_rules = plan.created_bridges;
+  for (const auto& [bridge, mods] : plan.rule_mods) with_rules.insert(bridge);
+  for (const std::string& bridge : with_rules) {
+    std::vector<RuleMod> mods;
+    const bool is_new = plan.created_bridges.contains(bridge);
+    const bool starts_with_normal = is_new && plan.next.bridges.at(bridge).fail_mode == FailMode::standalone;
+    if (starts_with_normal) mods.push_back(default_rule());
+    const size_t offset = mods.size();
+    const auto requested = plan.rule_mods.find(bridge);
+    if (requested != plan.rule_mods.end()) {
+      for (const ChangePlan::Mod& mod : requested->second) mods.push_back(*mod.mod);
+    }
+    RuleTables& tables = is_new ? *staged.new_bridges.at(bridge).tables : *bridges_.at(bridge).tables;
+    size_t failed = 0;
+    Result<RuleChange> change = tables.prepare(mods, &failed);
+    if (!change.ok()) {
+      if (failure != nullptr && failed >= offset) *failure = requested->second[failed - offset].origin;
+      return change.status();
+    }
+    staged.by_bridge.emplace(bridge, std::move(*change));
+  }
+  return {};
+}
+
+Status Switch::Implementation::commit_to_store(const ChangePlan& plan, const StagedRules& staged) {
+  Store::Batch batch;
+  const auto put_bridge = [&](const std::string& name) {
+    batch.put_objects.push_back({kBridgeKind, name, encode_bridge(plan.next.bridges.at(name))});
+  };
+  const auto put_port = [&](const std::string& name) {
+    batch.put_objects.push_back({kPortKind, name, encode_port(stored_port(plan.next, name))});
+  };
+  for (const std::string& name : plan.deleted_bridges) {
+    batch.delete_objects.push_back({kBridgeKind, name});
+    batch.delete_rules_of_bridge.push_back(name);
+  }
+  for (const std::string& name : plan.deleted_ports) batch.delete_objects.push_back({kPortKind, name});
+  for (const auto* names : {&plan.created_bridges, &plan.updated_bridges})
+    std::for_each(names->begin(), names->end(), put_bridge);
+  for (const auto* names : {&plan.created_ports, &plan.updated_ports})
+    std::for_each(names->begin(), names->end(), put_port);
+  if (plan.settings_changed) {
+    batch.put_objects.push_back({kSettingsKind, kSettingsName, encode_settings(plan.next.settings)});
+  }
+  for (const auto& [bridge, change] : staged.by_bridge) {
+    for (const Rule* rule : change.removed()) batch.delete_rules.push_back(rule->id());
+    for (const Rule* rule : change.added()) batch.put_rules.push_back({rule->id(), bridge, encode_rule(rule->spec())});
+  }
+  batch.revision = revision_ + 1;
+  return store_->commit(batch);
+}
+
+void Switch::Implementation::publish_view() {
+  views_.publish(build_view(configuration_, bridges_, patch_counters_, ++generation_));
+}
+
+void Switch::Implementation::publish(const ChangePlan& plan, StagedRules& staged) {
+  // Bridges that go away keep their tables and addresses until nobody can be looking at them.
+  std::vector<BridgeRuntime> leaving;
+  for (const std::string& name : plan.deleted_bridges) {
+    auto it = bridges_.find(name);
+    leaving.push_back(std::move(it->second));
+    bridges_.erase(it);
+  }
+  for (auto& [name, runtime] : staged.new_bridges) bridges_[name] = std::move(runtime);
+  for (const std::string& name : plan.updated_bridges) configure_bridge(plan.next.bridges.at(name), bridges_.at(name));
+  for (const std::string& name : plan.deleted_ports) {
+    const PortConfig& old = configuration_.ports.at(name);
+    auto bridge = bridges_.find(old.bridge);
+    if (bridge != bridges_.end()) bridge->second.macs->remove_port(configuration_.ofports.at(name));
+    patch_counters_.erase(name);
+  }
+  configuration_ = plan.next;
+  revision_ = revision_ + 1;
+  for (auto& [bridge, change] : staged.by_bridge) change.publish();
+  publish_view();
+  revalidator_->revalidate();
+}
+
+Result<TransactionResult> Switch::Implementation::apply(const Transaction& transaction, TransactionFailure* failure) {
+  MutexLock lock(mutex_);
+  Result<ChangePlan> plan = plan_changes(configuration_, transaction, random_mac, failure);
+  if (!plan.ok()) return plan.status();
+  StagedRules staged;
+  VSWITCH_RETURN_IF_ERROR(stage_rules(*plan, staged, failure));
+  TransactionResult result;
+  for (const auto& [bridge, change] : staged.by_bridge) {
+    result.rules_added += change.added().size();
+    result.rules_removed += change.removed().size();
+  }
+  result.revision = revision_;
+  if (transaction.validate_only) return result;
+
+  const Configuration before = configuration_;
+  PortChanges ports(*datapath_, before, *plan);
+  std::string failed_port;
+  if (Status status = ports.apply(&failed_port); !status.ok()) {
+    if (failure != nullptr) *failure = {operation_of_port(transaction, failed_port), 0};
+    return status;
+  }
+  if (plan->settings_changed) {
+    if (Status status = datapath_->set_forwarding_threads(plan->next.settings.forwarding_threads); !status.ok()) {
+      ports.undo();
+      return status;
+    }
+  }
+  if (Status status = commit_to_store(*plan, staged); !status.ok()) {
+    ports.undo();
+    (void)datapath_->set_forwarding_threads(before.settings.forwarding_threads).ok();
+    return status;
+  }
+  max_idle_ms_ = plan->next.settings.max_idle_ms;
+  std::vector<ChangeEvent> rule_events;
+  for (const auto& [bridge, change] : staged.by_bridge)
+    std::ranges::move(describe_rules(bridge, change), std::back_inserter(rule_events));
+  publish(*plan, staged);
+  ports.finish();
+  announce(*plan, std::move(rule_events));
+  result.revision = revision_;
+  return result;
+}
+
+std::vector<ChangeEvent> Switch::Implementation::describe_rules(const std::string& bridge,
+                                                                const RuleChange& change) const {
+  std::vector<ChangeEvent> events;
+  if (watchers_.empty()) return events;
+  const auto describe = [&](ChangeEvent::Kind kind, const Rule& rule) {
+    ChangeEvent event;
+    event.kind = kind;
+    event.bridge = bridge;
+    event.rule_id = rule.id();
+    event.rule = std::make_shared<const RuleInfo>(rule_info(rule));
+    event.removed_reason = RemovedReason::deleted;
+    events.push_back(std::move(event));
+  };
+  // A modified rule stands in both lists, under the same table, priority and match.
+  std::unordered_multimap<size_t, const Rule*> removed;
+  for (const Rule* rule : change.removed()) removed.emplace(rule->match().hash(), rule);
+  for (const Rule* rule : change.added()) {
+    auto [it, end] = removed.equal_range(rule->match().hash());
+    while (it != end && !(it->second->table() == rule->table() && it->second->priority() == rule->priority() &&
+                          it->second->match() == rule->match())) {
+      ++it;
+    }
+    describe(it == end ? ChangeEvent::Kind::rule_added : ChangeEvent::Kind::rule_modified, *rule);
+    if (it != end) removed.erase(it);
+  }
+  for (const auto& [hash, rule] : removed) describe(ChangeEvent::Kind::rule_removed, *rule);
+  return events;
+}
+
+void Switch::Implementation::announce(std::vector<ChangeEvent> events) {
+  for (ChangeEvent& event : events) {
+    event.revision = revision_;
+    watchers_.deliver(event);
+  }
+}
+
+void Switch::Implementation::announce(const ChangePlan& plan, std::vector<ChangeEvent> rule_events) {
+  if (watchers_.empty()) return;
+  using Kind = ChangeEvent::Kind;
+  std::vector<ChangeEvent> events;
+  const auto tell = [&](Kind kind, const std::string& bridge, const std::string& port) {
+    ChangeEvent event;
+    event.kind = kind;
+    event.bridge = bridge;
+    event.port = port;
+    events.push_back(std::move(event));
+  };
+  for (const std::string& name : plan.deleted_ports) tell(Kind::port_deleted, "", name);
+  for (const std::string& name : plan.deleted_bridges) tell(Kind::bridge_deleted, name, "");
+  for (const std::string& name : plan.created_bridges) tell(Kind::bridge_created, name, "");
+  for (const std::string& name : plan.updated_bridges) tell(Kind::bridge_changed, name, "");
+  for (const std::string& name : plan.created_ports) tell(Kind::port_created, plan.next.ports.at(name).bridge, name);
+  for (const std::string& name : plan.updated_ports) tell(Kind::port_changed, plan.next.ports.at(name).bridge, name);
+  if (plan.settings_changed) tell(Kind::settings_changed, "", "");
+  announce(std::move(events));
+  announce(std::move(rule_events));
+}
+
+Result<TransactionResult> Switch::apply(const Transaction& transaction, TransactionFailure* failure) {
+  return impl_->apply(transaction, failure);
+}
+
+uint64_t Switch::revision() const { return impl_->revision_; }
+
+// ---------------------------------------------------------------- time
+
+void Switch::Implementation::run_timer() {
+  rcu::ThreadRegistration registration;
+  Nanoseconds next_tick = clock_.now() + kTick;
+  for (;;) {
+    bool learned = false;
+    {
+      rcu::Offline offline;
+      MutexLock lock(timer_mutex_);
+      if (!stopping_ && !addresses_changed_) timer_wakeup_.wait_for(timer_mutex_, kTick);
+      if (stopping_) return;
+      // More addresses tend to follow: one revalidation for all of them.
+      if (addresses_changed_) timer_wakeup_.wait_for(timer_mutex_, kLearningPause);
+      if (stopping_) return;
+      learned = std::exchange(addresses_changed_, false);
+    }
+    timer_rounds_.fetch_add(1, std::memory_order_relaxed);
+    if (learned) revalidator_->revalidate();
+    if (clock_.now() >= next_tick) {
+      next_tick = clock_.now() + kTick;
+      revalidator_->push_statistics();
+      revalidator_->expire(std::chrono::milliseconds(max_idle_ms_.load()));
+      expire_rules();
+    }
+    rcu::quiescent();
+  }
+}
+
+// Takes out the rules whose timeout has passed. True if any went.
+bool Switch::Implementation::expire_rules_of(const std::string& bridge, BridgeRuntime& runtime) {
+  const auto expired = runtime.tables->expired(clock_.now());
+  if (expired.empty()) return false;
+  std::vector<const Rule*> rules;
+  std::vector<ChangeEvent> events;
+  Store::Batch batch;
+  for (const auto& [rule, reason] : expired) {
+    rules.push_back(rule);
+    batch.delete_rules.push_back(rule->id());
+    ChangeEvent event;
+    event.kind = ChangeEvent::Kind::rule_removed;
+    event.bridge = bridge;
+    event.rule_id = rule->id();
+    event.rule = std::make_shared<const RuleInfo>(rule_info(*rule));
+    event.removed_reason = reason;
+    events.push_back(std::move(event));
+  }
+  RuleChange change = runtime.tables->prepare_removal(rules);
+  batch.revision = revision_ + 1;
+  if (Status status = store_->commit(batch); !status.ok()) {
+    // They are tried again at the next tick; forwarding goes on as the store has it.
+    spdlog::warn("bridge \"{}\": {} expired rules stay: {}", bridge, rules.size(), status.message());
+    return false;
+  }
+  revision_ = revision_ + 1;
+  change.publish();
+  announce(std::move(events));
+  return true;
+}
+
+void Switch::Implementation::expire_rules() {
+  rcu::Offline offline;
+  MutexLock lock(mutex_);
+  bool changed = false;
+  for (auto& [name, runtime] : bridges_) {
+    changed = runtime.macs->expire() || changed;
+    changed = expire_rules_of(name, runtime) || changed;
+  }
+  if (changed) revalidator_->revalidate();
+}
+
+}  // namespace vswitch

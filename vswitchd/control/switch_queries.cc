@@ -1,0 +1,408 @@
+// The reading half of Switch: listings, statistics, trace, packets in and out.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "datapath/base/rcu.h"
+#include "datapath/flow/extract.h"
+#include "datapath/flow/flow_mask.h"
+#include "vswitchd/control/switch_state.h"
+
+namespace vswitch {
+namespace {
+
+Status no_bridge(const std::string& name) { return not_found(fmt::format("no bridge named \"{}\"", name), "bridge"); }
+Status no_port(const std::string& name) { return not_found(fmt::format("no port named \"{}\"", name), "port"); }
+
+// A patch port has no device: it is up, and in error while its peer is not there.
+void describe_patch(const Configuration& configuration, const PortConfig& config, const PatchCounterMap& counters,
+                    PortInfo& info) {
+  info.state.admin_up = !config.flags.down;
+  const std::string& peer_name = config.vport.options.at("peer");
+  const auto peer = configuration.ports.find(peer_name);
+  if (peer == configuration.ports.end()) {
+    info.state.error = fmt::format("peer \"{}\" does not exist", peer_name);
+  } else if (peer->second.vport.type != "patch" || peer->second.vport.options.at("peer") != config.name()) {
+    info.state.error = fmt::format("peer \"{}\" does not have this port as its peer", peer_name);
+  }
+  info.state.carrier = info.state.error.empty();
+  info.state.status["peer"] = peer_name;
+  const auto found = counters.find(config.name());
+  if (found == counters.end()) return;
+  info.stats.rx_packets = found->second->rx_packets.load(std::memory_order_relaxed);
+  info.stats.rx_bytes = found->second->rx_bytes.load(std::memory_order_relaxed);
+  info.stats.tx_packets = found->second->tx_packets.load(std::memory_order_relaxed);
+  info.stats.tx_bytes = found->second->tx_bytes.load(std::memory_order_relaxed);
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- bridges, ports, settings
+
+Settings Switch::settings() const {
+  MutexLock lock(impl_->mutex_);
+  return impl_->configuration_.settings;
+}
+
+std::vector<BridgeInfo> Switch::bridges() const {
+  MutexLock lock(impl_->mutex_);
+  std::vector<BridgeInfo> bridges;
+  for (const auto& [name, config] : impl_->configuration_.bridges) {
+    bridges.push_back({config, config.mac, config.mac.to_u64(), impl_->bridges_.at(name).tables->rule_count()});
+  }
+  return bridges;
+}
+
+Result<BridgeInfo> Switch::bridge(const std::string& name) const {
+  for (BridgeInfo& info : bridges()) {
+    if (info.config.name == name) return std::move(info);
+  }
+  return no_bridge(name);
+}
+
+PortInfo Switch::Implementation::port_info(const PortConfig& config) const {
+  PortInfo info;
+  info.config = config;
+  info.ofport = configuration_.ofports.at(config.name());
+  info.is_local = config.name() == config.bridge;
+  const auto dp_port = configuration_.dp_ports.find(config.name());
+  if (dp_port == configuration_.dp_ports.end()) {
+    describe_patch(configuration_, config, patch_counters_, info);
+    return info;
+  }
+  info.dp_port = dp_port->second;
+  if (std::optional<VportState> state = datapath_->port_state(info.dp_port)) info.state = std::move(*state);
+  if (std::optional<VportStats> stats = datapath_->port_stats(info.dp_port)) info.stats = *stats;
+  return info;
+}
+
+std::vector<PortInfo> Switch::ports(const std::string& bridge) const {
+  impl_->revalidator_->push_statistics();  // patch ports count through flows
+  MutexLock lock(impl_->mutex_);
+  std::vector<PortInfo> ports;
+  for (const auto& [name, config] : impl_->configuration_.ports) {
+    if (bridge.empty() || config.bridge == bridge) ports.push_back(impl_->port_info(config));
+  }
+  return ports;
+}
+
+Result<PortInfo> Switch::port(const std::string& name) const {
+  impl_->revalidator_->push_statistics();
+  MutexLock lock(impl_->mutex_);
+  const auto it = impl_->configuration_.ports.find(name);
+  if (it == impl_->configuration_.ports.end()) return no_port(name);
+  return impl_->port_info(it->second);
+}
+
+Result<OfPort> Switch::resolve_port(const std::string& bridge, const std::string& name) const {
+  MutexLock lock(impl_->mutex_);
+  if (!impl_->configuration_.bridges.contains(bridge)) return no_bridge(bridge);
+  const auto it = impl_->configuration_.ports.find(name);
+  if (it == impl_->configuration_.ports.end()) return no_port(name);
+  if (it->second.bridge != bridge) {
+    return not_found(
+        fmt::format("port \"{}\" belongs to bridge \"{}\", not to \"{}\"", name, it->second.bridge, bridge), "port");
+  }
+  return impl_->configuration_.ofports.at(name);
+}
+
+std::optional<std::string> Switch::dp_port_name(uint32_t dp_port) const {
+  rcu::ReaderScope reader;
+  const PortView* port = impl_->views_.get().port_of(dp_port);
+  if (port == nullptr) return std::nullopt;
+  return port->name;
+}
+
+// ---------------------------------------------------------------- rules
+
+RuleInfo Switch::Implementation::rule_info(const Rule& rule) const {
+  const Nanoseconds now = clock_.now();
+  RuleInfo info;
+  info.id = rule.id();
+  info.spec = rule.spec();
+  info.stats = rule.stats();
+  info.duration = now - rule.created();
+  info.idle = now - info.stats.used;
+  info.hard_age = now - rule.modified();
+  return info;
+}
+
+Result<std::shared_ptr<const RuleTables>> Switch::Implementation::tables_of(const std::string& bridge) const {
+  MutexLock lock(mutex_);
+  const auto it = bridges_.find(bridge);
+  if (it == bridges_.end()) return no_bridge(bridge);
+  return std::shared_ptr<const RuleTables>(it->second.tables);
+}
+
+Status Switch::visit_rules(const std::string& bridge, const RuleFilter& filter,
+                           const std::function<bool(const RuleInfo&)>& visit) const {
+  const Result<std::shared_ptr<const RuleTables>> tables = impl_->tables_of(bridge);
+  if (!tables.ok()) return tables.status();
+  impl_->revalidator_->push_statistics();
+  // References, not copies: `visit` may take its time (a slow client) without holding up reclamation.
+  std::vector<RuleRef> rules;
+  {
+    rcu::ReaderScope reader;
+    (*tables)->for_each(filter, [&](const Rule& rule) {
+      rules.emplace_back(&rule);
+      return true;
+    });
+  }
+  for (const RuleRef& rule : rules) {
+    if (!visit(impl_->rule_info(*rule))) break;
+  }
+  return {};
+}
+
+Result<Switch::Aggregate> Switch::aggregate(const std::string& bridge, const RuleFilter& filter) const {
+  const Result<std::shared_ptr<const RuleTables>> tables = impl_->tables_of(bridge);
+  if (!tables.ok()) return tables.status();
+  impl_->revalidator_->push_statistics();
+  Aggregate sum;
+  rcu::ReaderScope reader;
+  (*tables)->for_each(filter, [&](const Rule& rule) {
+    const RuleStats stats = rule.stats();
+    sum.packets += stats.packets;
+    sum.bytes += stats.bytes;
+    ++sum.rules;
+    return true;
+  });
+  return sum;
+}
+
+Result<std::array<TableStats, kTableCount>> Switch::table_stats(const std::string& bridge) const {
+  const Result<std::shared_ptr<const RuleTables>> tables = impl_->tables_of(bridge);
+  if (!tables.ok()) return tables.status();
+  impl_->revalidator_->push_statistics();
+  return (*tables)->table_stats();
+}
+
+// ---------------------------------------------------------------- learned addresses
+
+Result<std::vector<MacEntry>> Switch::mac_entries(const std::string& bridge) const {
+  impl_->revalidator_->push_statistics();  // refreshes addresses with traffic
+  MutexLock lock(impl_->mutex_);
+  const auto it = impl_->bridges_.find(bridge);
+  if (it == impl_->bridges_.end()) return no_bridge(bridge);
+  return it->second.macs->entries();
+}
+
+Status Switch::add_static_mac(const std::string& bridge, uint16_t vlan, const MacAddress& mac,
+                              const std::string& port) {
+  const Result<OfPort> ofport = resolve_port(bridge, port);
+  if (!ofport.ok()) return ofport.status();
+  MutexLock lock(impl_->mutex_);
+  const auto it = impl_->bridges_.find(bridge);
+  if (it == impl_->bridges_.end()) return no_bridge(bridge);
+  VSWITCH_RETURN_IF_ERROR(it->second.macs->add_static(vlan, mac, *ofport));
+  impl_->revalidator_->revalidate();
+  return {};
+}
+
+Status Switch::remove_mac(const std::string& bridge, uint16_t vlan, const MacAddress& mac) {
+  MutexLock lock(impl_->mutex_);
+  const auto it = impl_->bridges_.find(bridge);
+  if (it == impl_->bridges_.end()) return no_bridge(bridge);
+  if (!it->second.macs->remove(vlan, mac)) {
+    return not_found(fmt::format("bridge \"{}\" has no entry for {} in VLAN {}", bridge, mac.to_string(), vlan), "mac");
+  }
+  impl_->revalidator_->revalidate();
+  return {};
+}
+
+Status Switch::flush_macs(const std::string& bridge) {
+  MutexLock lock(impl_->mutex_);
+  const auto it = impl_->bridges_.find(bridge);
+  if (it == impl_->bridges_.end()) return no_bridge(bridge);
+  it->second.macs->flush();
+  impl_->revalidator_->revalidate();
+  return {};
+}
+
+// ---------------------------------------------------------------- trace
+
+namespace {
+
+// The datapath key that a trace starts from: the flow as given, with the packet's headers where a packet was given.
+Status trace_key(const TraceRequest& request, FlowKey& key) {
+  key = request.key.packet;
+  if (request.packet.empty()) return {};
+  HeapPacketPool pool(HeapPacketPool::kSuperFrameBuffer, 1);
+  PacketPtr packet = pool.allocate();
+  if (request.packet.size() > packet->tailroom()) {
+    return invalid_argument(fmt::format("a packet of {} bytes is too large", request.packet.size()), "packet");
+  }
+  packet->set_size(request.packet.size());
+  std::copy(request.packet.begin(), request.packet.end(), packet->data());
+  packet->in_port = key.in_port;
+  packet->skb_mark = key.skb_mark;
+  packet->skb_priority = key.skb_priority;
+  packet->has_tunnel = key.tunnel.has_destination();
+  if (packet->has_tunnel) packet->tunnel = key.tunnel;
+  if (!extract_flow_key(*packet, key)) {
+    return invalid_argument(fmt::format("a packet of {} bytes has no Ethernet header", request.packet.size()),
+                            "packet");
+  }
+  return {};
+}
+
+TraceSection trace_section(const TranslateInput& input, std::vector<TraceNode> nodes, TranslateOutput output) {
+  TraceSection section;
+  section.flow = output.initial_key;
+  section.nodes = std::move(nodes);
+  section.final_flow = output.final_key;
+  section.megaflow_mask = output.mask;
+  section.megaflow_key = masked(input.key, output.mask);
+  if (output.actions.empty()) section.drop_reason = std::string(drop_reason_name(output.drop_reason));
+  section.actions = std::move(output.actions);
+  section.recirc_id = input.key.recirc_id;
+  return section;
+}
+
+}  // namespace
+
+Result<TraceResult> Switch::trace(const TraceRequest& request) {
+  FlowKey key;
+  VSWITCH_RETURN_IF_ERROR(trace_key(request, key));
+  rcu::ReaderScope reader;
+  const SwitchView& view = impl_->views_.get();
+  const auto bridge = view.bridges.find(request.bridge);
+  if (bridge == view.bridges.end()) return no_bridge(request.bridge);
+  const auto ofport = static_cast<OfPort>(request.key.packet.in_port);
+  const PortView* port = bridge->second->port(ofport);
+  key.in_port = port != nullptr ? port->dp_port : 0;
+
+  std::vector<TraceNode> nodes;
+  TranslateInput input{.view = view, .key = key};
+  input.bridge = bridge->second.get();
+  input.ofport_in = ofport;
+  input.allow_side_effects = request.allow_side_effects;
+  input.now = impl_->clock_.now();
+  input.trace = &nodes;
+  TranslateOutput output = translate(input);
+  TraceResult result;
+  result.sections.push_back(trace_section(input, std::move(nodes), std::move(output)));
+  if (request.allow_side_effects) {
+    MutexLock lock(impl_->timer_mutex_);
+    impl_->addresses_changed_ = true;
+    impl_->timer_wakeup_.notify_one();
+  }
+  return result;
+}
+
+// ---------------------------------------------------------------- packets
+
+Status Switch::packet_out(const PacketOut& request) {
+  FlowKey key;
+  key.in_port = 0;
+  TraceRequest as_trace;
+  as_trace.packet = request.packet;
+  if (request.packet.empty()) return invalid_argument("packet-out needs a packet", "packet");
+  VSWITCH_RETURN_IF_ERROR(trace_key(as_trace, key));
+  ActionList actions;
+  {
+    rcu::ReaderScope reader;
+    const SwitchView& view = impl_->views_.get();
+    const auto bridge = view.bridges.find(request.bridge);
+    if (bridge == view.bridges.end()) return no_bridge(request.bridge);
+    const PortView* port = bridge->second->port(request.in_port);
+    if (port == nullptr && request.in_port < kOfPortMax) {
+      return not_found(fmt::format("bridge \"{}\" has no port {}", request.bridge, request.in_port), "in_port");
+    }
+    key.in_port = port != nullptr ? port->dp_port : 0;
+    TranslateInput input{.view = view, .key = key};
+    input.actions = &request.actions;
+    input.bridge = bridge->second.get();
+    input.ofport_in = request.in_port;
+    input.credit_packets = 1;
+    input.credit_bytes = request.packet.size();
+    input.now = impl_->clock_.now();
+    input.contexts = &impl_->slow_path_->controller_requests();
+    TranslateOutput output = translate(input);
+    actions = std::move(output.actions);
+    if (actions.empty()) actions.push_back(DropAction{output.drop_reason});
+  }
+  return impl_->datapath_->execute(request.packet, key, actions);
+}
+
+std::shared_ptr<void> Switch::subscribe_packet_in(const std::string& bridge,
+                                                  std::function<void(const PacketIn&)> callback) {
+  return impl_->slow_path_->packet_ins().subscribe(
+      [bridge, callback = std::move(callback)](const PacketIn& packet_in, bool& taken) {
+        if (!bridge.empty() && packet_in.bridge != bridge) return;
+        callback(packet_in);
+        taken = true;
+      });
+}
+
+std::shared_ptr<void> Switch::watch(std::function<void(const ChangeEvent&)> callback) {
+  return impl_->watchers_.subscribe(std::move(callback));
+}
+
+// ---------------------------------------------------------------- datapath
+
+DatapathCounters Switch::datapath_counters() const {
+  const DatapathStats stats = impl_->datapath_->stats();
+  return {stats.hits, stats.cache_hits, stats.misses, stats.lost, stats.masks_visited, stats.flows, stats.masks};
+}
+
+void Switch::visit_datapath_flows(const std::function<bool(const DatapathFlow&)>& visit) const {
+  std::vector<DatapathFlow> flows;
+  const Nanoseconds now = impl_->clock_.now();
+  impl_->datapath_->visit_flows([&](Flow& flow) {
+    const FlowStats stats = flow.stats();
+    const Nanoseconds idle = stats.used == Nanoseconds{} ? Nanoseconds{-1} : now - stats.used;
+    flows.push_back({flow.ufid(), flow.key(), flow.mask(), flow.actions(), stats, now - flow.created(), idle});
+    return true;
+  });
+  for (const DatapathFlow& flow : flows) {
+    if (!visit(flow)) return;
+  }
+}
+
+size_t Switch::delete_datapath_flows() { return impl_->revalidator_->remove_all(); }
+
+std::vector<FlowTable::MaskInfo> Switch::datapath_masks() const { return impl_->datapath_->masks(); }
+
+std::vector<DropCount> Switch::drops() const {
+  std::vector<DropCount> drops;
+  for (uint32_t dp_port = 0; dp_port < kMaxPorts; ++dp_port) {
+    const BooksSum books = impl_->datapath_->books(dp_port);
+    for (size_t r = 0; r < kDropReasonCount; ++r) {
+      if (books.dropped[r] == 0) continue;
+      drops.push_back({dp_port, dp_port_name(dp_port).value_or(""), static_cast<DropReason>(r), books.dropped[r]});
+    }
+  }
+  return drops;
+}
+
+std::vector<PortBalance> Switch::balances() const {
+  std::vector<PortBalance> balances;
+  for (uint32_t dp_port = 0; dp_port < kMaxPorts; ++dp_port) {
+    const BooksSum b = impl_->datapath_->books(dp_port);
+    if (b.received + b.injected + b.copies + b.dropped_total() == 0) continue;
+    balances.push_back({dp_port, dp_port_name(dp_port).value_or(""), b.received, b.injected, b.copies, b.sent,
+                        b.consumed, b.dropped_total(), b.queued});
+  }
+  return balances;
+}
+
+Result<size_t> Switch::receive_on_dummy(const std::string& port, std::span<const std::vector<uint8_t>> frames) {
+  uint32_t dp_port = 0;
+  {
+    MutexLock lock(impl_->mutex_);
+    if (!impl_->configuration_.ports.contains(port)) return no_port(port);
+    const auto it = impl_->configuration_.dp_ports.find(port);
+    if (it == impl_->configuration_.dp_ports.end()) {
+      return failed_precondition(
+          fmt::format("port \"{}\" is of type patch; frames can be injected into ports of type dummy only", port),
+          "port");
+    }
+    dp_port = it->second;
+  }
+  return impl_->datapath_->inject(dp_port, frames);
+}
+
+bool Switch::healthy() const { return impl_->datapath_->healthy(); }
+
+}  // namespace vswitch

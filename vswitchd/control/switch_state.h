@@ -1,0 +1,92 @@
+// The switch's inside: what switch.cc (changes) and switch_queries.cc (listings, trace, packets) share. Private to this
+// folder.
+//
+// Lock order, outermost first: Switch::Implementation::mutex_, then the datapath's and the revalidator's own.
+// Translation and upcalls take none of them. The timer thread wakes for learned addresses, and once per kTick for
+// statistics and timeouts.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "datapath/base/mutex.h"
+#include "datapath/core/userspace_datapath.h"
+#include "vswitchd/control/change_plan.h"
+#include "vswitchd/control/config.h"
+#include "vswitchd/control/port_changes.h"
+#include "vswitchd/control/revalidator.h"
+#include "vswitchd/control/slow_path.h"
+#include "vswitchd/control/subscribers.h"
+#include "vswitchd/control/switch.h"
+#include "vswitchd/control/view_builder.h"
+#include "vswitchd/store/store.h"
+
+namespace vswitch {
+
+struct Switch::Implementation {
+  Implementation(const SwitchOptions& options, std::unique_ptr<Store> store);
+  ~Implementation();
+
+  // ---- opening (switch.cc)
+  Status load();
+  Status load_configuration() REQUIRES(mutex_);
+  Status load_rules() REQUIRES(mutex_);
+  Status start_datapath() REQUIRES(mutex_);
+
+  // ---- changes (switch.cc)
+  Result<TransactionResult> apply(const Transaction& transaction, TransactionFailure* failure) EXCLUDES(mutex_);
+  struct StagedRules {
+    std::map<std::string, RuleChange, std::less<>> by_bridge;
+    std::map<std::string, BridgeRuntime, std::less<>> new_bridges;
+  };
+  Status stage_rules(const ChangePlan& plan, StagedRules& staged, TransactionFailure* failure) REQUIRES(mutex_);
+  Status commit_to_store(const ChangePlan& plan, const StagedRules& staged) REQUIRES(mutex_);
+  void publish(const ChangePlan& plan, StagedRules& staged) REQUIRES(mutex_);
+  void publish_view() REQUIRES(mutex_);
+  void configure_bridge(const BridgeConfig& config, BridgeRuntime& runtime);
+  // What watchers will hear about a rule change; taken before publish(), which lets go of removed rules.
+  std::vector<ChangeEvent> describe_rules(const std::string& bridge, const RuleChange& change) const;
+  void announce(const ChangePlan& plan, std::vector<ChangeEvent> rule_events) REQUIRES(mutex_);
+  void announce(std::vector<ChangeEvent> events);
+
+  // ---- time (switch.cc)
+  void run_timer();
+  void expire_rules() EXCLUDES(mutex_);
+  bool expire_rules_of(const std::string& bridge, BridgeRuntime& runtime) REQUIRES(mutex_);
+
+  // ---- queries (switch_queries.cc)
+  PortInfo port_info(const PortConfig& config) const REQUIRES(mutex_);
+  RuleInfo rule_info(const Rule& rule) const;
+  Result<std::shared_ptr<const RuleTables>> tables_of(const std::string& bridge) const EXCLUDES(mutex_);
+
+  MonotonicClock monotonic_clock_;
+  const Clock& clock_;
+  std::unique_ptr<Store> store_;
+
+  mutable Mutex mutex_;
+  Configuration configuration_ GUARDED_BY(mutex_);
+  std::map<std::string, BridgeRuntime, std::less<>> bridges_ GUARDED_BY(mutex_);
+  PatchCounterMap patch_counters_ GUARDED_BY(mutex_);
+  uint64_t generation_ GUARDED_BY(mutex_) = 0;
+  std::atomic<uint64_t> revision_{0};
+
+  ViewHolder views_;
+  std::unique_ptr<SlowPath> slow_path_;
+  std::unique_ptr<Datapath> datapath_;
+  std::unique_ptr<Revalidator> revalidator_;
+  Subscribers<const ChangeEvent&> watchers_;
+
+  Mutex timer_mutex_;
+  CondVar timer_wakeup_;
+  bool stopping_ GUARDED_BY(timer_mutex_) = false;
+  bool addresses_changed_ GUARDED_BY(timer_mutex_) = false;
+  std::atomic<uint32_t> max_idle_ms_{10'000};
+  std::atomic<uint64_t> timer_rounds_{0};
+  std::thread timer_;
+};
+
+}  // namespace vswitch
