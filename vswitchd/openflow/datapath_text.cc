@@ -45,18 +45,18 @@ class Writer {
   void mac(std::string_view name, const MacAddress& value, const MacAddress& mask) {
     if (!wanted(!mask.is_zero())) return;
     put("{}={}", name, value.to_string());
-    end(mask.is_broadcast() ? "" : "/" + mask.to_string());
+    end(mask.is_broadcast() ? "" : fmt::format("/{}", mask.to_string()));
   }
   void ipv4(std::string_view name, be32 value, be32 mask) {
     if (!wanted(bool(mask))) return;
     put("{}={}", name, ipv4_to_string(value));
-    end(mask == ~be32{} ? "" : "/" + ipv4_to_string(mask));
+    end(mask == ~be32{} ? std::string() : fmt::format("/{}", ipv4_to_string(mask)));
   }
   void ipv6(std::string_view name, const Ipv6Address& value, const Ipv6Address& mask) {
     if (!wanted(!mask.is_zero())) return;
     put("{}={}", name, value.to_string());
     const bool full = std::all_of(mask.bytes.begin(), mask.bytes.end(), [](uint8_t b) { return b == 0xff; });
-    end(full ? "" : "/" + mask.to_string());
+    end(full ? "" : fmt::format("/{}", mask.to_string()));
   }
   // "0x1" or "0x1/0xff" alone in its section, which is left out with an empty mask.
   template <typename T>
@@ -96,7 +96,7 @@ class Writer {
   }
   template <typename T>
   void put_mask(T mask, T full = static_cast<T>(~T{0})) {
-    end((mask & full) == full ? "" : "/" + hex_text(mask));
+    end((mask & full) == full ? "" : fmt::format("/{}", hex_text(mask)));
   }
   void end(std::string_view mask_text) {
     text_ += mask_text;
@@ -166,7 +166,7 @@ void write_ct_label(const FlowKey& k, const FlowMask& m, Writer& w) {
   };
   w.open("ct_label");
   w.raw(number(k.ct_label));
-  if (m.ct_label != std::array{~uint64_t{0}, ~uint64_t{0}}) w.raw("/" + number(m.ct_label));
+  if (m.ct_label != std::array{~uint64_t{0}, ~uint64_t{0}}) w.raw(fmt::format("/{}", number(m.ct_label)));
   w.close();
 }
 
@@ -489,7 +489,7 @@ std::string text_of(const SetNdAction& a) {
 std::string set_number(std::string_view name, uint32_t value, uint32_t mask) {
   return set_action(name, [&](Writer& w) {
     w.raw(Writer::hex_text(value));
-    if (mask != ~0u) w.raw("/" + Writer::hex_text(mask));
+    if (mask != ~0u) w.raw(fmt::format("/{}", Writer::hex_text(mask)));
   });
 }
 std::string text_of(const SetMarkAction& a) { return set_number("skb_mark", a.value, a.mask); }
