@@ -29,12 +29,22 @@ template <std::unsigned_integral T>
 BigEndian<T> blend(BigEndian<T> old_value, BigEndian<T> value, BigEndian<T> mask) {
   return (old_value & ~mask) | value;
 }
-// MacAddress and Ipv6Address
-template <typename Address>
-requires requires(Address a) { a.bytes; }
-Address blend(const Address& old_value, const Address& value, const Address& mask) {
-  Address out;
-  for (size_t i = 0; i < out.bytes.size(); ++i) out.bytes[i] = blend(old_value.bytes[i], value.bytes[i], mask.bytes[i]);
+// Packet bytes are read, changed in registers and written in the same pieces: a piece that is read right after parts of
+// it were written stalls the processor.
+template <typename Word>
+void blend_at(uint8_t* out, const uint8_t* old_value, const uint8_t* value, const uint8_t* mask) {
+  store_unaligned(out, blend(load_unaligned<Word>(old_value), load_unaligned<Word>(value), load_unaligned<Word>(mask)));
+}
+MacAddress blend(const MacAddress& old_value, const MacAddress& value, const MacAddress& mask) {
+  MacAddress out;
+  blend_at<uint32_t>(&out.bytes[0], &old_value.bytes[0], &value.bytes[0], &mask.bytes[0]);
+  blend_at<uint16_t>(&out.bytes[4], &old_value.bytes[4], &value.bytes[4], &mask.bytes[4]);
+  return out;
+}
+Ipv6Address blend(const Ipv6Address& old_value, const Ipv6Address& value, const Ipv6Address& mask) {
+  Ipv6Address out;
+  blend_at<uint64_t>(&out.bytes[0], &old_value.bytes[0], &value.bytes[0], &mask.bytes[0]);
+  blend_at<uint64_t>(&out.bytes[8], &old_value.bytes[8], &value.bytes[8], &mask.bytes[8]);
   return out;
 }
 
@@ -103,12 +113,13 @@ void pseudo_header_changed(const std::optional<L4Checksum>& sum, const Value& ol
   store_unaligned(sum->field, ~checksum_update(complement, old_value, new_value));
 }
 
-// Writes the masked address at `at` and keeps the sums over it right; `header_sum` is IPv4's own, else null.
-template <typename Address>
-void set_address(uint8_t* at, const Address& value, const Address& mask, uint8_t* header_sum,
-                 const std::optional<L4Checksum>& l4) {
-  const auto old_value = load_unaligned<Address>(at);
-  const Address new_value = blend(old_value, value, mask);
+// Writes the masked value at `at` in the IP header and keeps the sums over it right: IPv4's own, if `header_sum` is not
+// null, and that of the L4 header whose pseudo-header it is part of.
+template <typename Value>
+void set_summed(uint8_t* at, const Value& value, const Value& mask, uint8_t* header_sum,
+                const std::optional<L4Checksum>& l4) {
+  const auto old_value = load_unaligned<Value>(at);
+  const Value new_value = blend(old_value, value, mask);
   if (new_value == old_value) return;
   store_unaligned(at, new_value);
   if (header_sum != nullptr) update_sum(header_sum, old_value, new_value);
@@ -147,9 +158,11 @@ be32 sctp_crc(std::span<uint8_t> datagram) {
   return crc32c(datagram);
 }
 
+// Both ports as they stand in the header.
+be32 port_pair(be16 src, be16 dst) { return to_be32(uint32_t{src.host()} << 16 | dst.host()); }
+
 void set_ports(uint8_t* l4, const SetTransportAction& set) {
-  store_masked(l4, set.src, set.src_mask);
-  store_masked(l4 + 2, set.dst, set.dst_mask);
+  store_masked(l4, port_pair(set.src, set.dst), port_pair(set.src_mask, set.dst_mask));
 }
 
 // CRC32c is linear: how far the stored one was off stays the same, so damage stays visible.
@@ -215,15 +228,13 @@ bool set_ipv4(Packet& packet, const SetIpv4Action& set) {
   uint8_t* header = packet.data() + ip->l3;
   uint8_t* header_sum = header + 10;
   const auto l4 = find_pseudo_header_checksum(packet, *ip);
-  set_address(header + 12, set.src, set.src_mask, header_sum, l4);
-  set_address(header + 16, set.dst, set.dst_mask, header_sum, l4);
+  set_summed(header + 12, set.src, set.src_mask, header_sum, l4);
+  set_summed(header + 16, set.dst, set.dst_mask, header_sum, l4);
   // TOS and TTL each share a checksummed word with a neighbour that stays.
-  const auto first_word = load_unaligned<be16>(header);
-  const auto ttl_word = load_unaligned<be16>(header + 8);
-  header[1] = blend(header[1], set.tos, set.tos_mask);
-  header[8] = blend(header[8], set.ttl, set.ttl_mask);
-  update_sum(header_sum, first_word, load_unaligned<be16>(header));
-  update_sum(header_sum, ttl_word, load_unaligned<be16>(header + 8));
+  const auto low = [](uint8_t byte) { return to_be16(byte); };
+  const auto high = [](uint8_t byte) { return to_be16(static_cast<uint16_t>(byte << 8)); };
+  set_summed(header, low(set.tos), low(set.tos_mask), header_sum, std::nullopt);
+  set_summed(header + 8, high(set.ttl), high(set.ttl_mask), header_sum, std::nullopt);
   return true;
 }
 
@@ -232,8 +243,8 @@ bool set_ipv6(Packet& packet, const SetIpv6Action& set) {
   if (!ip || !ip->is_v6) return false;
   uint8_t* header = packet.data() + ip->l3;
   const auto l4 = find_pseudo_header_checksum(packet, *ip);
-  set_address(header + 8, set.src, set.src_mask, nullptr, l4);
-  set_address(header + 24, set.dst, set.dst_mask, nullptr, ip->final_destination == 0 ? l4 : std::nullopt);
+  set_summed(header + 8, set.src, set.src_mask, nullptr, l4);
+  set_summed(header + 24, set.dst, set.dst_mask, nullptr, ip->final_destination == 0 ? l4 : std::nullopt);
   // version 4, traffic class 8, flow label 20; none of it, nor the hop limit, is summed anywhere.
   const be32 tclass = to_be32(uint32_t{set.tclass} << 20);
   const be32 tclass_mask = to_be32(uint32_t{set.tclass_mask} << 20);

@@ -23,11 +23,19 @@ uint16_t fold_to_16(uint64_t sum) {
   return static_cast<uint16_t>((quarter & 0xffff) + (quarter >> 16));
 }
 
-// Up to seven bytes as one word; what is missing is zero, as the RFC pads an odd byte.
-uint64_t load_tail(const uint8_t* from, size_t n) {
-  uint64_t word = 0;
-  std::memcpy(&word, from, n);
-  return word;
+// The last up to seven bytes; a byte that is missing to a word is zero, as the RFC pads.
+uint64_t sum_tail(const uint8_t* from, size_t n) {
+  uint64_t sum = 0;
+  if ((n & 4) != 0) {
+    sum += load_unaligned<uint32_t>(from);
+    from += 4;
+  }
+  if ((n & 2) != 0) {
+    sum += load_unaligned<uint16_t>(from);
+    from += 2;
+  }
+  if ((n & 1) != 0) sum += to_be16(static_cast<uint16_t>(*from << 8)).raw();
+  return sum;
 }
 
 // RFC 1624, equation 3. It never turns a proper checksum into the other representation of zero.
@@ -86,12 +94,7 @@ uint32_t checksum_partial(std::span<const uint8_t> bytes, uint32_t sum) {
     low += word & 0xffffffff;
     high += word >> 32;
   }
-  if (const size_t rest = bytes.size() % 8; rest != 0) {
-    const uint64_t word = load_tail(p + n_words * 8, rest);
-    low += word & 0xffffffff;
-    high += word >> 32;
-  }
-  return fold_to_32(low + high);
+  return fold_to_32(low + high + sum_tail(p + n_words * 8, bytes.size() % 8));
 }
 
 be16 checksum_finish(uint32_t sum) { return be16::from_raw(static_cast<uint16_t>(~fold_to_16(sum))); }
