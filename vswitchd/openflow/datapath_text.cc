@@ -297,7 +297,8 @@ void write_arp(const FlowKey& k, const FlowMask& m, Writer& w) {
   w.open("arp");
   w.ipv4("sip", k.nw_src, m.nw_src);
   w.ipv4("tip", k.nw_dst, m.nw_dst);
-  w.decimal("op", static_cast<uint16_t>(k.nw_proto), static_cast<uint16_t>(m.nw_proto));
+  // The opcode has 16 bits on the wire and 8 in the key: those matched whole, it is.
+  w.decimal("op", uint16_t{k.nw_proto}, m.nw_proto == 0xff ? uint16_t{0xffff} : uint16_t{m.nw_proto});
   w.mac("sha", k.arp_sha, m.arp_sha);
   w.mac("tha", k.arp_tha, m.arp_tha);
   w.close();

@@ -381,6 +381,15 @@ class Decoder {
       fail("value of wrong size");
     return a;
   }
+  RuleAction mod_field() {
+    constexpr std::string_view kNames[] = {"eth_src", "eth_dst", "ip_src",  "ip_dst", "nw_tos",
+                                           "nw_ecn",  "nw_ttl",  "tcp_src", "tcp_dst"};
+    const ModField a{field(), number()};
+    if (a.field && std::find(std::begin(kNames), std::end(kNames), a.field->name) == std::end(kNames)) {
+      fail("a field that no mod_ action changes");
+    }
+    return a;
+  }
   RuleAction controller() {
     SendToController a;
     a.max_len = number<uint16_t>();
@@ -444,7 +453,7 @@ RuleAction Decoder::action(int nesting) {
     case Kind::move:
       return MoveField{subfield(), subfield()};
     case Kind::mod_field:
-      return ModField{field(), number()};
+      return mod_field();
     case Kind::mod_vlan_vid:
       return ModVlanVid{number<uint16_t>(), boolean()};
     case Kind::mod_vlan_pcp:
