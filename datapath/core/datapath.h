@@ -64,8 +64,8 @@ class Datapath {
   virtual Status set_port_admin_up(uint32_t port_no, bool up) = 0;
   virtual std::optional<VportState> port_state(uint32_t port_no) const = 0;
   virtual std::optional<VportStats> port_stats(uint32_t port_no) const = 0;
-  // Frames as if they had come in by a port of type dummy. Returns how many its queue took.
-  virtual Result<size_t> inject(uint32_t port_no, std::span<const std::vector<uint8_t>> frames) = 0;
+  // Frames as if they had come in by a port of type dummy: all or, on error, none.
+  virtual Status inject(uint32_t port_no, std::span<const std::vector<uint8_t>> frames) = 0;
   // Called, on a thread of the datapath, after a port's state (link, error) changed.
   virtual void observe_ports(PortObserver observer) = 0;
 

@@ -185,7 +185,7 @@ std::optional<VportStats> UserspaceDatapath::port_stats(uint32_t port_no) const 
   return it->second.port->stats();
 }
 
-Result<size_t> UserspaceDatapath::inject(uint32_t port_no, std::span<const std::vector<uint8_t>> frames) {
+Status UserspaceDatapath::inject(uint32_t port_no, std::span<const std::vector<uint8_t>> frames) {
   MutexLock lock(mutex_);
   auto it = ports_.find(port_no);
   if (it == ports_.end()) return not_found(fmt::format("no datapath port {}", port_no));

@@ -47,7 +47,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   Status set_port_admin_up(uint32_t port_no, bool up) override;
   std::optional<VportState> port_state(uint32_t port_no) const override;
   std::optional<VportStats> port_stats(uint32_t port_no) const override;
-  Result<size_t> inject(uint32_t port_no, std::span<const std::vector<uint8_t>> frames) override;
+  Status inject(uint32_t port_no, std::span<const std::vector<uint8_t>> frames) override;
   void observe_ports(PortObserver observer) override;
 
   Result<Ufid> put_flow(NewFlow flow) override;

@@ -400,7 +400,8 @@ Result<size_t> Switch::receive_on_dummy(const std::string& port, std::span<const
     }
     dp_port = it->second;
   }
-  return impl_->datapath_->inject(dp_port, frames);
+  VSWITCH_RETURN_IF_ERROR(impl_->datapath_->inject(dp_port, frames));
+  return frames.size();
 }
 
 bool Switch::healthy() const { return impl_->datapath_->healthy(); }

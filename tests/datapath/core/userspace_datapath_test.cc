@@ -1,0 +1,237 @@
+#include "datapath/core/userspace_datapath.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+#include "datapath/flow/extract.h"
+#include "tests/support/eventually.h"
+#include "tests/support/fake_link_monitor.h"
+#include "tests/support/packet_builder.h"
+
+namespace vswitch {
+namespace {
+
+using test::Bytes;
+using test::eventually;
+using test::PacketBuilder;
+
+// Translates by in_port: packets from a port go where `routes` says; the megaflow matches in_port and the UDP source port.
+class RouteHandler final : public UpcallHandler {
+ public:
+  MissResult miss(const FlowKey& key, const Packet&) override {
+    ++misses;
+    MissResult result;
+    if (const uint32_t to = routes[key.in_port % routes.size()].load()) {
+      result.actions.push_back(OutputAction{to});
+    } else {
+      result.actions.push_back(DropAction{DropReason::of_pipeline});
+    }
+    result.mask.in_port = ~uint32_t{0};
+    result.mask.tp_src = to_be16(0xffff);
+    result.install = install;
+    return result;
+  }
+  void uncounted(const std::shared_ptr<void>&, uint64_t packets, uint64_t) override { uncounted_packets += packets; }
+  bool controller(const UserspaceAction&, const FlowKey&, const Packet&) override { return ++packet_ins != 0; }
+
+  std::array<std::atomic<uint32_t>, 256> routes{};
+  std::atomic<bool> install{true};
+  std::atomic<uint64_t> misses{0}, uncounted_packets{0}, packet_ins{0};
+};
+
+class UserspaceDatapathTest : public ::testing::Test {
+ protected:
+  UserspaceDatapathTest() : datapath_({}, clock_, std::make_unique<test::FakeLinkMonitor>()) {
+    datapath_.set_upcall_handler(&handler_);
+  }
+  ~UserspaceDatapathTest() override {
+    for (const uint32_t port : ports_) EXPECT_TRUE(datapath_.remove_port(port, true).ok());
+  }
+
+  uint32_t add_dummy(const std::string& name) {
+    VportConfig config;
+    config.name = name;
+    config.type = "dummy";
+    const Result<uint32_t> port = datapath_.add_port(config, 0, true);
+    EXPECT_TRUE(port.ok()) << port.status().message();
+    ports_.push_back(*port);
+    return *port;
+  }
+
+  static std::vector<Bytes> frames(size_t count, uint16_t first_port, uint16_t ports) {
+    std::vector<Bytes> frames;
+    for (size_t i = 0; i < count; ++i) {
+      frames.push_back(PacketBuilder()
+                           .ethernet(test::kMacA, test::kMacB)
+                           .ipv4("10.0.0.1", "10.0.0.2")
+                           .udp(static_cast<uint16_t>(first_port + i % ports), 53)
+                           .build());
+    }
+    return frames;
+  }
+
+  uint64_t sent_by(uint32_t port) { return datapath_.port_stats(port)->tx_packets; }
+  // Waits until nothing is queued and the books balance, and returns them.
+  BooksSum settled(uint32_t port, uint64_t received) {
+    EXPECT_TRUE(eventually([&] {
+      const BooksSum books = datapath_.books(port);
+      return books.received + books.injected == received && books.queued == 0 && books.balanced();
+    }));
+    return datapath_.books(port);
+  }
+
+  MonotonicClock clock_;
+  RouteHandler handler_;
+  UserspaceDatapath datapath_;
+  std::vector<uint32_t> ports_;
+};
+
+TEST_F(UserspaceDatapathTest, FirstPacketIsTranslatedAndTheRestFollowTheFlow) {
+  const uint32_t in = add_dummy("in"), out = add_dummy("out");
+  handler_.routes[in] = out;
+  ASSERT_TRUE(datapath_.inject(in, frames(100, 1000, 1)).ok());
+  ASSERT_TRUE(eventually([&] { return sent_by(out) == 100; }));
+  const BooksSum books = settled(in, 100);
+  EXPECT_EQ(books.sent, 100u);
+  EXPECT_EQ(handler_.misses, 1u);
+  const DatapathStats stats = datapath_.stats();
+  EXPECT_EQ(stats.flows, 1u);
+  uint64_t flow_packets = 0;
+  datapath_.visit_flows([&](Flow& flow) {
+    flow_packets += flow.stats().packets;
+    return true;
+  });
+  EXPECT_EQ(flow_packets, 100u) << "every packet counts once on its flow, the first included";
+}
+
+TEST_F(UserspaceDatapathTest, UninstalledTranslationsAreReported) {
+  const uint32_t in = add_dummy("in"), out = add_dummy("out");
+  handler_.routes[in] = out;
+  handler_.install = false;
+  ASSERT_TRUE(datapath_.inject(in, frames(20, 1000, 1)).ok());
+  ASSERT_TRUE(eventually([&] { return sent_by(out) == 20; }));
+  EXPECT_EQ(handler_.misses, 20u);
+  EXPECT_EQ(handler_.uncounted_packets, 20u);
+  EXPECT_EQ(datapath_.stats().flows, 0u);
+}
+
+TEST_F(UserspaceDatapathTest, DropsAreBookedByReason) {
+  const uint32_t in = add_dummy("in");
+  ASSERT_TRUE(datapath_.inject(in, frames(10, 1000, 2)).ok());
+  const std::vector<Bytes> runt = {Bytes(13, 0xab)};
+  ASSERT_TRUE(datapath_.inject(in, runt).ok());
+  const BooksSum books = settled(in, 11);
+  EXPECT_EQ(books.dropped[static_cast<size_t>(DropReason::of_pipeline)], 10u);
+  EXPECT_EQ(books.dropped[static_cast<size_t>(DropReason::rx_invalid_packet)], 1u);
+}
+
+TEST_F(UserspaceDatapathTest, PacketsToARemovedPortAreDroppedByName) {
+  const uint32_t in = add_dummy("in"), out = add_dummy("out");
+  handler_.routes[in] = out;
+  ASSERT_TRUE(datapath_.remove_port(out, true).ok());
+  ports_.pop_back();
+  ASSERT_TRUE(datapath_.inject(in, frames(5, 1000, 1)).ok());
+  EXPECT_EQ(settled(in, 5).dropped[static_cast<size_t>(DropReason::invalid_port)], 5u);
+}
+
+TEST_F(UserspaceDatapathTest, PutAndRemoveFlows) {
+  const uint32_t in = add_dummy("in"), out = add_dummy("out");
+  NewFlow flow;
+  flow.key.in_port = in;
+  flow.mask.in_port = ~uint32_t{0};
+  flow.actions.push_back(OutputAction{out});
+  const Result<Ufid> ufid = datapath_.put_flow(flow);
+  ASSERT_TRUE(ufid.ok());
+  EXPECT_EQ(datapath_.put_flow(flow).status().code(), StatusCode::already_exists);
+  ASSERT_TRUE(datapath_.inject(in, frames(7, 1000, 7)).ok());
+  ASSERT_TRUE(eventually([&] { return sent_by(out) == 7; }));
+  EXPECT_EQ(handler_.misses, 0u);
+  const Ufid gone[] = {*ufid};
+  const auto removed = datapath_.remove_flows(gone);
+  ASSERT_EQ(removed.size(), 1u);
+  EXPECT_EQ(removed[0]->stats().packets, 7u);
+  EXPECT_TRUE(datapath_.remove_flows(gone).empty());
+}
+
+TEST_F(UserspaceDatapathTest, ExecuteBooksTheInjectedPacket) {
+  const uint32_t in = add_dummy("in"), out = add_dummy("out");
+  FlowKey metadata;
+  metadata.in_port = in;
+  const ActionList actions = {OutputAction{out}, UserspaceAction{UserspaceReason::controller, 1, 0}};
+  ASSERT_TRUE(datapath_.execute(frames(1, 1000, 1)[0], metadata, actions).ok());
+  EXPECT_EQ(sent_by(out), 1u);
+  EXPECT_EQ(handler_.packet_ins, 1u);
+  const BooksSum books = datapath_.books(in);
+  EXPECT_EQ(books.injected, 1u);
+  EXPECT_EQ(books.copies, 1u);
+  EXPECT_EQ(books.consumed, 1u);
+  EXPECT_TRUE(books.balanced());
+  EXPECT_EQ(datapath_.execute(Bytes(5), metadata, actions).code(), StatusCode::invalid_argument);
+}
+
+TEST_F(UserspaceDatapathTest, RefusesWhatDoesNotFit) {
+  add_dummy("in");
+  EXPECT_EQ(datapath_.set_forwarding_threads(0).code(), StatusCode::invalid_argument);
+  EXPECT_EQ(datapath_.set_forwarding_threads(1000).code(), StatusCode::invalid_argument);
+  VportConfig config;
+  config.name = "x";
+  config.type = "no-such-type";
+  EXPECT_EQ(datapath_.add_port(config, 0, true).status().code(), StatusCode::invalid_argument);
+  config.type = "dummy";
+  EXPECT_EQ(datapath_.add_port(config, kMaxPorts, true).status().code(), StatusCode::invalid_argument);
+  EXPECT_EQ(datapath_.add_port(config, ports_[0], true).status().code(), StatusCode::already_exists);
+  EXPECT_EQ(datapath_.remove_port(999, true).code(), StatusCode::not_found);
+}
+
+// Ports, threads and flows come and go while traffic passes through others: none of it is lost.
+TEST_F(UserspaceDatapathTest, TrafficSurvivesChangesAroundIt) {
+  const uint32_t in = add_dummy("in"), out = add_dummy("out");
+  handler_.routes[in] = out;
+  constexpr uint64_t kBursts = 150, kPerBurst = 32;
+  std::atomic<bool> done{false};
+  std::thread changes([&] {
+    for (size_t i = 0; !done; ++i) {
+      ASSERT_TRUE(datapath_.set_forwarding_threads(1 + i % 3).ok());
+      VportConfig config;
+      config.name = "extra";
+      config.type = "dummy";
+      const Result<uint32_t> extra = datapath_.add_port(config, 0, true);
+      ASSERT_TRUE(extra.ok());
+      std::vector<Ufid> all;
+      datapath_.visit_flows([&](Flow& flow) {
+        all.push_back(flow.ufid());
+        return true;
+      });
+      datapath_.remove_flows(all);
+      ASSERT_TRUE(datapath_.remove_port(*extra, true).ok());
+    }
+  });
+  uint64_t injected = 0;
+  for (uint64_t burst = 0; burst < kBursts; ++burst) {
+    ASSERT_TRUE(datapath_.inject(in, frames(kPerBurst, static_cast<uint16_t>(burst * 16), 16)).ok());
+    injected += kPerBurst;
+    // At most a burst waits at a time, so that no bound is in play.
+    ASSERT_TRUE(eventually([&] { return sent_by(out) == injected; })) << sent_by(out) << " of " << injected;
+  }
+  done = true;
+  changes.join();
+  EXPECT_EQ(settled(in, injected).sent, injected);
+}
+
+TEST_F(UserspaceDatapathTest, AnotherPortsMissesDoNotStarveAPort) {
+  const uint32_t flood = add_dummy("flood"), victim = add_dummy("victim"), out = add_dummy("out");
+  handler_.routes[victim] = out;
+  // Every packet of the flood needs a flow of its own.
+  std::vector<Bytes> many = frames(4000, 1, 4000);
+  ASSERT_TRUE(datapath_.inject(flood, many).ok());
+  ASSERT_TRUE(datapath_.inject(victim, frames(64, 1000, 64)).ok());
+  ASSERT_TRUE(eventually([&] { return sent_by(out) == 64; }));
+  EXPECT_EQ(settled(victim, 64).dropped_total(), 0u);
+  settled(flood, 4000);
+}
+
+}  // namespace
+}  // namespace vswitch
