@@ -197,7 +197,11 @@ class Committer {
   // Pops down to the tags that both have in common (counted from the innermost), then pushes.
   void vlan() {
     if (key_.vlan == base_.vlan && !vlan_restacked_) return;
-    mark_base_tags();
+    if (!vlan_restacked_ && key_.has_vlan() && base_.has_vlan() && key_.vlan[1] == base_.vlan[1]) {
+      mask_.vlan[0] = {~be16{}, ~be16{}};  // only the outer tag was rewritten
+    } else {
+      mark_base_tags();
+    }
     size_t have = tag_count(base_), want = tag_count(key_);
     size_t common = 0;
     while (common < have && common < want && base_.vlan[have - 1 - common] == key_.vlan[want - 1 - common]) {

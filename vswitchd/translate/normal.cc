@@ -26,16 +26,15 @@ constexpr uint64_t kCiscoUplinkFast = 0x01000ccdcdcd;
 constexpr uint64_t kLinkLocalMulticast =
     0x0180c2000000;  // to ...0f: STP, pause, LACP, 802.1X, LLDP (IEEE 802.1Q 8.6.3)
 
-bool trunks(const VlanConfig& config, uint16_t vid) {
-  return config.mode != VlanMode::access && (config.trunks.none() || config.trunks.test(vid));
-}
-
-bool carries(const VlanConfig& config, uint16_t vid, bool inner_tag) {
-  if (config.mode == VlanMode::access) return vid == config.tag && !inner_tag;
-  return trunks(config, vid);
-}
-
 bool is_native(VlanMode mode) { return mode == VlanMode::native_tagged || mode == VlanMode::native_untagged; }
+
+// A native VLAN is always trunked, and takes the place of VLAN 0.
+bool trunks(const VlanConfig& config, uint16_t vid) {
+  if (config.mode == VlanMode::access) return false;
+  if (is_native(config.mode) && vid == config.tag) return true;
+  if (is_native(config.mode) && vid == 0) return false;
+  return config.trunks.none() || config.trunks.test(vid);
+}
 
 }  // namespace
 
@@ -74,7 +73,7 @@ void Translator::normal() {
   forward(in, vlans);
 }
 
-Translator::Vlans Translator::packet_vlans() {
+Translator::Vlans Translator::packet_vlans() const {
   Vlans vlans;
   for (size_t i = 0; i < kMaxVlanTags; ++i) {
     const VlanTag& tag = key_.packet.vlan[i];
@@ -101,7 +100,7 @@ bool Translator::vlan_admitted(const PortView* in, uint16_t vid) {
   return false;
 }
 
-bool Translator::is_reserved_multicast() {
+bool Translator::is_reserved_multicast() const {
   if (bridge_->forward_bpdu) return false;
   const uint64_t address = key_.packet.eth_dst.to_u64();
   return (address & ~uint64_t{0xf}) == kLinkLocalMulticast || address == kCiscoUplinkFast ||
@@ -117,7 +116,10 @@ Translator::Vlans Translator::bridge_vlans(const PortView* in, const Vlans& pack
     Vlans::Tag& tag = vlans.tag[0];
     if (!tag.tpid) tag.tpid = kEthTypeVlan;
     tag.vid = in->vlan.tag;
-    if (in->vlan.mode == VlanMode::access) vlans.tag[1] = {};
+    if (in->vlan.mode == VlanMode::access) {
+      mask_.packet.vlan[1].tci |= kVlanCfi;
+      vlans.tag[1] = {};  // an access port has one tag to give, and none inside
+    }
   }
   return vlans;
 }
@@ -160,9 +162,16 @@ void Translator::flood_normal(const PortView* in, const Vlans& vlans) {
   for (const auto& port : bridge_->ports) {
     if (stopped()) return;
     if (port.get() == in || port->config.no_flood) continue;
-    if (carries(port->vlan, vlans.tag[0].vid, vlans.tag[1].vid != 0)) output_normal(*port, vlans);
+    if (carries(*port, vlans)) output_normal(*port, vlans);
   }
   note_drop(DropReason::no_output);
+}
+
+bool Translator::carries(const PortView& out, const Vlans& vlans) {
+  if (out.vlan.mode != VlanMode::access) return trunks(out.vlan, vlans.tag[0].vid);
+  if (vlans.tag[0].vid != out.vlan.tag) return false;
+  mask_.packet.vlan[1].tci |= kVlanCfi;
+  return !vlans.tag[1].tpid;
 }
 
 // The tags that a packet with `vlans` has when it leaves by `out`.
@@ -173,8 +182,8 @@ Translator::Vlans Translator::port_vlans(const PortView& out, const Vlans& vlans
   } else if (out.vlan.mode == VlanMode::native_untagged && vlans.tag[0].vid == out.vlan.tag) {
     tags = {};
     tags.tag[0] = vlans.tag[1];
-    // The inner tag changes its place; see mark_vlan_tags().
-    if (vlans.tag[1].tpid) mask_.packet.vlan[1] = {~be16{}, ~be16{}};
+    mark_vlan_tags();  // the inner tag changes its place
+    vlan_restacked_ = true;
   }
   if (out.vlan.priority_tags) {
     mask_.packet.vlan[0].tci |= to_be16(kPcpMask);
@@ -185,14 +194,21 @@ Translator::Vlans Translator::port_vlans(const PortView& out, const Vlans& vlans
 
 // A tag of VLAN 0 and priority 0 says nothing and is not sent.
 void Translator::put_vlans(const Vlans& vlans) {
+  auto& tags = key_.packet.vlan;
+  if (vlans.tag[0].tpid && vlans.tag[0].vid == 0) {
+    mask_.packet.vlan[0].tci |= to_be16(kPcpMask);
+    if (vlans.tag[0].pcp == 0) mark_vlan_tags();  // what is inside moves out
+  }
   for (size_t i = 0; i < kMaxVlanTags; ++i) {
     const Vlans::Tag& from = vlans.tag[i];
-    VlanTag& to = key_.packet.vlan[i];
-    if (from.tpid && from.vid == 0) mask_.packet.vlan[i].tci |= to_be16(kPcpMask);
     const auto tci = static_cast<uint16_t>(from.vid | from.pcp);
-    to = tci == 0 ? VlanTag{} : VlanTag{from.tpid ? from.tpid : kEthTypeVlan, to_be16(tci) | kVlanCfi};
+    const bool sent = tci != 0 || (i > 0 && bool(from.tpid));
+    tags[i] = sent ? VlanTag{from.tpid ? from.tpid : kEthTypeVlan, to_be16(tci) | kVlanCfi} : VlanTag{};
   }
-  if (!key_.packet.has_vlan()) key_.packet.vlan[1] = {};
+  if (!key_.packet.has_vlan() && bool(tags[1].tci)) {
+    tags = {tags[1], VlanTag{}};
+    vlan_restacked_ = true;
+  }
 }
 
 void Translator::output_normal(const PortView& out, const Vlans& vlans) {

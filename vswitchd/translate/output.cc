@@ -77,7 +77,7 @@ void Translator::output_truncated(OfPort port, uint32_t max_len) {
   }
   const PortView* view = bridge_->port(port);
   if (view != nullptr && view->is_patch) {
-    error("output with max_len does not support patch port " + view->name);
+    error("output_trunc does not support patch port " + std::to_string(port));
     return;
   }
   if (!may_output(view) || !emit(TruncateAction{max_len})) return;

@@ -63,6 +63,9 @@ void Translator::run() {
         run_table(0, in_port(), true, Runner::plain);
         depth_ = 0;
       }
+      // The action set ends the pipeline that the first table began, so it is told below that table.
+      const bool below_table = tracing() && input_.actions == nullptr && !trace_->empty();
+      const TraceScope table_scope(*this, below_table ? &trace_->back().children : nullptr);
       if (!failed_) run_action_set();
     }
   } else {
@@ -130,10 +133,13 @@ void Translator::init_mask() {
   const TunnelMetadata& tunnel = input_.key.tunnel;
   if (!tunnel.has_destination()) return;
   m.tunnel.id = ~be64{};
-  m.tunnel.src = m.tunnel.dst = ~be32{};
-  m.tunnel.src6.bytes.fill(0xff);
-  m.tunnel.dst6.bytes.fill(0xff);
-  m.tunnel.flags = 0xffff;
+  if (tunnel.dst) {
+    m.tunnel.src = m.tunnel.dst = ~be32{};
+  } else {
+    m.tunnel.src6.bytes.fill(0xff);
+    m.tunnel.dst6.bytes.fill(0xff);
+  }
+  m.tunnel.flags = kTunnelDontFragment | kTunnelChecksum | kTunnelKey;
   m.tunnel.tos = 0xff;
   if (input_.key.is_ip() && (tunnel.tos & kEcnMask) == kEcnCe) m.nw_tos |= kEcnMask;
 }
@@ -144,25 +150,33 @@ void Translator::finish_mask() {
   const FlowKey& key = input_.key;
   const bool icmp = (key.eth_type == kEthTypeIpv4 && key.nw_proto == kProtoIcmp) ||
                     (key.eth_type == kEthTypeIpv6 && key.nw_proto == kProtoIcmpv6);
-  if (icmp) {  // type and code are 8 bits in 16-bit members
+  if (icmp && m.nw_proto == 0xff) {  // type and code are 8 bits in 16-bit members
     m.tp_src &= to_be16(0xff);
     m.tp_dst &= to_be16(0xff);
   }
   if (key.is_ip() && (key.nw_frag & kFragLater) != 0) m.tp_src = m.tp_dst = be16{};  // always zero
-  for (size_t i = 0; i < kMaxVlanTags; ++i) {
-    if (!m.vlan[i].tci && !m.vlan[i].tpid) continue;
-    if (key.vlan[i].tci & kVlanCfi) {
-      m.vlan[i].tci |= kVlanCfi;
-    } else {
-      m.vlan[i] = {be16{}, kVlanCfi};  // absent: that says it all
-    }
-  }
+  finish_vlan_mask();
   if (key.eth_type != kEthTypeMpls && key.eth_type != kEthTypeMplsMcast) m.mpls = {};
   // Only tunnel ports receive packets with tunnel metadata, and in_port is in the mask.
   if (!key.tunnel.has_destination() && !from_tunnel_port_) m.tunnel = {};
   if (!key.tunnel.has_destination() && !from_tunnel_port_) {
     m.tun_metadata_present = 0;
     m.tun_metadata = {};
+  }
+}
+
+void Translator::finish_vlan_mask() {
+  auto& m = mask_.packet.vlan;
+  const auto& tags = input_.key.vlan;
+  for (size_t i = 0; i < kMaxVlanTags; ++i) {
+    if (!m[i].tci && !m[i].tpid) continue;
+    if (tags[i].tci & kVlanCfi) {
+      m[i].tci |= kVlanCfi;
+      continue;
+    }
+    m[i] = {be16{}, kVlanCfi};  // absent: that says it all, also about the tags within
+    for (size_t inner = i + 1; inner < kMaxVlanTags; ++inner) m[inner] = {};
+    return;
   }
 }
 

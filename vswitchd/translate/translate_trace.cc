@@ -16,7 +16,8 @@ std::string hexadecimal(const FieldValue& value, unsigned n_bytes) {
     text += kDigits[value.bytes[i] >> 4];
     text += kDigits[value.bytes[i] & 15];
   }
-  const size_t first = std::min(text.find_first_not_of('0'), text.size() - 1);
+  const size_t first = text.find_first_not_of('0');
+  if (first == std::string::npos) return "0";
   std::string number = "0x";
   return number.append(text, first);
 }
@@ -56,8 +57,16 @@ std::string field_value_text(const Field& f, const FieldValue& value) {
   return hexadecimal(value, f.n_bytes);
 }
 
+// The oldest name, which is the one that Open vSwitch prints.
+std::string_view nxm_name(const Field& f) {
+  for (std::string_view name : {f.oxm_name, f.oxm_alias, f.oxm_alias2}) {
+    if (name.starts_with("NXM_")) return name;
+  }
+  return f.oxm_name.empty() ? f.name : f.oxm_name;
+}
+
 std::string subfield_text(const Subfield& s) {
-  std::string text(s.field->oxm_name.empty() ? s.field->name : s.field->oxm_name);
+  std::string text(nxm_name(*s.field));
   if (s.ofs == 0 && s.n_bits == s.field->width) return text + "[]";
   text += '[';
   text += std::to_string(s.ofs);

@@ -39,6 +39,7 @@ class Translator {
   bool process_tunnel_ecn();
   void init_mask();
   void finish_mask();
+  void finish_vlan_mask();
   void finish();
   Version version_of(const BridgeView& bridge);
   const Rule* lookup_rule(uint8_t table, OfPort in_port);
@@ -118,11 +119,12 @@ class Translator {
   };
   void normal();
   bool vlan_admitted(const PortView* in, uint16_t vid);
-  Vlans packet_vlans();
-  static Vlans bridge_vlans(const PortView* in, const Vlans& packet);
+  Vlans packet_vlans() const;
+  Vlans bridge_vlans(const PortView* in, const Vlans& packet);
   Vlans port_vlans(const PortView& out, const Vlans& vlans);
   void put_vlans(const Vlans& vlans);
-  bool is_reserved_multicast();
+  bool is_reserved_multicast() const;
+  bool carries(const PortView& out, const Vlans& vlans);
   void learn_source(const PortView* in, uint16_t vlan);
   void forward(const PortView* in, const Vlans& vlans);
   void flood_normal(const PortView* in, const Vlans& vlans);

@@ -25,7 +25,7 @@ void Translator::output_tunnel(const PortView& port) {
     note_drop(DropReason::tunnel_loop);
     return;
   }
-  detail("output to kernel tunnel");
+  detail("output to tunnel");
   const uint32_t saved_mark = key_.packet.skb_mark;
   if (port.tunnel->egress_mark.has_value()) {
     key_.packet.skb_mark = *port.tunnel->egress_mark;
@@ -47,7 +47,7 @@ TunnelMetadata Translator::tunnel_metadata(const TunnelPortView& tunnel) {
   out.id = tunnel.out_key.has_value() ? to_be64(*tunnel.out_key) : flow.id;
   out.tp_dst = to_be16(tunnel.dst_port);
   tunnel_tos_and_ttl(tunnel, out);
-  mask_.packet.tunnel.flags = 0xffff;
+  mask_.packet.tunnel.flags |= kTunnelOam;
   out.flags = flow.flags & kTunnelOam;
   out.flags |= kTunnelKey;
   if (tunnel.dont_fragment) out.flags |= kTunnelDontFragment;
