@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Runs the end-to-end scenes: each in namespaces of its own, with real kernel packets.
+
+Usage: tests/e2e/run.py [NAME...]     names or parts of names; default: all
+"""
+import importlib
+import os
+import pathlib
+import sys
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from lab import Failure  # noqa: E402
+
+
+def scenes():
+    """Every function scene_* in files scenes_*.py, in order of file and place."""
+    for path in sorted(HERE.glob("scenes_*.py")):
+        module = importlib.import_module(path.stem)
+        for name, function in vars(module).items():
+            if name.startswith("scene_"):
+                yield f"{path.stem.removeprefix('scenes_')}.{name.removeprefix('scene_')}", function
+
+
+def main(wanted):
+    if os.geteuid() != 0:
+        print("tests/e2e: network namespaces need root; run it with sudo", file=sys.stderr)
+        return 1
+    passed, failed = 0, []
+    for name, function in scenes():
+        if wanted and not any(part in name for part in wanted):
+            continue
+        start = time.monotonic()
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001: a scene that fails must not keep the others from running
+            failed.append(name)
+            print(f"FAILED  {name} ({time.monotonic() - start:.1f} s)")
+            if isinstance(error, Failure):
+                frame = traceback.extract_tb(error.__traceback__)
+                at = [f for f in frame if "scenes_" in f.filename]
+                if at:
+                    print(f"  at {pathlib.Path(at[-1].filename).name}:{at[-1].lineno}: {at[-1].line}")
+                print("  " + str(error).replace("\n", "\n  "))
+            else:
+                traceback.print_exc(file=sys.stdout)
+        else:
+            passed += 1
+            print(f"ok      {name} ({time.monotonic() - start:.1f} s)", flush=True)
+    if failed:
+        print("failed: " + ", ".join(failed))
+    print(f"{passed} passed, {len(failed)} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
