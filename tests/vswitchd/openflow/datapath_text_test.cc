@@ -82,7 +82,7 @@ TEST(DatapathText, EthernetStandsForThePacketType) {
 TEST(DatapathText, VerboseWithNames) {
   DatapathTextOptions options;
   options.verbose = true;
-  options.port_name = [](uint32_t port) { return port == 9 ? std::string() : "p" + std::to_string(port); };
+  options.port_name = [](uint32_t port) { return port == 9 ? std::string() : std::string("p") + std::to_string(port); };
   EXPECT_EQ(
       line(datapath_flow("in_port=1,tcp,nw_src=10.0.0.1,nw_ttl=64,tcp_flags=syn",
                          "tcp,nw_src=10.0.0.0/8,nw_ttl=64,tcp_flags=+syn-ack"),
@@ -177,7 +177,7 @@ TEST(DatapathText, Userspace) {
             "userspace(pid=0,slow_path(action))");
   DatapathTextOptions options;
   options.describe_userspace = [](const UserspaceAction& a) {
-    return "controller(id=" + std::to_string(a.cookie) + ")";
+    return std::string("controller(id=") + std::to_string(a.cookie) + ")";
   };
   EXPECT_EQ(format_datapath_actions({UserspaceAction{UserspaceReason::controller, 4, 0}}, options),
             "userspace(pid=0,controller(id=4))");

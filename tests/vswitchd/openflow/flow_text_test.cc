@@ -48,7 +48,7 @@ TEST(FlowText, PrintsWhatOpenVSwitchPrints) {
 TEST(FlowText, KeepsSpellingsThatTheWireLoses) {
   for (const char* text : {"ip actions=mod_nw_ecn:1", "actions=pop_vlan", "actions=set_tunnel64:0x5",
                            "actions=output:1,clear_actions,write_actions(drop),write_metadata:0x1,goto_table:7"}) {
-    EXPECT_EQ(format_rule(add(text).spec), " " + std::string(text));
+    EXPECT_EQ(format_rule(add(text).spec), std::string(" ") + text);
   }
 }
 
@@ -99,7 +99,7 @@ TEST(FlowText, IsThreadSafe) {
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&wrong, t] {
       const std::string text =
-          " table=1, tcp,tp_dst=" + std::to_string(t + 1) + " actions=set_field:0x1->reg0,output:2";
+          std::string(" table=1, tcp,tp_dst=") + std::to_string(t + 1) + " actions=set_field:0x1->reg0,output:2";
       for (int i = 0; i < 500; ++i) {
         const auto mod = parse_rule_mod(text, RuleCommand::add);
         if (!mod.ok() || format_rule(mod->spec) != text) ++wrong;
