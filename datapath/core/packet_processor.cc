@@ -105,6 +105,10 @@ void PacketProcessor::recirculate(ThreadContext&, PacketPtr packet) {
 PacketProcessor::TransmitQueue& PacketProcessor::transmit_queue(uint32_t port_no) {
   std::unique_ptr<TransmitQueue>& queue = transmit_queues_[port_no];
   if (!queue) queue = std::make_unique<TransmitQueue>();
+  if (!queue->listed) {
+    queue->listed = true;
+    to_flush_.push_back(port_no);
+  }
   return *queue;
 }
 
@@ -116,10 +120,19 @@ void PacketProcessor::output(ThreadContext&, uint32_t port_no, PacketPtr packet)
   TransmitQueue& queue = transmit_queue(port_no);
   if (queue.batch.full()) send(port_no, queue);
   queue.batch.add(std::move(packet));
-  if (!queue.listed) {
-    queue.listed = true;
-    to_flush_.push_back(port_no);
+}
+
+// A batch that finds the way out free becomes its queue as it is.
+void PacketProcessor::output_batch(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch) {
+  if (port_no < kMaxPorts) {
+    TransmitQueue& queue = transmit_queue(port_no);
+    if (queue.batch.empty()) {
+      queue.batch = std::move(batch);
+      return;
+    }
   }
+  for (size_t i = 0; i < batch.size(); ++i) output(ctx, port_no, batch.release(i));
+  batch.reset_released();
 }
 
 void PacketProcessor::send(uint32_t port_no, TransmitQueue& queue) {

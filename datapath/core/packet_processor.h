@@ -40,6 +40,7 @@ class PacketProcessor : public ActionSink {
 
   // ActionSink
   void output(ThreadContext& ctx, uint32_t port_no, PacketPtr packet) override;
+  void output_batch(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch) override;
   void recirculate(ThreadContext& ctx, PacketPtr packet) override;
 
  protected:
@@ -70,6 +71,7 @@ class PacketProcessor : public ActionSink {
   void classify(PacketBatch& batch, std::array<Group, PacketBatch::kMaxPackets>& groups, size_t& group_count);
   void run(PacketBatch& batch, const Group& group);
   void send(uint32_t port_no, TransmitQueue& queue);
+  // The queue of a way out, on the list of those to flush.
   TransmitQueue& transmit_queue(uint32_t port_no);
 
   const FlowTable& flows_;
