@@ -9,7 +9,6 @@
 #include <netinet/in.h>
 #include <netlink/route/link.h>
 #include <netlink/route/link/vxlan.h>
-#include <netlink/route/neighbour.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -295,22 +294,6 @@ void add_vxlan_device(const VxlanDevice& device) {
   rtnl_link_put(link);
   disable_ipv6(device.name);
   set_link_up(device.name);
-}
-
-void add_neighbour(const std::string& device, const std::string& address, const std::string& mac_address) {
-  NetlinkSession session;
-  rtnl_neigh* neighbour = rtnl_neigh_alloc();
-  nl_addr* destination = parse(address, AF_UNSPEC);
-  nl_addr* link_layer = parse(mac_address, AF_LLC);
-  rtnl_neigh_set_ifindex(neighbour, static_cast<int>(if_nametoindex(device.c_str())));
-  rtnl_neigh_set_dst(neighbour, destination);
-  rtnl_neigh_set_lladdr(neighbour, link_layer);
-  rtnl_neigh_set_state(neighbour, NUD_PERMANENT);
-  const int error = rtnl_neigh_add(session.socket.get(), neighbour, NLM_F_CREATE | NLM_F_REPLACE);
-  EXPECT_EQ(error, 0) << nl_geterror(error);
-  nl_addr_put(destination);
-  nl_addr_put(link_layer);
-  rtnl_neigh_put(neighbour);
 }
 
 MacAddress mac_of_device(const std::string& device) {

@@ -127,7 +127,6 @@ struct VxlanDevice {
   bool udp_checksum = true;
 };
 void add_vxlan_device(const VxlanDevice& device);
-void add_neighbour(const std::string& device, const std::string& address, const std::string& mac);
 MacAddress mac_of_device(const std::string& device);
 
 }  // namespace vswitch::test
