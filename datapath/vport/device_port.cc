@@ -33,6 +33,11 @@ std::string driver_name(const std::string& device) {
 struct DevicePort::Anchor {
   Mutex mutex;
   DevicePort* port GUARDED_BY(mutex);
+
+  void refresh() {
+    MutexLock lock(mutex);
+    if (port != nullptr) port->refresh();
+  }
 };
 
 struct DevicePort::Changes {
@@ -108,6 +113,7 @@ DevicePort::DevicePort(const VportConfig& config, uint32_t port_no, VportEnviron
 DevicePort::~DevicePort() {
   watch_.reset();
   {
+    const rcu::Offline offline;  // the lock may be held by one who waits for all RCU readers
     MutexLock lock(anchor_->mutex);
     anchor_->port = nullptr;
   }
@@ -224,17 +230,18 @@ void DevicePort::tell_host(Changes changes) {
   if (changes.closed != nullptr) {
     // Close only when no thread waits on the descriptor or uses it: its number may be given to something else at once.
     environment_.host.quiesce();
-    rcu::retire_delete(changes.closed.release());
+    // Then look again: a device that can be open only once may have been ready for a new descriptor before the old one
+    // was closed.
+    rcu::retire([anchor = anchor_, io = changes.closed.release()] {
+      delete io;
+      anchor->refresh();
+    });
   }
   if (changes.state) environment_.host.state_changed(*this);
 }
 
 void DevicePort::note_lost_device() {
-  rcu::retire([anchor = anchor_] {
-    MutexLock lock(anchor->mutex);
-    if (anchor->port == nullptr) return;
-    anchor->port->refresh();
-  });
+  rcu::retire([anchor = anchor_] { anchor->refresh(); });
 }
 
 void DevicePort::send(ThreadContext& ctx, PacketBatch& batch) {

@@ -31,6 +31,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "datapath/base/rcu.h"
 #include "datapath/base/unique_fd.h"
 #include "datapath/vport/link_monitor.h"
 #include "datapath/vport/netlink.h"
@@ -187,7 +188,9 @@ class Watchers {
       MutexLock lock(mutex_);
       std::erase(watchers_, watcher);
     }
-    const std::lock_guard lock(watcher->running);  // waits for a callback that is running
+    // Waits for a callback that is running; which itself may be waiting for all RCU readers, and this may be one.
+    const rcu::Offline offline;
+    const std::lock_guard lock(watcher->running);
     watcher->ended = true;
   }
 

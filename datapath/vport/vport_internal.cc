@@ -87,7 +87,7 @@ Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_n
   return DevicePort::create(config, port_no, environment, must_work, std::move(driver));
 }
 
-// Works whether or not the port still has the device open.
+// The port itself is gone by now: it would make the device anew.
 void forget(const VportConfig& config, VportEnvironment& environment) {
   const std::optional<LinkInfo> link = environment.links.find(internal_device_name(config.name));
   if (!link || !is_tap(*link)) return;

@@ -169,6 +169,20 @@ void add_route(const std::string& destination_and_length, const std::string& dev
   request(message.get(), "add route " + destination_and_length);
 }
 
+void add_neighbour(const std::string& device, const std::string& address, const std::string& mac) {
+  const AddressPtr parsed = parse_address(address);
+  const NetlinkMessagePtr message = make_netlink_message(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
+  ndmsg about{};
+  about.ndm_family = static_cast<uint8_t>(nl_addr_get_family(parsed.get()));
+  about.ndm_ifindex = static_cast<int>(::if_nametoindex(device.c_str()));
+  about.ndm_state = NUD_PERMANENT;
+  nlmsg_append(message.get(), &about, sizeof about, NLMSG_ALIGNTO);
+  put(message.get(), NDA_DST, parsed.get());
+  const MacAddress link_address = MacAddress::parse(mac).value_or(MacAddress{});
+  nla_put(message.get(), NDA_LLADDR, static_cast<int>(link_address.bytes.size()), link_address.bytes.data());
+  request(message.get(), "add neighbour " + address);
+}
+
 bool eventually(const std::function<bool()>& condition) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (!condition()) {
