@@ -88,8 +88,36 @@ Status parse_error(std::string message) {
   return invalid_argument(std::move(message));
 }
 
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// The parser reads each part of an IPv4 address modulo 256. Finds one whose parts are larger.
+std::string_view impossible_ipv4(std::string_view text) {
+  size_t dot = text.find('.');
+  while (dot != text.npos) {
+    size_t begin = dot;
+    while (begin > 0 && is_digit(text[begin - 1])) --begin;
+    size_t end = begin, parts = 0;
+    bool too_large = false;
+    while (end < text.size() && is_digit(text[end])) {
+      unsigned value = 0;
+      for (; end < text.size() && is_digit(text[end]); ++end)
+        value = std::min(value * 10 + unsigned(text[end] - '0'), 999u);
+      too_large = too_large || value > 255;
+      ++parts;
+      if (end < text.size() && text[end] == '.') ++end;
+    }
+    if (parts == 4 && too_large) return text.substr(begin, end - begin);
+    dot = text.find('.', std::max(end, dot + 1));
+  }
+  return {};
+}
+
+// The text for the parser, which wants it to end with a NUL and to have no other.
 Result<std::string> c_string(std::string_view text) {
   if (text.find('\0') != text.npos) return invalid_argument("flow text contains a NUL byte");
+  if (const std::string_view address = impossible_ipv4(text); !address.empty()) {
+    return invalid_argument(std::string(address) + ": not an IPv4 address (each part is 0 to 255)");
+  }
   return std::string(text);
 }
 
@@ -226,10 +254,7 @@ Result<RuleMod> parse_mod(std::string_view text, int command, const FlowNames* n
   return out;
 }
 
-std::string format_matched(const PipelineKey& value, const PipelineMask& mask, const FlowNames* names, int priority) {
-  initialize();
-  ::match match;
-  match_to_ovs(value, mask, &match);
+std::string format_ovs_match(const ::match& match, const FlowNames* names, int priority) {
   DynamicString text;
   match_format(&match, ports(names), text.get(), priority);
   return text.str();
@@ -372,7 +397,7 @@ Status check_rule(const RuleSpec& rule, bool check_actions) {
   initialize();
   VSWITCH_RETURN_IF_ERROR(check_table(rule.table, !check_actions));
   ::match match;
-  match_to_ovs(rule.match.value, rule.match.mask, &match);
+  rule_match_to_ovs(rule.match, &match);
   VSWITCH_RETURN_IF_ERROR(check_prerequisites(match));
   if (!check_actions) return {};
   VSWITCH_RETURN_IF_ERROR(check_size(*rule.actions));
@@ -386,7 +411,7 @@ Status check_rule(const RuleSpec& rule, bool check_actions) {
 std::string format_rule(const RuleSpec& rule, const RuleCounters* counters, const FlowNames* names) {
   initialize();
   ofputil_flow_stats stats{};
-  match_to_ovs(rule.match.value, rule.match.mask, &stats.match);
+  rule_match_to_ovs(rule.match, &stats.match);
   stats.cookie = to_be64(rule.cookie).raw();
   stats.table_id = rule.table;
   stats.priority = rule.priority;
@@ -414,11 +439,17 @@ std::string format_rule(const RuleSpec& rule, const RuleCounters* counters, cons
 }
 
 std::string format_match(const Match& match, const FlowNames* names, uint16_t priority) {
-  return format_matched(match.value, match.mask, names, priority);
+  initialize();
+  ::match ovs_match;
+  rule_match_to_ovs(match, &ovs_match);
+  return format_ovs_match(ovs_match, names, priority);
 }
 
 std::string format_megaflow(const PipelineKey& key, const PipelineMask& mask, const FlowNames* names) {
-  return format_matched(masked(key, mask), mask, names, OFP_DEFAULT_PRIORITY);
+  initialize();
+  ::match match;
+  match_to_ovs(masked(key, mask), mask, &match);
+  return format_ovs_match(match, names, OFP_DEFAULT_PRIORITY);
 }
 
 std::string format_actions(const RuleActionList& actions, const FlowNames* names) {

@@ -144,8 +144,25 @@ void to_flow(const PipelineKey& k, bool icmpv6, ::flow& f) {
 // Ports have 16 bits in libopenvswitch and 32 in the key. The mask of a match on one is what the registry says it is,
 // so that a rule from text equals one that was made through fields.
 void widen_port_masks(const ::flow& mask, PipelineMask& out) {
+  static const Field& in_port = *find_field("in_port");
   static const Field& actset_output = *find_field("actset_output");
+  if (mask.in_port.ofp_port) mark_field(in_port, out);
   if (mask.actset_output) mark_field(actset_output, out);
+}
+
+// Fields that are narrower than their place: an exact match has all bits of the place in libopenvswitch, those of the
+// field in ours.
+constexpr be32 kLabelBits = to_be32(0xfffff);
+constexpr be16 kTcpFlagBits = to_be16(0x0fff);
+
+void narrow_masks(PipelineMask& mask) {
+  mask.packet.ipv6_label &= kLabelBits;
+  mask.packet.tcp_flags &= kTcpFlagBits;
+}
+
+void widen_masks(::flow& mask) {
+  if (mask.ipv6_label == kLabelBits.raw()) mask.ipv6_label = ~0u;
+  if (mask.tcp_flags == kTcpFlagBits.raw()) mask.tcp_flags = 0xffff;
 }
 
 // Fields that only libopenvswitch has.
@@ -236,6 +253,10 @@ Result<Match> match_from_ovs(const ::match& match) {
     }
   }
   Match out{key_from_flow(match.flow), mask_from_flow(match.wc.masks, match.flow)};
+  // "An Ethernet packet" comes with every protocol word, and is true of every packet here: not worth a word of each
+  // match, and rules that were given in different ways would differ by it.
+  if (match_has_default_packet_type(&match)) out.mask.packet.packet_type = be32{};
+  narrow_masks(out.mask);
   out.value = masked(out.value, out.mask);
   return out;
 }
@@ -245,6 +266,11 @@ void match_to_ovs(const PipelineKey& value, const PipelineMask& mask, ::match* o
   const bool icmpv6 = is_icmpv6(value);
   to_flow(value, icmpv6, out->flow);
   to_flow(mask, icmpv6, out->wc.masks);
+}
+
+void rule_match_to_ovs(const Match& match, ::match* out) {
+  match_to_ovs(match.value, match.mask, out);
+  widen_masks(out->wc.masks);
 }
 
 Status check_prerequisites(const ::match& match) {

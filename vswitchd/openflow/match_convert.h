@@ -21,6 +21,9 @@ PipelineMask mask_from_flow(const ::flow& mask, const ::flow& context);
 Result<Match> match_from_ovs(const ::match& match);
 // `out` is filled completely; it owns nothing.
 void match_to_ovs(const PipelineKey& value, const PipelineMask& mask, ::match* out);
+// For the match of a rule: a field that is matched whole is so in libopenvswitch's eyes, too, and prints without a
+// mask. (A megaflow's mask is printed as it is.)
+void rule_match_to_ovs(const Match& match, ::match* out);
 
 // ok, or which field is matched although its prerequisite is not.
 Status check_prerequisites(const ::match& match);

@@ -82,7 +82,7 @@ TEST(DatapathText, EthernetStandsForThePacketType) {
 TEST(DatapathText, VerboseWithNames) {
   DatapathTextOptions options;
   options.verbose = true;
-  options.port_name = [](uint32_t port) { return port == 9 ? std::string() : std::string("p") + std::to_string(port); };
+  options.port_name = [](uint32_t port) { return port == 9 ? "" : port == 1 ? "p1" : "p2"; };
   EXPECT_EQ(
       line(datapath_flow("in_port=1,tcp,nw_src=10.0.0.1,nw_ttl=64,tcp_flags=syn",
                          "tcp,nw_src=10.0.0.0/8,nw_ttl=64,tcp_flags=+syn-ack"),
