@@ -11,44 +11,49 @@ static_assert(kFlowKeyLayout == 1, "FlowKey changed: can actions write the new f
 // One field of a set action: if `from` and `to` differ, `value` and `value_mask` say what to write. True if they
 // differ.
 template <typename T>
-bool difference(const T& to, const T& from, const T& looked_at, T& value, T& value_mask) {
+bool difference(const T& to, const T& from, const T& written, T& value, T& value_mask) {
   if (to == from) return false;
-  value_mask = looked_at;
-  value = to & looked_at;
+  value_mask = written;
+  value = to & written;
   return true;
 }
 
-bool difference(uint8_t to, uint8_t from, uint8_t looked_at, uint8_t& value, uint8_t& value_mask) {
+bool difference(uint8_t to, uint8_t from, uint8_t written, uint8_t& value, uint8_t& value_mask) {
   if (to == from) return false;
-  value_mask = looked_at;
-  value = static_cast<uint8_t>(to & looked_at);
+  value_mask = written;
+  value = static_cast<uint8_t>(to & written);
   return true;
 }
 
 template <typename Address>
-bool address_difference(const Address& to, const Address& from, const Address& looked_at, Address& value,
+bool address_difference(const Address& to, const Address& from, const Address& written, Address& value,
                         Address& value_mask) {
   if (to == from) return false;
-  value_mask = looked_at;
+  value_mask = written;
   for (size_t i = 0; i < to.bytes.size(); ++i) {
-    value.bytes[i] = static_cast<uint8_t>(to.bytes[i] & looked_at.bytes[i]);
+    value.bytes[i] = static_cast<uint8_t>(to.bytes[i] & written.bytes[i]);
   }
   return true;
 }
 
-bool difference(const MacAddress& to, const MacAddress& from, const MacAddress& looked_at, MacAddress& value,
+bool difference(const MacAddress& to, const MacAddress& from, const MacAddress& written, MacAddress& value,
                 MacAddress& value_mask) {
-  return address_difference(to, from, looked_at, value, value_mask);
+  return address_difference(to, from, written, value, value_mask);
 }
-bool difference(const Ipv6Address& to, const Ipv6Address& from, const Ipv6Address& looked_at, Ipv6Address& value,
+bool difference(const Ipv6Address& to, const Ipv6Address& from, const Ipv6Address& written, Ipv6Address& value,
                 Ipv6Address& value_mask) {
-  return address_difference(to, from, looked_at, value, value_mask);
+  return address_difference(to, from, written, value, value_mask);
 }
 
 class Committer {
  public:
   Committer(const CommitInput& input, FlowKey& base, FlowMask& mask, ActionList& out)
-      : key_(input.key), vlan_restacked_(input.vlan_restacked), base_(base), mask_(mask), out_(out) {}
+      : key_(input.key),
+        written_(input.written),
+        vlan_restacked_(input.vlan_restacked),
+        base_(base),
+        mask_(mask),
+        out_(out) {}
 
   void run() {
     ethernet();
@@ -61,8 +66,8 @@ class Committer {
  private:
   void ethernet() {
     SetEthernetAction set;
-    bool any = difference(key_.eth_src, base_.eth_src, mask_.eth_src, set.src, set.src_mask);
-    any |= difference(key_.eth_dst, base_.eth_dst, mask_.eth_dst, set.dst, set.dst_mask);
+    bool any = difference(key_.eth_src, base_.eth_src, written_.eth_src, set.src, set.src_mask);
+    any |= difference(key_.eth_dst, base_.eth_dst, written_.eth_dst, set.dst, set.dst_mask);
     if (any) out_.emplace_back(set);
     base_.eth_src = key_.eth_src;
     base_.eth_dst = key_.eth_dst;
@@ -86,10 +91,10 @@ class Committer {
 
   void ipv4() {
     SetIpv4Action set;
-    bool any = difference(key_.nw_src, base_.nw_src, mask_.nw_src, set.src, set.src_mask);
-    any |= difference(key_.nw_dst, base_.nw_dst, mask_.nw_dst, set.dst, set.dst_mask);
-    any |= difference(key_.nw_tos, base_.nw_tos, mask_.nw_tos, set.tos, set.tos_mask);
-    any |= difference(key_.nw_ttl, base_.nw_ttl, mask_.nw_ttl, set.ttl, set.ttl_mask);
+    bool any = difference(key_.nw_src, base_.nw_src, written_.nw_src, set.src, set.src_mask);
+    any |= difference(key_.nw_dst, base_.nw_dst, written_.nw_dst, set.dst, set.dst_mask);
+    any |= difference(key_.nw_tos, base_.nw_tos, written_.nw_tos, set.tos, set.tos_mask);
+    any |= difference(key_.nw_ttl, base_.nw_ttl, written_.nw_ttl, set.ttl, set.ttl_mask);
     if (!any || !has_network_header()) return;
     out_.emplace_back(set);
     base_.nw_src = key_.nw_src;
@@ -100,11 +105,11 @@ class Committer {
 
   void ipv6() {
     SetIpv6Action set;
-    bool any = difference(key_.ipv6_src, base_.ipv6_src, mask_.ipv6_src, set.src, set.src_mask);
-    any |= difference(key_.ipv6_dst, base_.ipv6_dst, mask_.ipv6_dst, set.dst, set.dst_mask);
-    any |= difference(key_.ipv6_label, base_.ipv6_label, mask_.ipv6_label, set.label, set.label_mask);
-    any |= difference(key_.nw_tos, base_.nw_tos, mask_.nw_tos, set.tclass, set.tclass_mask);
-    any |= difference(key_.nw_ttl, base_.nw_ttl, mask_.nw_ttl, set.hop_limit, set.hop_limit_mask);
+    bool any = difference(key_.ipv6_src, base_.ipv6_src, written_.ipv6_src, set.src, set.src_mask);
+    any |= difference(key_.ipv6_dst, base_.ipv6_dst, written_.ipv6_dst, set.dst, set.dst_mask);
+    any |= difference(key_.ipv6_label, base_.ipv6_label, written_.ipv6_label, set.label, set.label_mask);
+    any |= difference(key_.nw_tos, base_.nw_tos, written_.nw_tos, set.tclass, set.tclass_mask);
+    any |= difference(key_.nw_ttl, base_.nw_ttl, written_.nw_ttl, set.hop_limit, set.hop_limit_mask);
     if (!any || !has_network_header()) return;
     out_.emplace_back(set);
     base_.ipv6_src = key_.ipv6_src;
@@ -117,11 +122,11 @@ class Committer {
   void arp() {
     SetArpAction set;
     uint8_t op = 0, op_mask = 0;
-    bool any = difference(key_.nw_src, base_.nw_src, mask_.nw_src, set.spa, set.spa_mask);
-    any |= difference(key_.nw_dst, base_.nw_dst, mask_.nw_dst, set.tpa, set.tpa_mask);
-    any |= difference(key_.nw_proto, base_.nw_proto, mask_.nw_proto, op, op_mask);
-    any |= difference(key_.arp_sha, base_.arp_sha, mask_.arp_sha, set.sha, set.sha_mask);
-    any |= difference(key_.arp_tha, base_.arp_tha, mask_.arp_tha, set.tha, set.tha_mask);
+    bool any = difference(key_.nw_src, base_.nw_src, written_.nw_src, set.spa, set.spa_mask);
+    any |= difference(key_.nw_dst, base_.nw_dst, written_.nw_dst, set.tpa, set.tpa_mask);
+    any |= difference(key_.nw_proto, base_.nw_proto, written_.nw_proto, op, op_mask);
+    any |= difference(key_.arp_sha, base_.arp_sha, written_.arp_sha, set.sha, set.sha_mask);
+    any |= difference(key_.arp_tha, base_.arp_tha, written_.arp_tha, set.tha, set.tha_mask);
     if (!any || !has_network_header()) return;
     // The key holds opcodes up to 255 only, and those of packets that can be written are not larger.
     set.op = to_be16(op);
@@ -163,8 +168,8 @@ class Committer {
   void ports() {
     SetTransportAction set;
     set.proto = base_.nw_proto;
-    difference(key_.tp_src, base_.tp_src, mask_.tp_src, set.src, set.src_mask);
-    difference(key_.tp_dst, base_.tp_dst, mask_.tp_dst, set.dst, set.dst_mask);
+    difference(key_.tp_src, base_.tp_src, written_.tp_src, set.src, set.src_mask);
+    difference(key_.tp_dst, base_.tp_dst, written_.tp_dst, set.dst, set.dst_mask);
     out_.emplace_back(set);
     base_.tp_src = key_.tp_src;
     base_.tp_dst = key_.tp_dst;
@@ -174,8 +179,8 @@ class Committer {
     SetIcmpAction set;
     set.proto = base_.nw_proto;
     const auto low = [](be16 v) { return static_cast<uint8_t>(v.host()); };
-    difference(low(key_.tp_src), low(base_.tp_src), low(mask_.tp_src), set.type, set.type_mask);
-    difference(low(key_.tp_dst), low(base_.tp_dst), low(mask_.tp_dst), set.code, set.code_mask);
+    difference(low(key_.tp_src), low(base_.tp_src), low(written_.tp_src), set.type, set.type_mask);
+    difference(low(key_.tp_dst), low(base_.tp_dst), low(written_.tp_dst), set.code, set.code_mask);
     out_.emplace_back(set);
     base_.tp_src = key_.tp_src;
     base_.tp_dst = key_.tp_dst;
@@ -183,9 +188,9 @@ class Committer {
 
   void neighbour_discovery() {
     SetNdAction set;
-    bool any = difference(key_.nd_target, base_.nd_target, mask_.nd_target, set.target, set.target_mask);
-    any |= difference(key_.arp_sha, base_.arp_sha, mask_.arp_sha, set.sll, set.sll_mask);
-    any |= difference(key_.arp_tha, base_.arp_tha, mask_.arp_tha, set.tll, set.tll_mask);
+    bool any = difference(key_.nd_target, base_.nd_target, written_.nd_target, set.target, set.target_mask);
+    any |= difference(key_.arp_sha, base_.arp_sha, written_.arp_sha, set.sll, set.sll_mask);
+    any |= difference(key_.arp_tha, base_.arp_tha, written_.arp_tha, set.tll, set.tll_mask);
     if (!any) return;
     mask_.nw_proto = 0xff;
     out_.emplace_back(set);
@@ -230,16 +235,17 @@ class Committer {
 
   void metadata() {
     if (key_.skb_priority != base_.skb_priority) {
-      out_.emplace_back(SetPriorityAction{key_.skb_priority & mask_.skb_priority, mask_.skb_priority});
+      out_.emplace_back(SetPriorityAction{key_.skb_priority & written_.skb_priority, written_.skb_priority});
       base_.skb_priority = key_.skb_priority;
     }
     if (key_.skb_mark != base_.skb_mark) {
-      out_.emplace_back(SetMarkAction{key_.skb_mark & mask_.skb_mark, mask_.skb_mark});
+      out_.emplace_back(SetMarkAction{key_.skb_mark & written_.skb_mark, written_.skb_mark});
       base_.skb_mark = key_.skb_mark;
     }
   }
 
   const FlowKey& key_;
+  const FlowMask& written_;
   const bool vlan_restacked_;
   FlowKey& base_;
   FlowMask& mask_;

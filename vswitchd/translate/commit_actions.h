@@ -13,16 +13,18 @@
 namespace vswitch {
 
 struct CommitInput {
-  const FlowKey& key;  // what the packet should be
+  const FlowKey& key;       // what the packet should be
+  const FlowMask& written;  // bits that were written on the way: key and base differ nowhere else, VLAN tags excepted
   // Tags were pushed or popped on the way: whether `key` has the same tags as `base` depends on every bit of them, even
   // if it does now.
   bool vlan_restacked = false;
 };
 
 // Appends actions to `out` that turn `base` into `key`, and updates base. Everything but tunnel metadata, registers and
-// in_port. Fields are written under the mask of those bits in `mask` (the bits that translation looked at or wrote);
-// bits that the outcome depends on are added to it. What is not there cannot be written: changes to the IP header of a
-// packet whose header was malformed (its nw_proto is 0), or to ports of a later fragment, are left out.
+// in_port. A field that differs is set under the mask of its written bits: not of all that was looked at, which may
+// vary between packets that deserve the same actions. Bits of the packet that the outcome depends on are added to
+// `mask`. What is not there cannot be written: changes to the IP header of a packet whose header was malformed (its
+// nw_proto is 0), or to ports of a later fragment, are left out.
 void commit_actions(const CommitInput& input, FlowKey& base, FlowMask& mask, ActionList& out);
 
 }  // namespace vswitch

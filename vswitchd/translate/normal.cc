@@ -178,6 +178,7 @@ bool Translator::carries(const PortView& out, const Vlans& vlans) {
 Translator::Vlans Translator::port_vlans(const PortView& out, const Vlans& vlans) {
   Vlans tags = vlans;
   if (out.vlan.mode == VlanMode::access) {
+    mask_.packet.vlan[1].tci |= kVlanCfi;  // an inner tag goes, too
     tags = {};
   } else if (out.vlan.mode == VlanMode::native_untagged && vlans.tag[0].vid == out.vlan.tag) {
     tags = {};

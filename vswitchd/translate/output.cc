@@ -10,7 +10,8 @@ namespace vswitch {
 
 void Translator::commit() {
   const size_t before = actions_->size();
-  commit_actions({.key = key_.packet, .vlan_restacked = vlan_restacked_}, base_, mask_.packet, *actions_);
+  const CommitInput input{.key = key_.packet, .written = written_.packet, .vlan_restacked = vlan_restacked_};
+  commit_actions(input, base_, mask_.packet, *actions_);
   vlan_restacked_ = false;
   action_count_ += actions_->size() - before;
 }
@@ -221,6 +222,7 @@ void Translator::send_to_controller(SendToController action) {
     request.key.packet.tunnel.ttl = 0;  // not in the mask, so not the same for all packets
     request.key.packet.tunnel.tp_src = request.key.packet.tunnel.tp_dst = be16{};
     request.key.pipeline = key_.pipeline;
+    mask_.packet.tunnel.flags = 0xffff;
     mask_.packet.tunnel.gbp_id = ~be16{};
     mask_.packet.tunnel.gbp_flags = 0xff;
     userspace.cookie = input_.contexts->controller_cookie(request);

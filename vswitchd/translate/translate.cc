@@ -120,6 +120,7 @@ bool Translator::process_tunnel_ecn() {
     return false;
   }
   key_.packet.nw_tos |= kEcnCe;
+  written_.packet.nw_tos |= kEcnMask;
   return true;
 }
 

@@ -113,9 +113,15 @@ void Translator::run_action(const SetField& a, bool /*is_last*/) {
     return;
   }
   const FieldValue bits = to_field_value(a.mask);
-  write_field_masked(*a.field, exact_field_mask(*a.field), bits, mask_);
+  mark_written(*a.field, bits);
   set_field(*a.field, to_field_value(a.value), bits, key_);
   fix_vlan_tags(*a.field);
+}
+
+void Translator::mark_written(const Field& f, const FieldValue& bits) {
+  const FieldValue ones = exact_field_mask(f);
+  write_field_masked(f, ones, bits, mask_);
+  write_field_masked(f, ones, bits, written_);
 }
 
 void Translator::run_action(const MoveField& a, bool /*is_last*/) {
@@ -132,7 +138,7 @@ void Translator::run_action(const ModField& a, bool /*is_last*/) {
     return;
   }
   if (!check_prerequisite(*a.field, key_, mask_)) return;
-  mark_field(*a.field, mask_);
+  mark_written(*a.field, exact_field_mask(*a.field));
   write_subfield(*a.field, 0, a.field->width, a.value, key_);
 }
 
@@ -142,6 +148,7 @@ void Translator::mod_transport_port(bool source, uint16_t port) {
   mask_.packet.nw_proto = 0xff;
   if (key.nw_proto != kProtoTcp && key.nw_proto != kProtoUdp && key.nw_proto != kProtoSctp) return;
   (source ? mask_.packet.tp_src : mask_.packet.tp_dst) = ~be16{};
+  (source ? written_.packet.tp_src : written_.packet.tp_dst) = ~be16{};
   (source ? key.tp_src : key.tp_dst) = to_be16(port);
 }
 
@@ -158,6 +165,7 @@ void Translator::run_action(const DecTtl& a, bool /*is_last*/) {
   mask_.packet.nw_proto = 0xff;
   if (key_.packet.nw_ttl > 1) {
     --key_.packet.nw_ttl;
+    written_.packet.nw_ttl = 0xff;
     return;
   }
   const std::vector<uint16_t> unnamed{0};
@@ -183,6 +191,7 @@ FieldValue Translator::read_bits(const Subfield& source) const {
 void Translator::write_bits(const FieldValue& value, const Subfield& destination) {
   const Field& f = *destination.field;
   mark_subfield(f, destination.ofs, destination.n_bits, mask_);
+  mark_subfield(f, destination.ofs, destination.n_bits, written_);
   FieldValue ones, bits, placed;
   ones.bytes.fill(0xff);
   copy_bits(ones, f.n_bytes, 0, bits, f.n_bytes, destination.ofs, destination.n_bits);
@@ -239,10 +248,10 @@ void Translator::mark_vlan_tags() {
 // Writing vlan_tci without the CFI bit takes all tags away.
 void Translator::fix_vlan_tags(const Field& written) {
   if (written.id != FieldId::kVlanTci && written.id != FieldId::kVlanVid) return;
-  if (!key_.packet.has_vlan()) {
-    vlan_restacked_ |= bool(key_.packet.vlan[1].tci);
-    key_.packet.vlan = {};
-  }
+  if (key_.packet.has_vlan()) return;
+  mask_.packet.vlan[1].tci |= kVlanCfi;
+  key_.packet.vlan = {};
+  vlan_restacked_ = true;
 }
 
 // ---- Stack

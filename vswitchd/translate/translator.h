@@ -77,6 +77,7 @@ class Translator {
   void run_action(const WriteActions& a, bool is_last);
   void run_action(const WriteMetadata& a, bool is_last);
   void run_action(const GotoTable& a, bool is_last);
+  void mark_written(const Field& f, const FieldValue& bits);
   void mod_transport_port(bool source, uint16_t port);
   void mod_vlan_tci(uint16_t bits, uint16_t mask, bool push_if_needed);
   void mark_vlan_tags();
@@ -169,6 +170,7 @@ class Translator {
   PipelineKey key_;
   FlowKey base_;
   PipelineMask mask_;
+  PipelineMask written_;          // bits that actions wrote; they are in mask_, too
   Ipv6Address orig_tunnel_dst6_;  // of the input key: where the packet was received
   be32 orig_tunnel_dst_;
   bool from_tunnel_port_ = false;

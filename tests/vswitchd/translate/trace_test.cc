@@ -1,4 +1,5 @@
-// Translation against expected traces: each file in traces/ sets up a switch, traces packets, and says what must come out.
+// Translation against expected traces: each file in traces/ sets up a switch, traces packets, and says what must come
+// out.
 //
 //   <lines of SwitchFixture::apply()>
 //   packet BRIDGE FLOW        a packet that passes, with side effects (learning)

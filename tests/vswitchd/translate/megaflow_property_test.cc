@@ -1,0 +1,165 @@
+// The promise of a megaflow: every packet that agrees with the translated one on the mask gets the same actions. Random
+// rules with every action, random ports and packets; what differs between two packets lies outside the mask.
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include "datapath/flow/flow_mask.h"
+#include "tests/support/random_rules.h"
+#include "tests/support/switch_fixture.h"
+#include "vswitchd/openflow/datapath_text.h"
+#include "vswitchd/openflow/flow_text.h"
+#include "vswitchd/translate/trace_text.h"
+#include "vswitchd/translate/translate.h"
+
+namespace vswitch {
+namespace {
+
+using test::RandomMatches;
+using test::RandomRules;
+using test::SwitchFixture;
+
+// Cookies that depend on all that the request holds, as those of the control path do.
+class FakeContexts : public TranslateContexts {
+ public:
+  uint64_t controller_cookie(const ControllerRequest& r) override {
+    uint64_t hash = r.rule_cookie * 31 + r.table;
+    const KeyWord* w = words(r.key);
+    for (size_t i = 0; i < kPipelineKeyWords; ++i) hash = (hash ^ w[i]) * 0x100000001b3;
+    return hash;
+  }
+};
+
+struct Scene {
+  explicit Scene(uint32_t seed) : rules(seed, {1, 2, 3, 4, 5, 10, 77}) {
+    for (const char* line : {"bridge br0 flood_vlans=21", "bridge br1", "port br0 br0 0xfffe"}) setup(line);
+    setup("port br0 p1 1 dp=1" + vlan_options());
+    setup("port br0 p2 2 dp=2" + vlan_options());
+    setup("port br0 p3 3 dp=3" + std::string(one_in(4) ? " protected config=no_flood" : vlan_options()));
+    setup("port br0 vx 4 dp=4 type=vxlan remote_ip=flow key=flow gbp" +
+          std::string(one_in(2) ? " tos=inherit ttl=inherit" : ""));
+    setup("port br0 vy 5 dp=5 type=vxlan remote_ip=172.16.0.9 local_ip=flow key=5 egress_mark=2");
+    setup("port br0 pa 10 type=patch peer=pb");
+    setup("port br1 pb 2 type=patch peer=pa" + vlan_options());
+    setup("port br1 p6 3 dp=6" + vlan_options());
+    setup("port br1 p7 1 dp=7" + vlan_options());
+    EXPECT_TRUE(fixture.add_rules("br0", rules.rules(40)).ok());
+    EXPECT_TRUE(fixture.add_rules("br1", rules.rules(15)).ok());
+    for (uint16_t vlan : {0, 9, 10, 11}) {
+      for (uint64_t mac = 1; mac <= 3; ++mac) {
+        if (one_in(2)) {
+          const char* bridge = one_in(2) ? "br0" : "br1";
+          fixture.bridge(bridge)->macs->learn(vlan, MacAddress::from_u64(0x020000000000 + mac), 1 + below(4));
+        }
+      }
+    }
+  }
+
+  void setup(const std::string& line) {
+    const Status status = fixture.apply(line);
+    EXPECT_TRUE(status.ok()) << line << ": " << status.message();
+  }
+  std::string vlan_options() {
+    static const char* const kOptions[] = {"",
+                                           "",
+                                           " tag=10",
+                                           " tag=10 priority_tags",
+                                           " vlan_mode=native-tagged tag=10",
+                                           " vlan_mode=native-untagged tag=10 trunks=10,11,20",
+                                           " trunks=0,10,11"};
+    return kOptions[below(7)];
+  }
+  uint32_t below(uint32_t n) { return rules.matches().below(n); }
+  bool one_in(uint32_t n) { return rules.matches().one_in(n); }
+
+  // Only tunnel ports give packets tunnel metadata, and they always do.
+  void fit(FlowKey& key) {
+    test::make_extractable(key);
+    const bool tunnel = key.in_port == 4 || key.in_port == 5;
+    if (!tunnel) {
+      key.tunnel = {};
+    } else if (!key.tunnel.has_destination()) {
+      key.tunnel.id = to_be64(5);
+      key.tunnel.src = to_be32(0xac100001);
+      key.tunnel.dst = to_be32(0xac100101);
+    } else if (key.tunnel.dst) {
+      key.tunnel.src6 = key.tunnel.dst6 = {};
+    } else {
+      key.tunnel.src = be32{};
+    }
+    if (tunnel) std::fill(std::begin(key.tunnel.reserved), std::end(key.tunnel.reserved), uint8_t{0});
+  }
+
+  FlowKey packet() {
+    FlowKey key = rules.matches().key().packet;
+    fit(key);
+    return key;
+  }
+
+  TranslateOutput run(const FlowKey& key, std::vector<TraceNode>* trace = nullptr) {
+    return translate({.view = fixture.view(),
+                      .key = key,
+                      .allow_side_effects = false,
+                      .now = fixture.clock().now(),
+                      .trace = trace,
+                      .contexts = &contexts});
+  }
+
+  std::string explain(const FlowKey& key) {
+    std::vector<TraceNode> nodes;
+    const TranslateOutput output = run(key, &nodes);
+    PipelineMask mask;
+    mask.packet = output.mask;
+    return format_flow_key(output.initial_key) + "\n" + format_trace_nodes(nodes) +
+           "megaflow: " + format_megaflow(output.initial_key, mask) +
+           "\nactions: " + format_datapath_actions(output.actions) + " " +
+           std::string(drop_reason_name(output.drop_reason)) + "\n";
+  }
+
+  RandomRules rules;
+  SwitchFixture fixture;
+  FakeContexts contexts;
+};
+
+// Another packet of the same megaflow, or nothing if the attempt made one outside it.
+bool other_of_megaflow(Scene& scene, const FlowKey& key, const FlowMask& mask, FlowKey& other) {
+  PipelineKey of;
+  of.packet = key;
+  PipelineMask bits;
+  bits.packet = mask;
+  other = scene.rules.matches().agreeing(of, bits).packet;
+  scene.fit(other);
+  return masked(other, mask) == masked(key, mask) && !(other == key);
+}
+
+struct Tally {
+  size_t compared = 0, with_actions = 0;
+};
+
+void check_packet(Scene& scene, Tally& tally) {
+  const FlowKey key = scene.packet();
+  const TranslateOutput one = scene.run(key);
+  for (int attempt = 0; attempt < 25; ++attempt) {
+    FlowKey other;
+    if (!other_of_megaflow(scene, key, one.mask, other)) continue;
+    const TranslateOutput two = scene.run(other);
+    const bool same = one.actions == two.actions && one.drop_reason == two.drop_reason && one.failed == two.failed;
+    if (!same) RC_FAIL(scene.explain(key) + "\n---- but\n" + scene.explain(other));
+    ++tally.compared;
+    tally.with_actions += one.actions.empty() ? 0 : 1;
+  }
+}
+
+TEST(MegaflowProperty, PacketsOfOneMegaflowAreTreatedAlike) {
+  Tally tally;
+  ASSERT_TRUE(rc::check([&](uint32_t seed) {
+    Scene scene(seed);
+    for (int packet = 0; packet < 15; ++packet) check_packet(scene, tally);
+  }));
+  // The property must not hold for want of cases.
+  EXPECT_GT(tally.compared, 3000u);
+  EXPECT_GT(tally.with_actions, tally.compared / 4);
+}
+
+}  // namespace
+}  // namespace vswitch
