@@ -29,7 +29,7 @@ struct TunnelMetadata {
   uint16_t flags = 0;    // TunnelFlag bits
   uint8_t tos = 0;       // outer TOS / traffic class
   uint8_t ttl = 0;       // outer TTL / hop limit; on send 0 means "as configured"
-  be16 tp_src{};         // outer UDP source port; on send 0 means "from the flow's hash"
+  be16 tp_src{};         // outer UDP source port of a received packet; on send not used (it comes from the flow's hash)
   be16 tp_dst{};         // outer UDP destination port; on send 0 means "as configured"
   be16 gbp_id{};         // VXLAN group policy id
   uint8_t gbp_flags = 0;
