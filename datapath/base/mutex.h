@@ -16,6 +16,11 @@
 #else
 #define VSWITCH_THREAD_ANNOTATION(x)
 #endif
+// Abseil, which gRPC brings along, has some of these names with the same meaning: ours replace them.
+#undef GUARDED_BY
+#undef PT_GUARDED_BY
+#undef ACQUIRED_AFTER
+#undef NO_THREAD_SAFETY_ANALYSIS
 #define CAPABILITY(x) VSWITCH_THREAD_ANNOTATION(capability(x))
 #define SCOPED_CAPABILITY VSWITCH_THREAD_ANNOTATION(scoped_lockable)
 #define GUARDED_BY(x) VSWITCH_THREAD_ANNOTATION(guarded_by(x))

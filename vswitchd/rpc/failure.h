@@ -1,4 +1,5 @@
-// Failure: a Status with the place in the request that it is about. What error.proto's ErrorDetail says, in domain terms.
+// Failure: a Status with the place in the request that it is about. What error.proto's ErrorDetail says, in domain
+// terms.
 #pragma once
 
 #include <cstdint>

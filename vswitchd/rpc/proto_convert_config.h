@@ -24,9 +24,9 @@ v1::PortStatistics to_proto(const VportStats& stats);
 v1::Settings to_proto(const Settings& settings);
 Settings settings_from_proto(const v1::Settings& settings);
 
-// Copies from `request` into `resource` what `mask` names; with no paths, everything that a person configures. Paths may
-// name a key of a map ("options.remote_ip"): it is set, or removed if `request` does not have it. An unknown path gives
-// invalid_argument. The `name` never changes.
+// Copies from `request` into `resource` what `mask` names; with no paths, everything that a person configures. Paths
+// may name a key of a map ("options.remote_ip"): it is set, or removed if `request` does not have it. An unknown path
+// gives invalid_argument. The `name` never changes.
 Status merge(const v1::Bridge& request, const google::protobuf::FieldMask& mask, v1::Bridge& resource);
 Status merge(const v1::Port& request, const google::protobuf::FieldMask& mask, v1::Port& resource);
 Status merge(const v1::Settings& request, const google::protobuf::FieldMask& mask, v1::Settings& resource);

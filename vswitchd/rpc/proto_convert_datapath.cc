@@ -10,7 +10,8 @@ namespace vswitch {
 namespace {
 
 uint64_t milliseconds(Nanoseconds time) {
-  return static_cast<uint64_t>(std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(time).count()));
+  return static_cast<uint64_t>(
+      std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(time).count()));
 }
 
 std::string mask_text(const v1::FieldMatch& field) {

@@ -50,8 +50,8 @@ Result<FieldValue> from_number_text(const Field& field, std::string_view text, c
   uint64_t number = 0;
   auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number, hex ? 16 : 10);
   if (error != std::errc() || end != digits.data() + digits.size() || digits.empty()) {
-    return invalid_argument(fmt::format("\"{}\" is not a value of {}: a number is wanted, e.g. 80 or 0x50", text,
-                                        field.name), path);
+    return invalid_argument(
+        fmt::format("\"{}\" is not a value of {}: a number is wanted, e.g. 80 or 0x50", text, field.name), path);
   }
   return from_number(field, number, path);
 }
@@ -71,8 +71,8 @@ Result<FieldValue> from_text(const Field& field, const std::string& text, const 
           fmt::format("\"{}\" is not an Ethernet address, which {} takes: 0a:00:00:00:00:01", text, field.name), path);
     case FieldFormat::ipv4:
       if (auto address = parse_ipv4(text)) return from_number(field, address->host(), path);
-      return invalid_argument(
-          fmt::format("\"{}\" is not an IPv4 address, which {} takes: 192.0.2.1", text, field.name), path);
+      return invalid_argument(fmt::format("\"{}\" is not an IPv4 address, which {} takes: 192.0.2.1", text, field.name),
+                              path);
     case FieldFormat::ipv6:
       if (auto address = Ipv6Address::parse(text)) return from_bytes(address->bytes);
       return invalid_argument(
@@ -110,8 +110,8 @@ struct AddressText {
   std::string mask;  // "" if there is none
 };
 AddressText split_mask(const Field& field, const v1::FieldValue& value) {
-  bool address = field.format == FieldFormat::ipv4 || field.format == FieldFormat::ipv6 ||
-                 field.format == FieldFormat::ethernet;
+  bool address =
+      field.format == FieldFormat::ipv4 || field.format == FieldFormat::ipv6 || field.format == FieldFormat::ethernet;
   size_t slash = address ? value.text().find('/') : std::string::npos;
   if (slash == std::string::npos) return {value.text(), ""};
   return {value.text().substr(0, slash), value.text().substr(slash + 1)};
@@ -149,8 +149,8 @@ Result<FieldValue> mask_of(const Field& field, const std::string& prefix, const 
 }
 
 void field_value_to_proto(const Field& field, const FieldValue& value, v1::FieldValue& out) {
-  bool address = field.format == FieldFormat::ipv4 || field.format == FieldFormat::ipv6 ||
-                 field.format == FieldFormat::ethernet;
+  bool address =
+      field.format == FieldFormat::ipv4 || field.format == FieldFormat::ipv6 || field.format == FieldFormat::ethernet;
   if (address || field.n_bytes > 8) {
     out.set_data(value.bytes.data(), field.n_bytes);
   } else {
@@ -182,7 +182,8 @@ Result<Subfield> subfield_from_proto(const v1::Subfield& subfield, const std::st
   uint32_t n_bits = subfield.n_bits() != 0 ? subfield.n_bits() : width - std::min(subfield.offset(), width);
   if (n_bits == 0 || uint64_t{subfield.offset()} + n_bits > width) {
     return invalid_argument(fmt::format("{} has {} bits: {} bits from bit {} are not in it", (*field)->name, width,
-                                        subfield.n_bits(), subfield.offset()), path);
+                                        subfield.n_bits(), subfield.offset()),
+                            path);
   }
   return Subfield{*field, static_cast<uint16_t>(subfield.offset()), static_cast<uint16_t>(n_bits)};
 }
@@ -242,8 +243,9 @@ Result<RuleAction> convert(const v1::MoveAction& in, const std::string& path) {
   Result<Subfield> destination = subfield_from_proto(in.destination(), path + ".destination");
   if (!destination.ok()) return destination.status();
   if (source->n_bits != destination->n_bits) {
-    return invalid_argument(fmt::format("move copies {} bits into {} bits: the widths must be equal", source->n_bits,
-                                        destination->n_bits), path);
+    return invalid_argument(
+        fmt::format("move copies {} bits into {} bits: the widths must be equal", source->n_bits, destination->n_bits),
+        path);
   }
   return RuleAction(MoveField{*source, *destination});
 }
@@ -251,12 +253,14 @@ Result<RuleAction> convert(const v1::MoveAction& in, const std::string& path) {
 Result<RuleAction> convert(const v1::ModFieldAction& in, const std::string& path) {
   Result<const Field*> field = field_from_proto(in.field(), path + ".field");
   if (!field.ok()) return field.status();
-  constexpr std::string_view kAllowed[] = {"eth_src", "eth_dst", "ip_src", "ip_dst", "nw_src",  "nw_dst",
+  constexpr std::string_view kAllowed[] = {"eth_src", "eth_dst", "ip_src", "ip_dst",  "nw_src", "nw_dst",
                                            "nw_tos",  "nw_ecn",  "nw_ttl", "tcp_src", "tcp_dst"};
   if (std::find(std::begin(kAllowed), std::end(kAllowed), (*field)->name) == std::end(kAllowed)) {
-    return invalid_argument(fmt::format("mod_field cannot write {}: it writes eth_src, eth_dst, ip_src, ip_dst, nw_tos, "
-                                        "nw_ecn, nw_ttl, tcp_src and tcp_dst; use set_field", (*field)->name),
-                            path + ".field");
+    return invalid_argument(
+        fmt::format("mod_field cannot write {}: it writes eth_src, eth_dst, ip_src, ip_dst, nw_tos, "
+                    "nw_ecn, nw_ttl, tcp_src and tcp_dst; use set_field",
+                    (*field)->name),
+        path + ".field");
   }
   if ((*field)->width < 64 && (in.value() >> (*field)->width) != 0) return too_wide(**field, path + ".value");
   return RuleAction(ModField{*field, in.value()});
@@ -278,8 +282,9 @@ Result<RuleAction> convert_pcp(const v1::VlanPcpAction& in) {
 
 Result<RuleAction> convert(const v1::PushVlanAction& in, const std::string& path) {
   if (in.ethertype() != 0x8100 && in.ethertype() != 0x88a8) {
-    return invalid_argument(fmt::format("push_vlan of 0x{:04x}: the EtherType of a VLAN tag is 0x8100 or 0x88a8",
-                                        in.ethertype()), path + ".ethertype");
+    return invalid_argument(
+        fmt::format("push_vlan of 0x{:04x}: the EtherType of a VLAN tag is 0x8100 or 0x88a8", in.ethertype()),
+        path + ".ethertype");
   }
   return RuleAction(PushVlan{to_be16(static_cast<uint16_t>(in.ethertype()))});
 }
@@ -328,33 +333,55 @@ Result<RuleAction> convert_goto(uint32_t table) {
 
 Result<RuleAction> action_from_proto(const v1::Action& action, const std::string& path) {
   switch (action.kind_case()) {
-    case v1::Action::kOutput: return convert(action.output(), path + ".output");
-    case v1::Action::kOutputField: return convert(action.output_field(), path + ".output_field");
-    case v1::Action::kController: return convert(action.controller(), path + ".controller");
-    case v1::Action::kSetField: return convert(action.set_field(), path + ".set_field");
-    case v1::Action::kMove: return convert(action.move(), path + ".move");
-    case v1::Action::kModField: return convert(action.mod_field(), path + ".mod_field");
-    case v1::Action::kModVlanVid: return convert_vid(action.mod_vlan_vid());
-    case v1::Action::kModVlanPcp: return convert_pcp(action.mod_vlan_pcp());
-    case v1::Action::kStripVlan: return RuleAction(StripVlan{action.strip_vlan().pop_syntax()});
-    case v1::Action::kPushVlan: return convert(action.push_vlan(), path + ".push_vlan");
-    case v1::Action::kDecTtl: return convert(action.dec_ttl(), path + ".dec_ttl");
-    case v1::Action::kSetTunnel: return convert(action.set_tunnel(), path + ".set_tunnel");
-    case v1::Action::kResubmit: return convert(action.resubmit(), path + ".resubmit");
-    case v1::Action::kPush: return convert_stack(action.push(), true, path + ".push");
-    case v1::Action::kPop: return convert_stack(action.pop(), false, path + ".pop");
-    case v1::Action::kClone: return convert_list<CloneActions>(action.clone(), path + ".clone");
-    case v1::Action::kExit: return RuleAction(Exit{});
-    case v1::Action::kNote: return RuleAction(Note{{action.note().data().begin(), action.note().data().end()}});
-    case v1::Action::kClearActions: return RuleAction(ClearActions{});
-    case v1::Action::kWriteActions: return convert_list<WriteActions>(action.write_actions(), path + ".write_actions");
+    case v1::Action::kOutput:
+      return convert(action.output(), path + ".output");
+    case v1::Action::kOutputField:
+      return convert(action.output_field(), path + ".output_field");
+    case v1::Action::kController:
+      return convert(action.controller(), path + ".controller");
+    case v1::Action::kSetField:
+      return convert(action.set_field(), path + ".set_field");
+    case v1::Action::kMove:
+      return convert(action.move(), path + ".move");
+    case v1::Action::kModField:
+      return convert(action.mod_field(), path + ".mod_field");
+    case v1::Action::kModVlanVid:
+      return convert_vid(action.mod_vlan_vid());
+    case v1::Action::kModVlanPcp:
+      return convert_pcp(action.mod_vlan_pcp());
+    case v1::Action::kStripVlan:
+      return RuleAction(StripVlan{action.strip_vlan().pop_syntax()});
+    case v1::Action::kPushVlan:
+      return convert(action.push_vlan(), path + ".push_vlan");
+    case v1::Action::kDecTtl:
+      return convert(action.dec_ttl(), path + ".dec_ttl");
+    case v1::Action::kSetTunnel:
+      return convert(action.set_tunnel(), path + ".set_tunnel");
+    case v1::Action::kResubmit:
+      return convert(action.resubmit(), path + ".resubmit");
+    case v1::Action::kPush:
+      return convert_stack(action.push(), true, path + ".push");
+    case v1::Action::kPop:
+      return convert_stack(action.pop(), false, path + ".pop");
+    case v1::Action::kClone:
+      return convert_list<CloneActions>(action.clone(), path + ".clone");
+    case v1::Action::kExit:
+      return RuleAction(Exit{});
+    case v1::Action::kNote:
+      return RuleAction(Note{{action.note().data().begin(), action.note().data().end()}});
+    case v1::Action::kClearActions:
+      return RuleAction(ClearActions{});
+    case v1::Action::kWriteActions:
+      return convert_list<WriteActions>(action.write_actions(), path + ".write_actions");
     case v1::Action::kWriteMetadata: {
       const v1::WriteMetadataAction& write = action.write_metadata();
       uint64_t mask = write.has_mask() ? write.mask() : ~uint64_t{0};
       return RuleAction(WriteMetadata{write.value() & mask, mask});
     }
-    case v1::Action::kGotoTable: return convert_goto(action.goto_table());
-    case v1::Action::KIND_NOT_SET: break;
+    case v1::Action::kGotoTable:
+      return convert_goto(action.goto_table());
+    case v1::Action::KIND_NOT_SET:
+      break;
   }
   return invalid_argument("an action with nothing in it, or of a kind that this version does not know", path);
 }
@@ -433,9 +460,7 @@ void action_to_proto(const RuleAction& action, v1::Action& out) {
           [&](const Exit&) { out.mutable_exit(); },
           [&](const Note& a) { out.mutable_note()->set_data(a.data.data(), a.data.size()); },
           [&](const ClearActions&) { out.mutable_clear_actions(); },
-          [&](const WriteActions& a) {
-            actions_to_proto(*a.actions, *out.mutable_write_actions()->mutable_actions());
-          },
+          [&](const WriteActions& a) { actions_to_proto(*a.actions, *out.mutable_write_actions()->mutable_actions()); },
           [&](const WriteMetadata& a) {
             out.mutable_write_metadata()->set_value(a.value);
             if (a.mask != ~uint64_t{0}) out.mutable_write_metadata()->set_mask(a.mask);
@@ -448,11 +473,10 @@ void action_to_proto(const RuleAction& action, v1::Action& out) {
 // ---------------------------------------------------------------- rules
 
 uint16_t flags_from_proto(const v1::Rule& rule) {
-  return static_cast<uint16_t>((rule.send_flow_removed() ? kRuleSendFlowRemoved : 0) |
-                               (rule.check_overlap() ? kRuleCheckOverlap : 0) |
-                               (rule.reset_counts() ? kRuleResetCounts : 0) |
-                               (rule.no_packet_counts() ? kRuleNoPacketCounts : 0) |
-                               (rule.no_byte_counts() ? kRuleNoByteCounts : 0));
+  return static_cast<uint16_t>(
+      (rule.send_flow_removed() ? kRuleSendFlowRemoved : 0) | (rule.check_overlap() ? kRuleCheckOverlap : 0) |
+      (rule.reset_counts() ? kRuleResetCounts : 0) | (rule.no_packet_counts() ? kRuleNoPacketCounts : 0) |
+      (rule.no_byte_counts() ? kRuleNoByteCounts : 0));
 }
 
 Status rule_from_proto(const v1::Rule& rule, const FlowNames* names, RuleSpec& out) {
@@ -475,12 +499,18 @@ Status rule_from_proto(const v1::Rule& rule, const FlowNames* names, RuleSpec& o
 Result<RuleCommand> command_from_proto(v1::RuleCommand command) {
   switch (command) {
     case v1::RULE_COMMAND_UNSPECIFIED:
-    case v1::RULE_COMMAND_ADD: return RuleCommand::add;
-    case v1::RULE_COMMAND_MODIFY: return RuleCommand::modify;
-    case v1::RULE_COMMAND_MODIFY_STRICT: return RuleCommand::modify_strict;
-    case v1::RULE_COMMAND_DELETE: return RuleCommand::remove;
-    case v1::RULE_COMMAND_DELETE_STRICT: return RuleCommand::remove_strict;
-    default: return invalid_argument("unknown command: ADD, MODIFY, MODIFY_STRICT, DELETE or DELETE_STRICT", "command");
+    case v1::RULE_COMMAND_ADD:
+      return RuleCommand::add;
+    case v1::RULE_COMMAND_MODIFY:
+      return RuleCommand::modify;
+    case v1::RULE_COMMAND_MODIFY_STRICT:
+      return RuleCommand::modify_strict;
+    case v1::RULE_COMMAND_DELETE:
+      return RuleCommand::remove;
+    case v1::RULE_COMMAND_DELETE_STRICT:
+      return RuleCommand::remove_strict;
+    default:
+      return invalid_argument("unknown command: ADD, MODIFY, MODIFY_STRICT, DELETE or DELETE_STRICT", "command");
   }
 }
 
@@ -509,8 +539,8 @@ Result<RuleMod> typed_rule_mod(const v1::RuleMod& mod, RuleCommand command, cons
 Result<const Field*> field_from_proto(const std::string& name, const std::string& path) {
   if (const Field* field = find_field(name)) {
     if (field->has_place()) return field;
-    return unimplemented(fmt::format("field {} needs a table of Geneve options, which this version does not have", name),
-                         path);
+    return unimplemented(
+        fmt::format("field {} needs a table of Geneve options, which this version does not have", name), path);
   }
   std::vector<std::string_view> known;
   for (const Field& field : all_fields()) {
@@ -518,10 +548,10 @@ Result<const Field*> field_from_proto(const std::string& name, const std::string
     if (!field.alias.empty()) known.push_back(field.alias);
   }
   std::string_view nearest = nearest_spelling(name, known);
-  return invalid_argument(fmt::format("unknown field \"{}\"{}", name,
-                                      nearest.empty() ? " (ovs-fields(7) lists them)"
-                                                      : fmt::format("; did you mean \"{}\"?", nearest)),
-                          path);
+  return invalid_argument(
+      fmt::format("unknown field \"{}\"{}", name,
+                  nearest.empty() ? " (ovs-fields(7) lists them)" : fmt::format("; did you mean \"{}\"?", nearest)),
+      path);
 }
 
 Result<ParsedFieldValue> field_value_from_proto(const Field& field, const v1::FieldValue& value,
@@ -686,7 +716,8 @@ RuleMod deletion_of(const RuleFilter& filter) {
 namespace {
 
 uint64_t milliseconds(Nanoseconds time) {
-  return static_cast<uint64_t>(std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(time).count()));
+  return static_cast<uint64_t>(
+      std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(time).count()));
 }
 
 uint32_t seconds(Nanoseconds time) { return static_cast<uint32_t>(milliseconds(time) / 1000); }

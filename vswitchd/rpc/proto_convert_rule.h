@@ -1,8 +1,8 @@
 // Rules, matches and actions: protobuf messages <-> domain values, by way of the field registry.
 //
-// A message that says something impossible (unknown field, value too wide, no action chosen) gives invalid_argument whose
-// field() is the path inside the message; whether a rule makes sense is check_rule()'s business, which from_proto calls
-// for typed rules. Text goes through the flow parser. Functions of their arguments only.
+// A message that says something impossible (unknown field, value too wide, no action chosen) gives invalid_argument
+// whose field() is the path inside the message; whether a rule makes sense is check_rule()'s business, which from_proto
+// calls for typed rules. Text goes through the flow parser. Functions of their arguments only.
 #pragma once
 
 #include "vswitch/v1/rule.pb.h"
@@ -39,7 +39,7 @@ RuleMod deletion_of(const RuleFilter& filter);
 struct RuleViewOptions {
   bool typed = true;
   bool text = false;
-  bool statistics = true;          // of the text
+  bool statistics = true;  // of the text
   const FlowNames* names = nullptr;
 };
 void rule_to_proto(const RuleInfo& rule, const RuleViewOptions& options, v1::Rule& out);

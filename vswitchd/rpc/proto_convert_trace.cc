@@ -10,12 +10,20 @@ namespace {
 
 v1::TraceNodeKind kind_to_proto(TraceNode::Kind kind) {
   switch (kind) {
-    case TraceNode::Kind::bridge: return v1::TRACE_NODE_KIND_BRIDGE;
-    case TraceNode::Kind::table: return v1::TRACE_NODE_KIND_TABLE;
-    case TraceNode::Kind::action: return v1::TRACE_NODE_KIND_ACTION;
-    case TraceNode::Kind::detail: return v1::TRACE_NODE_KIND_DETAIL;
-    case TraceNode::Kind::error: return v1::TRACE_NODE_KIND_ERROR;
-    case TraceNode::Kind::thaw: return v1::TRACE_NODE_KIND_THAW;
+    case TraceNode::Kind::bridge:
+      return v1::TRACE_NODE_KIND_BRIDGE;
+    case TraceNode::Kind::table:
+      return v1::TRACE_NODE_KIND_TABLE;
+    case TraceNode::Kind::action:
+      return v1::TRACE_NODE_KIND_ACTION;
+    case TraceNode::Kind::detail:
+      return v1::TRACE_NODE_KIND_DETAIL;
+    case TraceNode::Kind::warning:
+      return v1::TRACE_NODE_KIND_WARNING;
+    case TraceNode::Kind::error:
+      return v1::TRACE_NODE_KIND_ERROR;
+    case TraceNode::Kind::thaw:
+      return v1::TRACE_NODE_KIND_THAW;
   }
   return v1::TRACE_NODE_KIND_UNSPECIFIED;
 }
@@ -61,7 +69,7 @@ std::string section_text(const TraceSection& section, const v1::TraceSection& pr
     std::string line(79, '=');
     out = fmt::format("\n{}\nrecirc({:#x})\n{}\n\n", line, section.recirc_id, line);
   }
-  out += fmt::format("Flow: {}\n\n{}\n", proto.flow(), format_trace_nodes(section.nodes));
+  out += fmt::format("Flow: {}\n{}\n", proto.flow(), format_trace_nodes(section.nodes));
   out += fmt::format("Final flow: {}\nMegaflow: {}\nDatapath actions: {}\n", proto.final_flow(), proto.megaflow(),
                      proto.datapath_actions());
   return out;

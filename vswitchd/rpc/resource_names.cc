@@ -17,9 +17,10 @@ Result<std::string> strip(std::string_view resource, std::string_view collection
         fmt::format("a {} must be named, e.g. \"{}{}\"", kind, collection, kind == "bridge" ? "br0" : "p1"), field);
   }
   if (name.find('/') != std::string_view::npos) {
-    return invalid_argument(fmt::format("\"{}\" is not the name of a {}: give \"NAME\" or \"{}NAME\", with no / in NAME",
-                                        resource, kind, collection),
-                            field);
+    return invalid_argument(
+        fmt::format("\"{}\" is not the name of a {}: give \"NAME\" or \"{}NAME\", with no / in NAME", resource, kind,
+                    collection),
+        field);
   }
   return std::string(name);
 }

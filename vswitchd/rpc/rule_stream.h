@@ -1,7 +1,8 @@
 // RuleStream: the text of a LoadRules call, chunk by chunk, to RuleMods, with the line of each error.
 //
-// Lines as in a file for `ofctl add-flows`: flow syntax, "#" begins a comment, empty lines mean nothing. After the first
-// error parsing goes on, to report more of them (up to kMaxErrors), but no more RuleMods are kept. Thread-compatible.
+// Lines as in a file for `ofctl add-flows`: flow syntax, "#" begins a comment, empty lines mean nothing. After the
+// first error parsing goes on, to report more of them (up to kMaxErrors), but no more RuleMods are kept.
+// Thread-compatible.
 #pragma once
 
 #include <cstdint>

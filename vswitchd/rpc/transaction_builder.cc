@@ -96,8 +96,9 @@ Status TransactionBuilder::create_port(const v1::CreatePortRequest& request) {
   std::optional<PortEntry> existing = find_port(config->name());
   if (request.allow_existing() && existing) {
     if (existing->config->bridge == config->bridge) return {};
-    return already_exists(fmt::format("port {} is in bridge {} already, so it cannot be added to bridge {}", config->name(),
-                                      existing->config->bridge, config->bridge), "port.name");
+    return already_exists(fmt::format("port {} is in bridge {} already, so it cannot be added to bridge {}",
+                                      config->name(), existing->config->bridge, config->bridge),
+                          "port.name");
   }
   if (config->ofport_request != 0) names(config->bridge).add(config->name(), config->ofport_request);
   ports_[config->name()] = {*config, transaction_.operations.size()};
@@ -133,8 +134,8 @@ Status TransactionBuilder::delete_port(const v1::DeletePortRequest& request) {
   if (!bridge->empty()) {
     if (!find_bridge(*bridge)) return not_found("no bridge named " + *bridge, "bridge");
     if (current && current->config->bridge != *bridge) {
-      return not_found(fmt::format("bridge {} has no port {}: it is in bridge {}", *bridge, *name, current->config->bridge),
-                       "name");
+      return not_found(
+          fmt::format("bridge {} has no port {}: it is in bridge {}", *bridge, *name, current->config->bridge), "name");
     }
   }
   ports_[*name] = {};
@@ -173,15 +174,24 @@ Status TransactionBuilder::modify_rules(const v1::RuleChanges& request, size_t* 
 
 Status TransactionBuilder::add(const v1::Operation& operation, size_t* mod_at_fault) {
   switch (operation.kind_case()) {
-    case v1::Operation::kCreateBridge: return create_bridge(operation.create_bridge());
-    case v1::Operation::kUpdateBridge: return update_bridge(operation.update_bridge());
-    case v1::Operation::kDeleteBridge: return delete_bridge(operation.delete_bridge());
-    case v1::Operation::kCreatePort: return create_port(operation.create_port());
-    case v1::Operation::kUpdatePort: return update_port(operation.update_port());
-    case v1::Operation::kDeletePort: return delete_port(operation.delete_port());
-    case v1::Operation::kUpdateSettings: return update_settings(operation.update_settings());
-    case v1::Operation::kModifyRules: return modify_rules(operation.modify_rules(), mod_at_fault);
-    case v1::Operation::KIND_NOT_SET: break;
+    case v1::Operation::kCreateBridge:
+      return create_bridge(operation.create_bridge());
+    case v1::Operation::kUpdateBridge:
+      return update_bridge(operation.update_bridge());
+    case v1::Operation::kDeleteBridge:
+      return delete_bridge(operation.delete_bridge());
+    case v1::Operation::kCreatePort:
+      return create_port(operation.create_port());
+    case v1::Operation::kUpdatePort:
+      return update_port(operation.update_port());
+    case v1::Operation::kDeletePort:
+      return delete_port(operation.delete_port());
+    case v1::Operation::kUpdateSettings:
+      return update_settings(operation.update_settings());
+    case v1::Operation::kModifyRules:
+      return modify_rules(operation.modify_rules(), mod_at_fault);
+    case v1::Operation::KIND_NOT_SET:
+      break;
   }
   return invalid_argument("an operation with nothing in it, or of a kind that this version does not know");
 }

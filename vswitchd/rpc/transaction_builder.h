@@ -1,9 +1,9 @@
 // TransactionBuilder: from the steps of an Apply request to a Transaction of the switch.
 //
-// The API speaks of updates of single fields, of "create unless it is there", of flow text with port names; a Transaction
-// holds whole configurations. The builder keeps what the batch has done so far on top of what the switch has, so each
-// step sees the ones before. An update of a port that the batch itself creates changes that creation, so that
-// `add-port br0 vx1 -- set interface vx1 type=vxlan` makes a tunnel, not a device that is then changed into one.
+// The API speaks of updates of single fields, of "create unless it is there", of flow text with port names; a
+// Transaction holds whole configurations. The builder keeps what the batch has done so far on top of what the switch
+// has, so each step sees the ones before. An update of a port that the batch itself creates changes that creation, so
+// that `add-port br0 vx1 -- set interface vx1 type=vxlan` makes a tunnel, not a device that is then changed into one.
 //
 // What it reads must not change before the Transaction is applied: callers hold ServiceContext::changes meanwhile.
 // Thread-compatible.
@@ -80,8 +80,8 @@ class TransactionBuilder {
 
  private:
   struct PortEntry {
-    std::optional<PortConfig> config;    // nullopt: deleted
-    std::optional<size_t> created_by;    // operation of the transaction that creates it
+    std::optional<PortConfig> config;  // nullopt: deleted
+    std::optional<size_t> created_by;  // operation of the transaction that creates it
   };
 
   std::optional<BridgeConfig> find_bridge(const std::string& name) const;

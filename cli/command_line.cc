@@ -1,0 +1,318 @@
+#include "cli/command_line.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <optional>
+
+#ifndef VSWITCH_VERSION
+#define VSWITCH_VERSION "0.1.0"
+#endif
+
+namespace vswitch::cli {
+
+namespace {
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+const Verb* find_verb(const Program& program, std::string_view name) {
+  for (const Verb& verb : program.verbs) {
+    if (verb.name == name) return &verb;
+  }
+  return nullptr;
+}
+
+Problem unknown_verb(const Program& program, std::string_view word) {
+  for (const auto& [name, why] : program.unsupported) {
+    if (name == word) return {std::string(why), kRefused};
+  }
+  std::vector<std::string_view> known;
+  for (const Verb& verb : program.verbs) known.push_back(verb.name);
+  std::string_view like = nearest(word, known);
+  return {fmt::format("unknown verb \"{}\"{} (\"{} help\" lists them)", word,
+                      like.empty() ? "" : fmt::format("; did you mean \"{}\"?", like), program.name)};
+}
+
+const OptionSpec* find_option(std::span<const OptionSpec> options, std::string_view name) {
+  for (const OptionSpec& option : options) {
+    if (option.name == name || (!option.short_name.empty() && option.short_name == name)) return &option;
+  }
+  return nullptr;
+}
+
+Problem unknown_option(const Program& program, const Verb* verb, std::string_view name) {
+  std::vector<std::string_view> known;
+  for (const OptionSpec& option : program.options) known.push_back(option.name);
+  if (verb != nullptr) {
+    for (const OptionSpec& option : verb->options) known.push_back(option.name);
+  }
+  std::string_view like = nearest(name, known);
+  std::string where = verb != nullptr ? fmt::format("{} {}", program.name, verb->name) : std::string(program.name);
+  return {fmt::format("unknown option \"{}\" of {}{} (\"{} --help\" lists them)", name, where,
+                      like.empty() ? "" : fmt::format("; did you mean \"{}\"?", like), where)};
+}
+
+// Walks over the words of one command.
+class Parser {
+ public:
+  Parser(const Program& program, std::span<const std::string> words,
+         std::multimap<std::string, std::string, std::less<>>& globals, bool options_anywhere)
+      : program_(program), words_(words), globals_(globals), anywhere_(options_anywhere) {
+    verb_ = verb_of_words();
+  }
+
+  std::optional<Problem> run(Command& command) {
+    for (; at_ < words_.size(); ++at_) {
+      const std::string& word = words_[at_];
+      bool may_be_option = !ended_ && word.size() > 1 && word[0] == '-' && (anywhere_ || !seen_verb_);
+      if (may_be_option && word == "--") {
+        ended_ = true;
+      } else if (may_be_option) {
+        if (std::optional<Problem> problem = option(word, command)) return problem;
+      } else if (!seen_verb_) {
+        if (find_verb(program_, word) == nullptr) return unknown_verb(program_, word);
+        command.verb = find_verb(program_, word);
+        seen_verb_ = true;
+      } else {
+        command.arguments.push_back(word);
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  // Options in front of the verb may be the verb's, so the verb is looked for first.
+  const Verb* verb_of_words() const {
+    for (const std::string& word : words_) {
+      if (const Verb* verb = find_verb(program_, word)) return verb;
+    }
+    return nullptr;
+  }
+
+  std::optional<Problem> option(const std::string& word, Command& command) {
+    size_t equals = word.starts_with("--") ? word.find('=') : std::string::npos;
+    std::string name = word.substr(0, equals);
+    const OptionSpec* spec = verb_ != nullptr ? find_option(verb_->options, name) : nullptr;
+    auto* into = &command.options;
+    if (spec == nullptr) {
+      spec = find_option(program_.options, name);
+      into = &globals_;
+    }
+    if (spec == nullptr) return unknown_option(program_, verb_, name);
+    std::string value;
+    if (spec->value_name.empty()) {
+      if (equals != std::string::npos) return Problem{fmt::format("option {} takes no value", spec->name)};
+    } else if (equals != std::string::npos) {
+      value = word.substr(equals + 1);
+    } else if (at_ + 1 < words_.size()) {
+      value = words_[++at_];
+    } else {
+      return Problem{fmt::format("option {} needs a value: {}={}", spec->name, spec->name, spec->value_name)};
+    }
+    into->emplace(std::string(spec->name), value);
+    return std::nullopt;
+  }
+
+  const Program& program_;
+  std::span<const std::string> words_;
+  std::multimap<std::string, std::string, std::less<>>& globals_;
+  bool anywhere_;
+  const Verb* verb_ = nullptr;
+  size_t at_ = 0;
+  bool ended_ = false;
+  bool seen_verb_ = false;
+};
+
+std::optional<Problem> check_arguments(const Program& program, const Command& command) {
+  size_t n = command.arguments.size();
+  const Verb& verb = *command.verb;
+  if (n >= verb.min_arguments && n <= verb.max_arguments) return std::nullopt;
+  return Problem{fmt::format("{} takes {} arguments, not {}: {} {} {}", verb.name,
+                             n < verb.min_arguments ? "more" : "fewer", n, program.name, verb.name, verb.arguments)};
+}
+
+ParseResult help_for(const Program& program, const std::vector<std::string>& arguments) {
+  if (arguments.empty()) return Information{help_text(program)};
+  if (const Verb* verb = find_verb(program, arguments[0])) return Information{help_text(program, *verb)};
+  return unknown_verb(program, arguments[0]);
+}
+
+ParseResult completion_for(const Program& program, const std::vector<std::string>& arguments) {
+  if (arguments.size() == 1 && arguments[0] == "bash") return Information{bash_completion(program)};
+  return Problem{fmt::format("completion is there for bash: source <({} completion bash)", program.name)};
+}
+
+std::string indent(std::string_view text, std::string_view by) {
+  std::string out;
+  while (!text.empty()) {
+    size_t end = std::min(text.find('\n'), text.size());
+    out += fmt::format("{}{}\n", by, text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
+
+std::string option_lines(std::span<const OptionSpec> options) {
+  std::string out;
+  for (const OptionSpec& option : options) {
+    std::string left(option.name);
+    if (!option.value_name.empty()) left += fmt::format("={}", option.value_name);
+    if (!option.short_name.empty()) left = fmt::format("{}, {}", option.short_name, left);
+    out += fmt::format("  {:<22} {}\n", left, option.help);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string_view nearest(std::string_view word, std::span<const std::string_view> known) {
+  std::string_view best;
+  size_t distance = std::max<size_t>(2, word.size() / 3) + 1;
+  for (std::string_view candidate : known) {
+    size_t d = edit_distance(word, candidate);
+    if (d < distance) {
+      distance = d;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+ParseResult parse_command(const Program& program, std::span<const std::string> words,
+                          std::multimap<std::string, std::string, std::less<>>& globals, bool options_anywhere) {
+  // "help" and "completion" are verbs of every program.
+  if (!words.empty() && words[0] == "help") return help_for(program, {words.begin() + 1, words.end()});
+  if (!words.empty() && words[0] == "completion") return completion_for(program, {words.begin() + 1, words.end()});
+  Command command;
+  Parser parser(program, words, globals, options_anywhere);
+  std::optional<Problem> problem = parser.run(command);
+  if (globals.contains("--help")) {
+    return Information{command.verb != nullptr ? help_text(program, *command.verb) : help_text(program)};
+  }
+  if (problem) return *problem;
+  if (globals.contains("--version"))
+    return Information{fmt::format("{} (vswitch) {}\n", program.name, VSWITCH_VERSION)};
+  if (command.verb == nullptr) return Problem{fmt::format("what to do? \"{} help\" lists the verbs", program.name)};
+  if (std::optional<Problem> wrong = check_arguments(program, command)) return *wrong;
+  return command;
+}
+
+std::variant<CommonSettings, Problem> common_settings(
+    const std::multimap<std::string, std::string, std::less<>>& globals) {
+  CommonSettings out;
+  auto value = [&](std::string_view name) {
+    auto it = globals.find(name);
+    return it == globals.end() ? std::string() : it->second;
+  };
+  out.server = value("--server");
+  std::string timeout = value("--timeout");
+  if (!timeout.empty()) {
+    double seconds = 0;
+    auto [end, error] = std::from_chars(timeout.data(), timeout.data() + timeout.size(), seconds);
+    if (error != std::errc() || end != timeout.data() + timeout.size() || !(seconds >= 0 && seconds <= 1e6)) {
+      return Problem{fmt::format("--timeout={}: a number of seconds is wanted, e.g. 5 or 0.5", timeout)};
+    }
+    out.timeout = std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+  }
+  std::string format = value("--format");
+  if (!format.empty() && format != "text" && format != "json") {
+    return Problem{fmt::format("--format={}: it is text or json", format)};
+  }
+  out.json = format == "json";
+  return out;
+}
+
+std::string help_text(const Program& program) {
+  std::string out =
+      fmt::format("{}: {}\n\nUsage: {} [OPTIONS] VERB [ARGUMENTS]\n", program.name, program.summary, program.name);
+  std::string_view group;
+  for (const Verb& verb : program.verbs) {
+    if (verb.group != group) {
+      group = verb.group;
+      out += fmt::format("\n{}:\n", group);
+    }
+    std::string left = fmt::format("{} {}", verb.name, verb.arguments);
+    if (left.size() > 34) {
+      out += fmt::format("  {}\n  {:<34} {}\n", left, "", verb.summary);
+    } else {
+      out += fmt::format("  {:<34} {}\n", left, verb.summary);
+    }
+  }
+  out += fmt::format("\nOptions:\n{}", option_lines(program.options));
+  out += fmt::format(
+      "\n\"{} help VERB\" explains a verb with examples; \"source <({} completion bash)\" lets the shell "
+      "complete them.\n",
+      program.name, program.name);
+  if (!program.footer.empty()) out += fmt::format("\n{}\n", program.footer);
+  return out;
+}
+
+std::string help_text(const Program& program, const Verb& verb) {
+  std::string out = fmt::format("Usage: {} {} {}\n\n{}\n", program.name, verb.name, verb.arguments, verb.summary);
+  if (!verb.details.empty()) out += fmt::format("\n{}\n", verb.details);
+  if (!verb.options.empty()) out += fmt::format("\nOptions:\n{}", option_lines(verb.options));
+  if (!verb.examples.empty()) {
+    out += fmt::format("\nExamples:\n{}", indent(verb.examples, fmt::format("  {} ", program.name)));
+  }
+  return out;
+}
+
+std::string bash_completion(const Program& program) {
+  std::string verbs, options, cases;
+  for (const Verb& verb : program.verbs) {
+    verbs += fmt::format(" {}", verb.name);
+    if (verb.options.empty()) continue;
+    std::string own;
+    for (const OptionSpec& option : verb.options) own += fmt::format(" {}", option.name);
+    cases += fmt::format("      {}) options=\"$options{}\" ;;\n", verb.name, own);
+  }
+  for (const OptionSpec& option : program.options) options += fmt::format(" {}", option.name);
+  return fmt::format(R"(# bash completion for {0}: source <({0} completion bash)
+_{0}() {{
+  local word="${{COMP_WORDS[COMP_CWORD]}}" verbs="help completion{1}" options="{2}" verb="" i
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    if [[ " $verbs " == *" ${{COMP_WORDS[i]}} "* ]]; then
+      verb="${{COMP_WORDS[i]}}"
+    elif [[ ${{COMP_WORDS[i]}} == "--" ]]; then
+      verb=""
+    fi
+  done
+  if [[ $word == -* ]]; then
+    case "$verb" in
+{3}      *) ;;
+    esac
+    COMPREPLY=($(compgen -W "$options" -- "$word"))
+  elif [[ -z $verb || $verb == help ]]; then
+    COMPREPLY=($(compgen -W "$verbs" -- "$word"))
+  else
+    local names
+    names="$(vsctl --timeout=1 list-br 2>/dev/null; vsctl --timeout=1 list-all-ports 2>/dev/null)"
+    COMPREPLY=($(compgen -W "$names" -- "$word") $(compgen -f -- "$word"))
+  fi
+}
+}
+complete -F _{0} {0}
+)", program.name, verbs, options, cases);
+}
+
+int complain(const Program& program, std::string_view message, int status) {
+  fmt::print(stderr, "{}: {}\n", program.name, message);
+  return status;
+}
+
+}  // namespace vswitch::cli

@@ -1,0 +1,537 @@
+#include "cli/record.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "cli/command_line.h"
+#include "cli/json_text.h"
+
+namespace vswitch::cli {
+namespace {
+
+std::string lower(std::string_view text) {
+  std::string out;
+  for (char c : text) out += c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return out;
+}
+
+Column scalar(std::string_view name, std::string value) { return {std::string(name), false, {std::move(value)}, {}}; }
+Column text(std::string_view name, const std::string& value) {
+  return value.empty() ? Column{std::string(name), false, {}, {}} : scalar(name, quote(value));
+}
+Column number(std::string_view name, uint64_t value, bool empty_if_zero = false) {
+  return empty_if_zero && value == 0 ? Column{std::string(name), false, {}, {}} : scalar(name, std::to_string(value));
+}
+Column flag(std::string_view name, bool value) { return scalar(name, value ? "true" : "false"); }
+Column map_column(std::string_view name, std::map<std::string, std::string> map) {
+  return {std::string(name), true, {}, std::move(map)};
+}
+template <typename Map>
+std::map<std::string, std::string> copy_map(const Map& map) {
+  return {map.begin(), map.end()};
+}
+template <typename Numbers>
+Column numbers(std::string_view name, const Numbers& values) {
+  Column out{std::string(name), false, {}, {}};
+  for (uint32_t value : values) out.set.push_back(std::to_string(value));
+  return out;
+}
+
+std::string vlan_mode_text(v1::VlanMode mode) {
+  switch (mode) {
+    case v1::VLAN_MODE_ACCESS:
+      return "access";
+    case v1::VLAN_MODE_TRUNK:
+      return "trunk";
+    case v1::VLAN_MODE_NATIVE_TAGGED:
+      return "native-tagged";
+    case v1::VLAN_MODE_NATIVE_UNTAGGED:
+      return "native-untagged";
+    default:
+      return "";
+  }
+}
+
+std::map<std::string, std::string> statistics_map(const v1::PortStatistics& s) {
+  return {{"collisions", std::to_string(s.collisions())},
+          {"multicast", std::to_string(s.multicast())},
+          {"rx_bytes", std::to_string(s.rx_bytes())},
+          {"rx_crc_err", std::to_string(s.rx_crc_errors())},
+          {"rx_dropped", std::to_string(s.rx_dropped())},
+          {"rx_errors", std::to_string(s.rx_errors())},
+          {"rx_frame_err", std::to_string(s.rx_frame_errors())},
+          {"rx_length_err", std::to_string(s.rx_length_errors())},
+          {"rx_over_err", std::to_string(s.rx_over_errors())},
+          {"rx_packets", std::to_string(s.rx_packets())},
+          {"tx_bytes", std::to_string(s.tx_bytes())},
+          {"tx_carrier_err", std::to_string(s.tx_carrier_errors())},
+          {"tx_dropped", std::to_string(s.tx_dropped())},
+          {"tx_errors", std::to_string(s.tx_errors())},
+          {"tx_packets", std::to_string(s.tx_packets())}};
+}
+
+std::string unquote(std::string_view value) {
+  if (value.size() < 2 || value.front() != '"' || value.back() != '"') return std::string(value);
+  std::string out;
+  for (size_t i = 1; i + 1 < value.size(); ++i) {
+    if (value[i] == '\\' && i + 2 < value.size()) ++i;
+    out += value[i];
+  }
+  return out;
+}
+
+// Splits at commas outside quotes, without the brackets around, blanks trimmed.
+std::vector<std::string> split_list(std::string_view text, char open, char close) {
+  if (text.size() >= 2 && text.front() == open && text.back() == close) text = text.substr(1, text.size() - 2);
+  std::vector<std::string> out;
+  std::string part;
+  bool quoted = false;
+  auto flush = [&] {
+    size_t first = part.find_first_not_of(" \t");
+    if (first != std::string::npos) out.push_back(part.substr(first, part.find_last_not_of(" \t") - first + 1));
+    part.clear();
+  };
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (c == '\\' && quoted && i + 1 < text.size()) {
+      part += c;
+      c = text[++i];
+    } else if (c == '"') {
+      quoted = !quoted;
+    }
+    if (c == ',' && !quoted) {
+      flush();
+    } else {
+      part += c;
+    }
+  }
+  flush();
+  return out;
+}
+
+bool parse_number(const std::string& value, uint64_t limit, uint32_t& out) {
+  uint64_t parsed = 0;
+  auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
+  if (error != std::errc() || end != value.data() + value.size() || value.empty() || parsed > limit) return false;
+  out = static_cast<uint32_t>(parsed);
+  return true;
+}
+
+bool parse_flag(const std::string& value, bool& out) {
+  if (value != "true" && value != "false") return false;
+  out = value == "true";
+  return true;
+}
+
+// One scalar of a row: fills the message and names the path.
+std::string wrong(std::string_view column, std::string_view value, std::string_view wanted) {
+  return fmt::format("{}={}: {}", column, value, wanted);
+}
+
+std::string unknown_column(Table table, std::string_view column, std::span<const std::string_view> known) {
+  std::string_view like = nearest(column, known);
+  return fmt::format("table {} has no column \"{}\" that can be set{}; it has {}", table_name(table), column,
+                     like.empty() ? "" : fmt::format("; did you mean \"{}\"?", like), fmt::join(known, ", "));
+}
+
+// A map column: whole, or one key. An empty value of a key given with ":" is a value like any other.
+template <typename Map>
+std::string set_map(const ColumnExpression& what, std::string_view path, Map& map, google::protobuf::FieldMask& mask) {
+  if (what.key) {
+    map[*what.key] = unquote(what.value);
+    mask.add_paths(fmt::format("{}.{}", path, *what.key));
+    return "";
+  }
+  std::map<std::string, std::string> parsed;
+  if (!parse_map(what.value, parsed)) {
+    return wrong(what.column, what.value,
+                 fmt::format("a map is wanted: {0}:KEY=VALUE, or {0}=KEY=VALUE,KEY=VALUE", what.column));
+  }
+  // As in Open vSwitch, `set` with pairs adds to the map; {} empties it.
+  for (const auto& [key, value] : parsed) {
+    map[key] = value;
+    mask.add_paths(fmt::format("{}.{}", path, key));
+  }
+  if (parsed.empty()) {
+    map.clear();
+    mask.add_paths(std::string(path));
+  }
+  return "";
+}
+
+std::string set_number(const ColumnExpression& what, std::string_view path, uint64_t limit, uint32_t& into,
+                       google::protobuf::FieldMask& mask) {
+  std::vector<std::string> set = parse_set(what.value);
+  if (set.empty()) {
+    into = 0;
+  } else if (set.size() != 1 || !parse_number(set[0], limit, into)) {
+    return wrong(what.column, what.value, fmt::format("a number from 0 to {} is wanted", limit));
+  }
+  mask.add_paths(std::string(path));
+  return "";
+}
+
+constexpr std::string_view kPortColumns[] = {"tag", "trunks", "vlan_mode", "protected", "other_config", "external_ids"};
+constexpr std::string_view kInterfaceColumns[] = {"type",        "options",        "mac",
+                                                  "mtu_request", "ofport_request", "external_ids"};
+constexpr std::string_view kBridgeColumns[] = {"fail_mode", "other_config", "flood_vlans", "external_ids",
+                                               "datapath_type"};
+
+std::string set_vlan_mode(const ColumnExpression& what, Update<v1::Port>& update) {
+  std::string mode = unquote(what.value);
+  v1::VlanMode parsed = v1::VLAN_MODE_UNSPECIFIED;
+  if (mode == "access") {
+    parsed = v1::VLAN_MODE_ACCESS;
+  } else if (mode == "trunk") {
+    parsed = v1::VLAN_MODE_TRUNK;
+  } else if (mode == "native-tagged") {
+    parsed = v1::VLAN_MODE_NATIVE_TAGGED;
+  } else if (mode == "native-untagged") {
+    parsed = v1::VLAN_MODE_NATIVE_UNTAGGED;
+  } else if (!mode.empty() && mode != "[]") {
+    return wrong("vlan_mode", mode, "it is access, trunk, native-tagged or native-untagged");
+  }
+  update.message.mutable_vlan()->set_mode(parsed);
+  update.mask.add_paths("vlan.mode");
+  return "";
+}
+
+std::string set_trunks(const ColumnExpression& what, Update<v1::Port>& update) {
+  v1::Vlan& vlan = *update.message.mutable_vlan();
+  vlan.clear_trunks();
+  for (const std::string& element : parse_set(what.value)) {
+    uint32_t id = 0;
+    if (!parse_number(element, 4095, id))
+      return wrong("trunks", what.value, "VLANs from 0 to 4095 are wanted: trunks=10,20");
+    vlan.add_trunks(id);
+  }
+  update.mask.add_paths("vlan.trunks");
+  return "";
+}
+
+std::string set_port_column(const ColumnExpression& what, Update<v1::Port>& update) {
+  v1::Port& port = update.message;
+  if (what.column == "tag") {
+    uint32_t tag = 0;
+    std::string problem = set_number(what, "vlan.tag", 4095, tag, update.mask);
+    port.mutable_vlan()->set_tag(tag);
+    return problem;
+  }
+  if (what.column == "trunks") return set_trunks(what, update);
+  if (what.column == "vlan_mode") return set_vlan_mode(what, update);
+  if (what.column == "external_ids") return set_map(what, "external_ids", *port.mutable_external_ids(), update.mask);
+  if (what.column == "protected") {
+    bool value = false;
+    if (!parse_flag(what.value, value)) return wrong(what.column, what.value, "it is true or false");
+    port.set_protected_(value);
+    update.mask.add_paths("protected");
+    return "";
+  }
+  if (what.column == "other_config" && what.key == "priority-tags") {
+    port.mutable_vlan()->set_priority_tags(what.value == "true" || what.value == "if-nonzero");
+    update.mask.add_paths("vlan.priority_tags");
+    return "";
+  }
+  if (what.column == "other_config") {
+    return fmt::format("other_config:{} is not supported for ports; priority-tags is", what.key.value_or(what.value));
+  }
+  return unknown_column(Table::port, what.column, kPortColumns);
+}
+
+std::string set_interface_column(const ColumnExpression& what, Update<v1::Port>& update) {
+  v1::Port& port = update.message;
+  if (what.column == "type") {
+    port.set_type(unquote(what.value));
+    if (port.type().empty()) port.set_type("netdev");
+    update.mask.add_paths("type");
+    return "";
+  }
+  if (what.column == "options") return set_map(what, "options", *port.mutable_options(), update.mask);
+  if (what.column == "external_ids") return set_map(what, "external_ids", *port.mutable_external_ids(), update.mask);
+  if (what.column == "mac") {
+    port.set_mac(what.value == "[]" ? "" : unquote(what.value));
+    update.mask.add_paths("mac");
+    return "";
+  }
+  uint32_t value = 0;
+  if (what.column == "mtu_request") {
+    std::string problem = set_number(what, "mtu_request", 65535, value, update.mask);
+    port.set_mtu_request(value);
+    return problem;
+  }
+  if (what.column == "ofport_request") {
+    std::string problem = set_number(what, "ofport_request", 65279, value, update.mask);
+    port.set_ofport_request(value);
+    return problem;
+  }
+  std::string problem = unknown_column(Table::interface, what.column, kInterfaceColumns);
+  if (!what.value.empty())
+    problem += fmt::format("; an option of the port's type is options:{}={}", what.column, what.value);
+  return problem;
+}
+
+std::string set_bridge_other_config(const ColumnExpression& what, Update<v1::Bridge>& update) {
+  std::string key = what.key.value_or("");
+  uint32_t value = 0;
+  if (key == "mac-aging-time" || key == "mac-ageing-time") {
+    std::string problem = set_number(what, "mac_ageing_seconds", 3600, value, update.mask);
+    update.message.set_mac_ageing_seconds(value);
+    return problem;
+  }
+  if (key == "mac-table-size") {
+    std::string problem = set_number(what, "mac_table_size", 1'000'000, value, update.mask);
+    update.message.set_mac_table_size(value);
+    return problem;
+  }
+  if (key == "hwaddr") {
+    update.message.set_mac(unquote(what.value));
+    update.mask.add_paths("mac");
+    return "";
+  }
+  return fmt::format("other_config:{} is not supported for bridges; mac-aging-time, mac-table-size and hwaddr are",
+                     key.empty() ? what.value : key);
+}
+
+std::string set_fail_mode(const std::string& mode, Update<v1::Bridge>& update) {
+  if (mode == "secure") {
+    update.message.set_fail_mode(v1::FAIL_MODE_SECURE);
+  } else if (mode == "standalone" || mode.empty() || mode == "[]") {
+    update.message.set_fail_mode(v1::FAIL_MODE_STANDALONE);
+  } else {
+    return wrong("fail_mode", mode, "it is standalone or secure");
+  }
+  update.mask.add_paths("fail_mode");
+  return "";
+}
+
+std::string set_flood_vlans(const ColumnExpression& what, Update<v1::Bridge>& update) {
+  update.message.clear_flood_vlans();
+  for (const std::string& element : parse_set(what.value)) {
+    uint32_t id = 0;
+    if (!parse_number(element, 4095, id)) return wrong(what.column, what.value, "VLANs from 0 to 4095 are wanted");
+    update.message.add_flood_vlans(id);
+  }
+  update.mask.add_paths("flood_vlans");
+  return "";
+}
+
+}  // namespace
+
+std::optional<Table> find_table(std::string_view name, std::string* problem) {
+  std::string key = lower(name);
+  if (key == "bridge" || key == "br") return Table::bridge;
+  if (key == "port") return Table::port;
+  if (key == "interface" || key == "iface") return Table::interface;
+  if (key == "open_vswitch" || key == "vswitch" || key == "o") return Table::open_vswitch;
+  *problem = fmt::format("unknown table \"{}\": bridge, port, interface and open_vswitch are there", name);
+  return std::nullopt;
+}
+
+std::string_view table_name(Table table) {
+  switch (table) {
+    case Table::bridge:
+      return "Bridge";
+    case Table::port:
+      return "Port";
+    case Table::interface:
+      return "Interface";
+    case Table::open_vswitch:
+      return "Open_vSwitch";
+  }
+  return "";
+}
+
+Record bridge_record(const v1::Bridge& bridge, const std::vector<std::string>& ports) {
+  std::vector<std::string> quoted;
+  for (const std::string& port : ports) quoted.push_back(quote(port));
+  std::map<std::string, std::string> other;
+  other["mac-aging-time"] = std::to_string(bridge.mac_ageing_seconds());
+  other["mac-table-size"] = std::to_string(bridge.mac_table_size());
+  if (!bridge.mac().empty()) other["hwaddr"] = bridge.mac();
+  return {text("name", std::string(base_name(bridge.name()))),
+          text("datapath_id", bridge.datapath_id()),
+          text("datapath_type", "netdev"),
+          map_column("external_ids", copy_map(bridge.external_ids())),
+          scalar("fail_mode", bridge.fail_mode() == v1::FAIL_MODE_SECURE ? "secure" : "standalone"),
+          numbers("flood_vlans", bridge.flood_vlans()),
+          map_column("other_config", std::move(other)),
+          Column{"ports", false, std::move(quoted), {}},
+          number("rules", bridge.rule_count())};
+}
+
+Record port_record(const v1::Port& port) {
+  std::string name(base_name(port.name()));
+  std::map<std::string, std::string> other;
+  if (port.vlan().priority_tags()) other["priority-tags"] = "true";
+  return {text("name", name),
+          map_column("external_ids", copy_map(port.external_ids())),
+          text("interfaces", name),
+          text("mac", port.state().mac()),
+          map_column("other_config", std::move(other)),
+          flag("protected", port.protected_()),
+          number("tag", port.vlan().tag(), true),
+          numbers("trunks", port.vlan().trunks()),
+          text("vlan_mode", vlan_mode_text(port.vlan().mode()))};
+}
+
+Record interface_record(const v1::Port& port) {
+  const v1::PortState& state = port.state();
+  return {text("name", std::string(base_name(port.name()))),
+          scalar("admin_state", state.admin_up() ? "up" : "down"),
+          text("error", state.error()),
+          map_column("external_ids", copy_map(port.external_ids())),
+          number("ifindex", state.ifindex()),
+          number("link_resets", state.link_resets()),
+          number("link_speed", state.speed_bits_per_second(), true),
+          scalar("link_state", state.carrier() ? "up" : "down"),
+          text("mac", port.mac()),
+          text("mac_in_use", state.mac()),
+          number("mtu", state.mtu(), true),
+          number("mtu_request", port.mtu_request(), true),
+          number("ofport", port.ofport()),
+          number("ofport_request", port.ofport_request(), true),
+          map_column("options", copy_map(port.options())),
+          map_column("statistics", statistics_map(port.statistics())),
+          map_column("status", copy_map(state.details())),
+          text("type", port.type() == "netdev" ? "system" : port.type())};
+}
+
+Record open_vswitch_record(const v1::Settings& settings, const std::string& version) {
+  return {map_column("other_config", {{"flow-limit", std::to_string(settings.max_datapath_flows())},
+                                      {"forwarding-threads", std::to_string(settings.forwarding_threads())},
+                                      {"max-idle", std::to_string(settings.max_idle_ms())}}),
+          text("ovs_version", version)};
+}
+
+std::string format_column(const Column& column) {
+  return column.is_map ? format_map(column.map) : format_set(column.set);
+}
+
+const Column* find_column(const Record& record, std::string_view name) {
+  std::string key = lower(name);
+  for (const Column& column : record) {
+    if (column.name == key) return &column;
+  }
+  return nullptr;
+}
+
+ColumnExpression parse_column_expression(std::string_view text) {
+  ColumnExpression out;
+  size_t end = text.find_first_of("=!<>");
+  std::string_view left = text.substr(0, end);
+  if (end != std::string_view::npos) {
+    size_t length =
+        text.substr(end).starts_with("!=") || text.substr(end).starts_with("<=") || text.substr(end).starts_with(">=")
+            ? 2
+            : 1;
+    out.op = text.substr(end, length);
+    out.value = text.substr(end + length);
+  }
+  size_t colon = left.find(':');
+  out.spelled = left.substr(0, colon);
+  out.column = lower(out.spelled);
+  if (colon != std::string_view::npos) out.key = unquote(left.substr(colon + 1));
+  return out;
+}
+
+bool matches(const Record& record, const ColumnExpression& condition, std::string* problem) {
+  const Column* column = find_column(record, condition.column);
+  if (column == nullptr) {
+    *problem = fmt::format("there is no column \"{}\"", condition.column);
+    return false;
+  }
+  std::string have = format_column(*column);
+  if (condition.key) {
+    auto it = column->map.find(*condition.key);
+    have = it == column->map.end() ? std::string() : it->second;
+  }
+  std::string want = condition.value;
+  have = unquote(have);
+  want = unquote(want);
+  if (condition.op == "=" || condition.op.empty()) return have == want;
+  if (condition.op == "!=") return have != want;
+  uint64_t a = std::strtoull(have.c_str(), nullptr, 0);
+  uint64_t b = std::strtoull(want.c_str(), nullptr, 0);
+  if (condition.op == "<") return a < b;
+  if (condition.op == ">") return a > b;
+  return condition.op == "<=" ? a <= b : a >= b;
+}
+
+bool parse_map(std::string_view text, std::map<std::string, std::string>& out) {
+  for (const std::string& pair : split_list(text, '{', '}')) {
+    size_t equals = pair.find('=');
+    if (equals == std::string::npos) return false;
+    out[unquote(std::string_view(pair).substr(0, equals))] = unquote(std::string_view(pair).substr(equals + 1));
+  }
+  return true;
+}
+
+std::vector<std::string> parse_set(std::string_view text) {
+  std::vector<std::string> out;
+  for (const std::string& element : split_list(text, '[', ']')) out.push_back(unquote(element));
+  return out;
+}
+
+std::string set_column(Table table, const ColumnExpression& what, Update<v1::Port>& update) {
+  return table == Table::port ? set_port_column(what, update) : set_interface_column(what, update);
+}
+
+std::string set_bridge_column(const ColumnExpression& what, Update<v1::Bridge>& update) {
+  if (what.column == "fail_mode") return set_fail_mode(unquote(what.value), update);
+  if (what.column == "external_ids") {
+    return set_map(what, "external_ids", *update.message.mutable_external_ids(), update.mask);
+  }
+  if (what.column == "flood_vlans") return set_flood_vlans(what, update);
+  if (what.column == "datapath_type") {
+    std::string type = unquote(what.value);
+    if (type.empty() || type == "netdev") return "";
+    return wrong(what.column, type, "only the userspace datapath, netdev, is there in this version");
+  }
+  if (what.column != "other_config") return unknown_column(Table::bridge, what.column, kBridgeColumns);
+  if (what.key) return set_bridge_other_config(what, update);
+  std::map<std::string, std::string> parsed;
+  if (!parse_map(what.value, parsed)) return wrong(what.column, what.value, "a map is wanted: other_config:KEY=VALUE");
+  for (const auto& [key, value] : parsed) {
+    std::string problem = set_bridge_other_config({what.column, what.spelled, key, "=", value}, update);
+    if (!problem.empty()) return problem;
+  }
+  return "";
+}
+
+std::string set_settings_column(const ColumnExpression& what, Update<v1::Settings>& update) {
+  std::string key = what.key.value_or("");
+  uint32_t value = 0;
+  std::string problem;
+  if (what.column == "other_config" && key == "max-idle") {
+    problem = set_number(what, "max_idle_ms", 0xffffffff, value, update.mask);
+    update.message.set_max_idle_ms(value);
+  } else if (what.column == "other_config" && key == "flow-limit") {
+    problem = set_number(what, "max_datapath_flows", 0xffffffff, value, update.mask);
+    update.message.set_max_datapath_flows(value);
+  } else if (what.column == "other_config" && key == "forwarding-threads") {
+    problem = set_number(what, "forwarding_threads", 1024, value, update.mask);
+    update.message.set_forwarding_threads(value);
+  } else {
+    problem = fmt::format(
+        "{}{} is not supported for the switch; other_config:max-idle, other_config:flow-limit and "
+        "other_config:forwarding-threads are",
+        what.column, key.empty() ? "" : ":" + key);
+  }
+  return problem;
+}
+
+std::string set_short_form(const ColumnExpression& what, Update<v1::Port>& update) {
+  auto is = [&](std::span<const std::string_view> columns) {
+    return std::find(columns.begin(), columns.end(), what.column) != columns.end();
+  };
+  if (is(kPortColumns)) return set_port_column(what, update);
+  if (is(kInterfaceColumns)) return set_interface_column(what, update);
+  if (what.key) return set_interface_column(what, update);  // says that there is no such column
+  (*update.message.mutable_options())[what.spelled] = unquote(what.value);
+  update.mask.add_paths("options." + what.spelled);
+  return "";
+}
+
+}  // namespace vswitch::cli
