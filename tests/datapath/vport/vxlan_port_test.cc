@@ -4,6 +4,9 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <atomic>
+#include <thread>
+
 #include "datapath/tunnel/ecn.h"
 #include "datapath/tunnel/inner_frame.h"
 #include "datapath/tunnel/vxlan_header.h"
@@ -313,6 +316,34 @@ TEST_F(VxlanReceiveTest, DuplicateNamesThePortThatHasIt) {
       "port vx4: port vx3 already receives these packets: type=vxlan, remote_ip=10.77.0.2, local_ip=any, in_key=5, "
       "dst_port=4789");
   EXPECT_TRUE(bench_.create("vx4", 4, {{"remote_ip", kPeerV4}, {"key", "5"}, {"dst_port", "8472"}}).ok());
+}
+
+TEST_F(VxlanReceiveTest, PortsComeAndGoWhileOthersLoseNothing) {
+  constexpr size_t kPackets = 500;
+  const auto vx = port(3, {{"remote_ip", kPeerV4}, {"key", "5"}});
+  std::atomic<size_t> received{0};
+  std::thread forwarding([source = vx->sources()[0], &received] {
+    const rcu::ThreadRegistration registration;
+    HeapPacketPool pool(HeapPacketPool::kFrameBuffer, 64);
+    Ledger ledger;
+    ThreadContext ctx{1, pool, ledger, {}};
+    eventually([&] {
+      PacketBatch batch;
+      received += source->receive(ctx, batch);
+      rcu::quiescent();
+      return received >= kPackets;
+    });
+  });
+  for (size_t i = 0; i < kPackets; ++i) {
+    peer4_->send(kUdpPort, vxlan(header(5), inner().build()));
+    const auto other = port(4, {{"remote_ip", kPeerV4}, {"key", "6"}});
+    bench_.send(*other, bench_.make(inner()));
+  }
+  {
+    const rcu::Offline offline;
+    forwarding.join();
+  }
+  EXPECT_EQ(received, kPackets);
 }
 
 // ---------------------------------------------------------------- UDP port taken
