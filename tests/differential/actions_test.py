@@ -1,0 +1,45 @@
+"""Checks of the comparison itself: it must see differences. run.py runs these first."""
+import io
+import random
+import unittest
+
+import actions
+import packets
+
+
+class ActionsTest(unittest.TestCase):
+    def test_split_minds_parentheses(self):
+        self.assertEqual(actions.split("set(eth(src=1,dst=2)),p1,clone(p2,p3)"), ["set(eth(src=1,dst=2))", "p1", "clone(p2,p3)"])
+
+    def test_same_effect_same_form(self):
+        self.assertEqual(actions.canonical("drop"), [])
+        self.assertEqual(actions.canonical("set(ipv4(tos=0x20/0xfc,ttl=64)),p1"), actions.canonical("set(ipv4(ttl=0x40,tos=32/0xfc)),p1"))
+        self.assertEqual(actions.canonical("userspace(pid=0,controller(reason=1)),p1"), ["userspace", "p1"])
+
+    def test_differences_stay(self):
+        for one, other in (("p1,p2", "p2,p1"), ("p1", "p1,p1"), ("p1", "drop"), ("set(eth(src=1))", "set(eth(dst=1))"), ("p1,userspace(x)", "p1"),
+                           ("push_vlan(vid=1,pcp=0)", "push_vlan(vid=1,pcp=1)"), ("clone(p1),p2", "clone(p1,p2)"), ("trunc(64),p1", "trunc(65),p1")):
+            self.assertNotEqual(actions.canonical(one), actions.canonical(other), (one, other))
+
+    def test_trace_parts(self):
+        text = "Flow: x\n\nFinal flow: unchanged\nMegaflow: recirc_id=0,eth,in_port=p1\nDatapath actions: p2\n"
+        self.assertEqual(actions.trace_parts(text), ("p2", "recirc_id=0,eth,in_port=p1"))
+        self.assertRaises(ValueError, actions.trace_parts, "no such line")
+
+
+class PacketsTest(unittest.TestCase):
+    def test_checksum(self):
+        # The example of RFC 1071, section 3.
+        self.assertEqual(packets.checksum(bytes.fromhex("0001f203f4f5f6f7")), 0xFFFF ^ 0xDDF2)
+
+    def test_frames_can_be_sent(self):
+        maker = packets.FrameMaker(random.Random(1))
+        for _ in range(500):
+            self.assertTrue(14 <= len(maker.frame()) <= 1514)
+
+
+def run():
+    """None if all is well, else what is not."""
+    out = io.StringIO()
+    suite = unittest.TestSuite(unittest.defaultTestLoader.loadTestsFromTestCase(case) for case in (ActionsTest, PacketsTest))
+    return None if unittest.TextTestRunner(out).run(suite).wasSuccessful() else out.getvalue()

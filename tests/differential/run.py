@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Compares vswitch with a real Open vSwitch: the same random rules and the same frames must have the same effect.
+
+Usage: tests/differential/run.py [--tables N] [--packets N] [--seed S] [--only TABLE] [--keep-going N]
+
+Each numbered table is a set of rules for both bridges, settings of their ports, and a sequence of frames; it depends on the
+seed and its number only, so `--seed S --only T` repeats one. Both switches keep running: a table replaces the rules of the
+one before. For each frame these must agree:
+  1. the datapath actions that a trace reports, by port name (actions.py says what is left out of account);
+  2. the bytes that leave by every port, from capture files.
+A set of rules must also be taken by both or refused by both.
+
+A mismatch prints everything needed to repeat it by hand, and puts it into build/repro-SEED-TABLE.txt.
+
+Differences on purpose (each as narrow as it can be; a reason belongs to each):
+  see EXCEPTIONS below.
+"""
+import argparse
+import collections
+import dataclasses
+import os
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+
+import actions  # noqa: E402
+import actions_test  # noqa: E402
+import ours  # noqa: E402
+import ovs  # noqa: E402
+import packets  # noqa: E402
+import rules  # noqa: E402
+import topology  # noqa: E402
+
+
+@dataclasses.dataclass
+class Table:
+    """One case: what both switches are given."""
+
+    number: int
+    openflow: str
+    rules: dict  # bridge: lines
+    settings: dict  # port: PortSettings
+    frames: list  # (port, bytes)
+    keep_flows: bool  # let the datapath's flows of one frame serve the next
+
+    @classmethod
+    def random(cls, seed, number, frame_count):
+        rng = random.Random(f"{seed}/{number}")
+        instructions, normal = rng.random() < 0.7, rng.random() < 0.45
+        tables = rng.randrange(1, 5)
+        lines = {}
+        for bridge in topology.BRIDGES:
+            ports = topology.ports_of(bridge)
+            maker = rules.RuleMaker(rng, [port.number for port in ports], [port.number for port in ports if port.peer], tables,
+                                    instructions, normal)
+            lines[bridge] = maker.rules(rng.choice((2, 5, 10, 20, 30)))
+        maker = packets.FrameMaker(rng)
+        frames = []
+        in_ports = rng.sample([port.name for port in topology.PORTS if not port.peer], 3)
+        for _ in range(frame_count):
+            # Some frames come again, from elsewhere: what was learned and cached has to serve them.
+            frame = rng.choice(frames)[1] if frames and rng.random() < 0.2 else maker.frame()
+            frames.append((rng.choice(in_ports), frame))
+        # Learning changes what cached flows should do, a moment later; without it they may stay.
+        return cls(number, "OpenFlow14" if instructions else "OpenFlow10", lines, topology.random_settings(rng), frames, not normal)
+
+
+class Comparison:
+    def __init__(self, oracle, subject, seed):
+        self.oracle, self.subject, self.seed = oracle, subject, seed
+        self.statistics = collections.Counter()
+
+    def table(self, table):
+        """Runs one table; returns None or the text of what differs."""
+        for switch in (self.oracle, self.subject):
+            switch.configure(table.settings)
+        refusals = {switch.name: self._load(switch, table) for switch in (self.oracle, self.subject)}
+        if any(refusals.values()):
+            if all(refusals.values()):
+                self.statistics["refused by both"] += 1
+                return None
+            return self._report(table, "one refuses the rules", "\n".join(f"{name}: {text or 'takes them'}" for name, text in refusals.items()))
+        self.oracle.forget()
+        self.subject.forget()
+        self.subject.forget_flows()
+        for number, (port, frame) in enumerate(table.frames):
+            difference = self._frame(table, port, frame)
+            if difference:
+                return self._report(table, f"frame {number} ({port}): {difference[0]}", difference[1])
+        return None
+
+    def _load(self, switch, table):
+        try:
+            for bridge, lines in table.rules.items():
+                switch.load(bridge, lines, table.openflow)
+        except ovs.Refused as error:
+            return str(error)
+        return None
+
+    def _frame(self, table, port_name, frame):
+        self.statistics["frames"] += 1
+        port = next(port for port in topology.PORTS if port.name == port_name)
+        if not table.keep_flows:
+            self.subject.forget_flows()
+        try:
+            traces = [switch.trace(port.bridge, port.number, frame) for switch in (self.oracle, self.subject)]
+            texts, megaflows = zip(*map(actions.trace_parts, traces))
+            sent = [switch.receive(port.name, frame) for switch in (self.oracle, self.subject)]
+        except (ovs.Refused, ValueError) as error:
+            return "no answer", f"packet: {frame.hex()}\n{error}"
+        expected, found = map(actions.canonical, texts)
+        self._count(expected, sent[0], megaflows)
+        for bridge in topology.BRIDGES:
+            sent[0].pop(bridge, None)  # the bridges' own ports are devices here and are not captured
+        kinds = ([] if expected == found else ["datapath actions"]) + ([] if sent[0] == sent[1] else ["bytes sent"])
+        if not kinds:
+            return None
+        return " and ".join(kinds) + " differ", self._details(frame, texts, traces, sent)
+
+    def _count(self, expected, sent, megaflows):
+        self.statistics["frames that do something"] += bool(expected)
+        self.statistics["frames sent"] += sum(map(len, sent.values()))
+        for field in actions.megaflow_fields(megaflows[0]) - actions.megaflow_fields(megaflows[1]):
+            self.statistics[f"megaflows without {field}"] += 1
+
+    def _details(self, frame, texts, traces, sent):
+        names = (self.oracle.name, self.subject.name)
+        parts = [f"packet: {frame.hex()}"]
+        parts += [f"{name}: {text or 'drop'}" for name, text in zip(names, texts)]
+        for name, ports in zip(names, sent):
+            parts.append(f"--- {name} sends")
+            parts += [f"{port}: {data.hex()}" for port in sorted(ports) for data in ports[port]] or ["nothing"]
+        for name, trace in zip(names, traces):
+            parts += [f"--- trace of {name}", trace.rstrip()]
+        return "\n".join(parts)
+
+    def _report(self, table, headline, details):
+        text = [f"MISMATCH in table {table.number} of seed {self.seed}: {headline}",
+                f"repeat with: tests/differential/run.py --seed {self.seed} --only {table.number}", details,
+                f"--- rules ({table.openflow})"]
+        for bridge, lines in table.rules.items():
+            text += [f"{bridge}: {line}" for line in lines]
+        plain = topology.PortSettings()
+        changed = {name: settings for name, settings in table.settings.items() if settings != plain}
+        text += ["--- ports", *(f"{name}: {settings}" for name, settings in changed.items())] if changed else []
+        text += ["--- frames, in order", *(f"{port} {frame.hex()}" for port, frame in table.frames)]
+        return "\n".join(text) + "\n"
+
+
+def compare(arguments, directory):
+    """Returns (passed, failed)."""
+    oracle = subject = None
+    try:
+        oracle = ovs.OpenVSwitch(directory / "ovs")
+        subject = ours.Vswitch(directory / "vswitch")
+        comparison = Comparison(oracle, subject, arguments.seed)
+        numbers = [arguments.only] if arguments.only is not None else range(arguments.tables)
+        passed = failed = 0
+        for number in numbers:
+            report = comparison.table(Table.random(arguments.seed, number, arguments.packets))
+            if report is None:
+                passed += 1
+                continue
+            failed += 1
+            build = ROOT / "build"
+            build.mkdir(exist_ok=True)
+            (build / f"repro-{arguments.seed}-{number}.txt").write_text(report)
+            print(report, flush=True)
+            if failed >= arguments.keep_going:
+                print(f"stopped after {failed} mismatches")
+                break
+        for what, count in sorted(comparison.statistics.items()):
+            print(f"{what}: {count}")
+        return passed, failed
+    except BaseException:
+        if subject:
+            print(f"--- last of the log of vswitchd\n{subject.log()}")
+        raise
+    finally:
+        for switch in (subject, oracle):
+            if switch:
+                switch.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", type=int, default=300)
+    parser.add_argument("--packets", type=int, default=10, help="frames for each table")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, help="run this table alone")
+    parser.add_argument("--keep-going", type=int, default=5, help="stop after so many mismatches")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        print("tests/differential: network namespaces need root; run it with sudo", file=sys.stderr)
+        return 1
+    complaint = actions_test.run()
+    if complaint:
+        print(complaint)
+        print("0 passed, 1 failed")
+        return 1
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="vswitch-differential-"))
+    start = time.monotonic()
+    try:
+        passed, failed = compare(arguments, directory)
+    except Exception:  # noqa: BLE001: whatever went wrong, the last line must say that it did
+        traceback.print_exc(file=sys.stdout)
+        passed, failed = 0, 1
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    print(f"{time.monotonic() - start:.1f} s")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
