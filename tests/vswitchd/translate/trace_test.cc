@@ -136,6 +136,21 @@ TEST_P(TraceTest, SaysWhatIsExpected) {
   if (update) write_steps(path, steps);
 }
 
+// docs/trace.md promises real output: that of the cases doc_*.
+TEST(TraceDocument, ShowsWhatTheSwitchPrints) {
+  std::ifstream in(VSWITCH_SOURCE_DIR "/docs/trace.md");
+  std::string document;
+  for (std::string line; std::getline(in, line);) {
+    document += (line.starts_with("    ") ? line.substr(4) : line) + '\n';
+  }
+  for (const char* name : {"doc_overlay", "doc_vlan_switch", "doc_action_set"}) {
+    for (const Step& step : read_steps(kTraces / (std::string(name) + ".txt"))) {
+      const std::string shown = step.expected.substr(0, step.expected.find("Drop reason: "));
+      EXPECT_NE(std::string::npos, document.find(shown)) << name << ": " << step.trace;
+    }
+  }
+}
+
 std::vector<std::string> trace_names() {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(kTraces)) names.push_back(entry.path().stem());
