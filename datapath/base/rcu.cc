@@ -1,11 +1,11 @@
 #include "datapath/base/rcu.h"
 
+#include <urcu/urcu-qsbr.h>
+
 #include <atomic>
 #include <thread>
 #include <utility>
 #include <vector>
-
-#include <urcu/urcu-qsbr.h>
 
 #include "datapath/base/mutex.h"
 
@@ -46,6 +46,17 @@ void register_thread() {
   registered = online = true;
 }
 
+void go_online() {
+  urcu_qsbr_thread_online();
+  online = true;
+}
+
+void go_offline() {
+  tsan_reader_quiescent();
+  urcu_qsbr_thread_offline();
+  online = false;
+}
+
 void unregister_thread() {
   tsan_reader_quiescent();
   if (!online) urcu_qsbr_thread_online();
@@ -77,7 +88,9 @@ class Reclaimer {
   }
 
  private:
-  Reclaimer() { std::thread([this] { run(); }).detach(); }
+  Reclaimer() {
+    std::thread([this] { run(); }).detach();
+  }
 
   void run() {
     for (;;) {
@@ -110,23 +123,20 @@ class Reclaimer {
 ThreadRegistration::ThreadRegistration() { register_thread(); }
 ThreadRegistration::~ThreadRegistration() { unregister_thread(); }
 
-ReaderScope::ReaderScope() : registered_here_(!registered) {
+ReaderScope::ReaderScope() : registered_here_(!registered), online_here_(registered && !online) {
   if (registered_here_) register_thread();
+  if (online_here_) go_online();
 }
 ReaderScope::~ReaderScope() {
   if (registered_here_) unregister_thread();
+  if (online_here_) go_offline();
 }
 
 Offline::Offline() : was_online_(online) {
-  if (!was_online_) return;
-  tsan_reader_quiescent();
-  urcu_qsbr_thread_offline();
-  online = false;
+  if (was_online_) go_offline();
 }
 Offline::~Offline() {
-  if (!was_online_) return;
-  urcu_qsbr_thread_online();
-  online = true;
+  if (was_online_) go_online();
 }
 
 void quiescent() {

@@ -25,8 +25,9 @@ class ThreadRegistration {
   ThreadRegistration& operator=(const ThreadRegistration&) = delete;
 };
 
-// For code reached both from registered reader threads and from others (the trace RPC, tests): registers the calling
-// thread if it is not registered yet, and undoes just that at the end of the scope. Cheap when already registered.
+// For code reached both from registered reader threads and from others (the trace RPC, tests): makes the calling thread
+// an online reader if it is none (not registered, or inside an Offline), and undoes just that at the end of the scope.
+// Cheap when already online.
 class ReaderScope {
  public:
   ReaderScope();
@@ -36,6 +37,7 @@ class ReaderScope {
 
  private:
   bool registered_here_;
+  bool online_here_;
 };
 
 // The calling thread (if registered) promises to hold no RCU-protected pointer while this lives: use around blocking.

@@ -81,6 +81,25 @@ TEST(Rcu, AnOfflineReaderHoldsUpNobody) {
   reader.join();
 }
 
+TEST(Rcu, AScopeInsideOfflineReads) {
+  std::atomic<bool> inside{false}, leave{false}, freed{false};
+  std::thread reader([&] {
+    const rcu::ThreadRegistration registration;
+    const rcu::Offline blocked;
+    const rcu::ReaderScope scope;
+    inside = true;
+    while (!leave) std::this_thread::yield();
+    EXPECT_FALSE(freed) << "freed under a reader";
+  });
+  while (!inside) std::this_thread::yield();
+  rcu::retire([&] { freed = true; });
+  for (int i = 0; i < 100 && !freed; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  leave = true;
+  reader.join();
+  rcu::barrier();
+  EXPECT_TRUE(freed);
+}
+
 TEST(Rcu, ScopesNest) {
   const rcu::ReaderScope outer;
   {
