@@ -76,6 +76,8 @@ class Datapath {
   virtual std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) = 0;
   virtual void visit_flows(const std::function<bool(Flow&)>& visit) const = 0;
   virtual std::vector<FlowTable::MaskInfo> masks() const = 0;
+  // No flow is installed beyond so many; packets that would need one are then translated one by one.
+  virtual void set_max_flows(size_t max_flows) = 0;
 
   // ---- execution
   // Runs `actions` on a frame on behalf of in_port (0: none), with `key`'s metadata; returns when done.

@@ -17,6 +17,7 @@ namespace {
 // Slot 0 of the per-thread statistics is the handler's, the others are the forwarding threads'.
 constexpr size_t kHandlerIndex = 0;
 constexpr size_t kMaxForwardingThreads = kMaxThreads - 1;
+constexpr auto kRerankInterval = 1s;
 
 std::string joined_type_names() {
   std::string names;
@@ -106,6 +107,15 @@ Status UserspaceDatapath::attach(uint32_t port_no, const VportConfig& config, bo
   return {};
 }
 
+// In the place of a port that was administratively up or down: the new one is too.
+Status UserspaceDatapath::attach_again(uint32_t port_no, const VportConfig& config, bool must_work, bool admin_up) {
+  VSWITCH_RETURN_IF_ERROR(attach(port_no, config, must_work));
+  if (admin_up) return {};
+  AttachedPort& attached = ports_.at(port_no);
+  attached.admin_up = false;
+  return attached.port->set_admin_up(false);
+}
+
 Result<uint32_t> UserspaceDatapath::add_port(const VportConfig& config, uint32_t port_no, bool must_work) {
   MutexLock lock(mutex_);
   Result<uint32_t> chosen = choose_port_no(port_no);
@@ -155,10 +165,12 @@ Status UserspaceDatapath::reconfigure_port(uint32_t port_no, const VportConfig& 
   if (in_place.code() != StatusCode::unimplemented) return in_place;
   // Made again; if the new one does not come up, the old one is put back.
   const VportConfig old_config = it->second.config;
+  const bool admin_up = it->second.admin_up;
   detach(port_no).reset();
-  const Status status = attach(port_no, config, true);
+  const Status status = attach_again(port_no, config, true, admin_up);
   if (status.ok()) return {};
-  const Status restored = attach(port_no, old_config, false);
+  if (ports_.contains(port_no)) detach(port_no).reset();
+  const Status restored = attach_again(port_no, old_config, false, admin_up);
   return restored.ok()
              ? status
              : internal_error(status.message() + "; and the old port did not come back: " + restored.message());
@@ -168,7 +180,9 @@ Status UserspaceDatapath::set_port_admin_up(uint32_t port_no, bool up) {
   MutexLock lock(mutex_);
   auto it = ports_.find(port_no);
   if (it == ports_.end()) return not_found(fmt::format("no datapath port {}", port_no));
-  return it->second.port->set_admin_up(up);
+  VSWITCH_RETURN_IF_ERROR(it->second.port->set_admin_up(up));
+  it->second.admin_up = up;
+  return {};
 }
 
 std::optional<VportState> UserspaceDatapath::port_state(uint32_t port_no) const {
@@ -262,13 +276,16 @@ void UserspaceDatapath::state_changed(Vport& port) {
 }
 
 void UserspaceDatapath::maintain() {
+  Nanoseconds last_rerank = clock_.now();
   for (;;) {
     bool redistribute = false;
     std::set<uint32_t> changed;
     PortObserver observer;
     {
       MutexLock lock(maintenance_mutex_);
-      while (!stopping_ && !sources_dirty_ && changed_ports_.empty()) maintenance_wakeup_.wait(maintenance_mutex_);
+      if (!stopping_ && !sources_dirty_ && changed_ports_.empty()) {
+        maintenance_wakeup_.wait_for(maintenance_mutex_, kRerankInterval);
+      }
       if (stopping_) return;
       redistribute = std::exchange(sources_dirty_, false);
       changed.swap(changed_ports_);
@@ -277,6 +294,10 @@ void UserspaceDatapath::maintain() {
     if (redistribute) {
       MutexLock lock(mutex_);
       distribute_sources();
+    }
+    if (const Nanoseconds now = clock_.now(); now - last_rerank >= kRerankInterval) {
+      last_rerank = now;
+      flows_.rerank();
     }
     if (!observer) continue;
     for (const uint32_t port_no : changed) observer(port_no);
@@ -313,6 +334,8 @@ void UserspaceDatapath::visit_flows(const std::function<bool(Flow&)>& visit) con
 }
 
 std::vector<FlowTable::MaskInfo> UserspaceDatapath::masks() const { return flows_.masks(); }
+
+void UserspaceDatapath::set_max_flows(size_t max_flows) { flows_.set_max_flows(max_flows); }
 
 // ---------------------------------------------------------------- execution and upcalls
 

@@ -7,7 +7,7 @@
 //
 // Locks, outermost first: mutex_ (ports, threads, flows' writers), sources_mutex_ (distribution of sources). Packet
 // threads take none of them. A maintenance thread reacts to what ports report (sources or state changed), so that a
-// port may report while it holds locks of its own.
+// port may report while it holds locks of its own; and once per second it puts the masks that are hit most first.
 #pragma once
 
 #include <array>
@@ -55,6 +55,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) override;
   void visit_flows(const std::function<bool(Flow&)>& visit) const override;
   std::vector<FlowTable::MaskInfo> masks() const override;
+  void set_max_flows(size_t max_flows) override;
 
   Status execute(std::span<const uint8_t> frame, const FlowKey& metadata, const ActionList& actions) override;
 
@@ -71,6 +72,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
     std::unique_ptr<Vport> port;
     VportConfig config;
     const VportType* type = nullptr;
+    bool admin_up = true;
   };
 
   // VportHost
@@ -79,6 +81,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
 
   Result<uint32_t> choose_port_no(uint32_t wanted) const REQUIRES(mutex_);
   Status attach(uint32_t port_no, const VportConfig& config, bool must_work) REQUIRES(mutex_);
+  Status attach_again(uint32_t port_no, const VportConfig& config, bool must_work, bool admin_up) REQUIRES(mutex_);
   std::unique_ptr<Vport> detach(uint32_t port_no) REQUIRES(mutex_);
   void distribute_sources() EXCLUDES(sources_mutex_) REQUIRES(mutex_);
   void hand_out(const std::vector<SourceList>& lists) REQUIRES(sources_mutex_);

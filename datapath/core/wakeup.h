@@ -21,9 +21,10 @@ class Wakeup {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t n = write(fd_.get(), &one, sizeof one);
   }
-  // By the sleeper, before it looks for work: signals from here on wake it again.
+  // By the sleeper, before it looks for work: signals from here on wake it again. Reads even when nothing was
+  // signalled: a signal() that was cleared between its two steps has left the descriptor readable, and the sleeper
+  // would spin on it.
   void clear() {
-    if (!signalled_.load(std::memory_order_acquire)) return;
     uint64_t count = 0;
     [[maybe_unused]] const ssize_t n = read(fd_.get(), &count, sizeof count);
     signalled_.exchange(false, std::memory_order_acq_rel);

@@ -99,7 +99,7 @@ struct FlowTable::Implementation {
   void drop_subtable(Subtable* subtable, uint64_t hash) REQUIRES(mutex);
 
   const Clock& clock;
-  const size_t max_flows;
+  std::atomic<size_t> max_flows;
   std::atomic<const SubtableOrder*> order{new SubtableOrder};
   FlowIndex by_ufid;
   std::atomic<uint64_t> generation{0};
@@ -219,8 +219,9 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Action
     return already_exists("a flow with this key and mask exists");
   }
   if (impl_->find_ufid(ufid) != nullptr) return already_exists("a flow with this ufid exists", "ufid");
-  if (impl_->flow_count.load(std::memory_order_relaxed) >= impl_->max_flows) {
-    return resource_exhausted("the flow table is full: " + std::to_string(impl_->max_flows) + " flows");
+  const size_t max_flows = impl_->max_flows.load(std::memory_order_relaxed);
+  if (impl_->flow_count.load(std::memory_order_relaxed) >= max_flows) {
+    return resource_exhausted("the flow table is full: " + std::to_string(max_flows) + " flows");
   }
   const bool new_mask = subtable == nullptr;
   if (new_mask) subtable = impl_->by_mask.emplace(mask_hash, new Subtable(mask))->second;
@@ -241,6 +242,8 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Action
   impl_->flow_count.fetch_add(1, std::memory_order_relaxed);
   return flow;
 }
+
+void FlowTable::set_max_flows(size_t max_flows) { impl_->max_flows.store(max_flows, std::memory_order_relaxed); }
 
 bool FlowTable::set_actions(const Ufid& ufid, ActionList actions) {
   MutexLock lock(impl_->mutex);

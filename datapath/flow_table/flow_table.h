@@ -136,6 +136,8 @@ class FlowTable {
                        std::shared_ptr<void> installer_data);
   // Replaces the actions atomically; statistics go on. False if the flow is gone.
   bool set_actions(const Ufid& ufid, ActionList actions);
+  // The limit for further insertions; flows above it stay. Any thread.
+  void set_max_flows(size_t max_flows);
   // Unlinks; freed after a grace period. Returns the final statistics (those of packets in flight may still come: read
   // again through the returned pointer after rcu::synchronize() if exactness is needed), null if not there.
   std::shared_ptr<const Flow> remove(const Ufid& ufid);
