@@ -1,9 +1,13 @@
+#include <endian.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sqlite3.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -18,15 +22,35 @@ namespace {
 constexpr int kApplicationId = 0x76737764;  // "vswd": tells our files from other SQLite files
 constexpr int kSchemaVersion = 1;
 constexpr char kSchema[] =
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
-    "CREATE TABLE objects (kind TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, name)) "
-    "WITHOUT ROWID;"
-    "CREATE TABLE rules (id INTEGER PRIMARY KEY, bridge TEXT NOT NULL, value BLOB NOT NULL);"
-    "INSERT INTO meta VALUES ('revision', 0);";
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE objects (kind TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, sum INTEGER NOT NULL, "
+    "PRIMARY KEY (kind, name)) WITHOUT ROWID;"
+    "CREATE TABLE rules (id INTEGER PRIMARY KEY, bridge TEXT NOT NULL, value BLOB NOT NULL, sum INTEGER NOT NULL);";
 
 // SQLite keeps rows as signed 64-bit integers; ids and revisions stay far below 2^63.
 int64_t to_sql(uint64_t value) { return static_cast<int64_t>(value); }
 uint64_t from_sql(int64_t value) { return static_cast<uint64_t>(value); }
+
+// Of everything in a row. SQLite checks the structure of its file, not what the rows say: a bit that flips in a port's
+// options or a rule's actions must not come back as another configuration. Any single flip changes the sum.
+uint64_t checksum(uint64_t seed, std::string_view bytes) {
+  uint64_t sum = (seed ^ bytes.size()) * 0x9e3779b97f4a7c15ULL;
+  while (!bytes.empty()) {
+    uint64_t word = 0;
+    const size_t size = std::min(bytes.size(), sizeof word);
+    std::memcpy(&word, bytes.data(), size);
+    sum = (std::rotl(sum, 23) ^ le64toh(word)) * 0xd6e8feb86659fd93ULL;
+    bytes.remove_prefix(size);
+  }
+  return sum;
+}
+uint64_t object_checksum(std::string_view kind, std::string_view name, std::string_view value) {
+  return checksum(checksum(checksum(0, kind), name), value);
+}
+uint64_t rule_checksum(uint64_t id, std::string_view bridge, std::string_view value) {
+  return checksum(checksum(id, bridge), value);
+}
+uint64_t revision_checksum(uint64_t revision) { return checksum(revision, "revision"); }
 
 struct CloseDatabase {
   void operator()(sqlite3* database) const { sqlite3_close_v2(database); }
@@ -107,9 +131,15 @@ class Statement {
   std::unique_ptr<sqlite3_stmt, Finalize> statement_;
 };
 
+Status corrupt(const std::string& path, std::string_view reason) {
+  return failed_precondition(
+      fmt::format("store {}: corrupt ({}); restore it from a backup or move it away", path, reason));
+}
+
 class SqliteStore final : public Store {
  public:
-  SqliteStore(Database database, UniqueFd lock) : lock_(std::move(lock)), database_(std::move(database)) {}
+  SqliteStore(std::string path, Database database, UniqueFd lock)
+      : path_(std::move(path)), lock_(std::move(lock)), database_(std::move(database)) {}
 
   Status prepare() {
     struct {
@@ -118,20 +148,23 @@ class SqliteStore final : public Store {
     } const all[] = {{begin_, "BEGIN IMMEDIATE"},
                      {commit_, "COMMIT"},
                      {rollback_, "ROLLBACK"},
-                     {put_object_, "INSERT OR REPLACE INTO objects VALUES (?, ?, ?)"},
+                     {put_object_, "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)"},
                      {delete_object_, "DELETE FROM objects WHERE kind = ? AND name = ?"},
-                     {put_rule_, "INSERT OR REPLACE INTO rules VALUES (?, ?, ?)"},
+                     {put_rule_, "INSERT OR REPLACE INTO rules VALUES (?, ?, ?, ?)"},
                      {delete_rule_, "DELETE FROM rules WHERE id = ?"},
                      {delete_bridge_rules_, "DELETE FROM rules WHERE bridge = ?"},
-                     {put_revision_, "UPDATE meta SET value = ? WHERE key = 'revision'"},
-                     {get_revision_, "SELECT value FROM meta WHERE key = 'revision'"},
-                     {all_objects_, "SELECT kind, name, value FROM objects"},
-                     {all_rules_, "SELECT id, bridge, value FROM rules ORDER BY id"}};
+                     {put_revision_, "INSERT OR REPLACE INTO meta VALUES ('revision', ?, ?)"},
+                     {get_revision_, "SELECT value, sum FROM meta WHERE key = 'revision'"},
+                     {all_objects_, "SELECT kind, name, value, sum FROM objects"},
+                     {all_rules_, "SELECT id, bridge, value, sum FROM rules ORDER BY id"}};
     for (const auto& [statement, sql] : all) VSWITCH_RETURN_IF_ERROR(statement.prepare(database_.get(), sql));
-    return get_revision_.for_each([this](const Statement& row) {
+    bool found = false;
+    VSWITCH_RETURN_IF_ERROR(get_revision_.for_each([&](const Statement& row) {
+      found = true;
       revision_ = row.integer(0);
-      return Status();
-    });
+      return revision_checksum(revision_) == row.integer(1) ? Status() : corrupt(path_, "wrong sum of the revision");
+    }));
+    return found ? Status() : corrupt(path_, "no revision");
   }
 
   Status commit(const Batch& batch) override {
@@ -151,13 +184,21 @@ class SqliteStore final : public Store {
 
   Status for_each_object(const std::function<Status(const Batch::Object&)>& visit) const override {
     return all_objects_.for_each([&](const Statement& row) {
+      if (object_checksum(row.bytes(0), row.bytes(1), row.bytes(2)) != row.integer(3)) {
+        return corrupt(path_, "wrong sum of an object");
+      }
       return visit({std::string(row.bytes(0)), std::string(row.bytes(1)), std::string(row.bytes(2))});
     });
   }
 
   Status for_each_rule(
       const std::function<Status(uint64_t, std::string_view, std::string_view)>& visit) const override {
-    return all_rules_.for_each([&](const Statement& row) { return visit(row.integer(0), row.bytes(1), row.bytes(2)); });
+    return all_rules_.for_each([&](const Statement& row) {
+      if (rule_checksum(row.integer(0), row.bytes(1), row.bytes(2)) != row.integer(3)) {
+        return corrupt(path_, "wrong sum of a rule");
+      }
+      return visit(row.integer(0), row.bytes(1), row.bytes(2));
+    });
   }
 
  private:
@@ -169,15 +210,20 @@ class SqliteStore final : public Store {
       VSWITCH_RETURN_IF_ERROR(delete_object_.bind(1, object.kind).bind(2, object.name).run());
     }
     for (const Batch::Object& object : batch.put_objects) {
-      VSWITCH_RETURN_IF_ERROR(put_object_.bind(1, object.kind).bind(2, object.name).bind(3, object.value).run());
+      const uint64_t sum = object_checksum(object.kind, object.name, object.value);
+      VSWITCH_RETURN_IF_ERROR(
+          put_object_.bind(1, object.kind).bind(2, object.name).bind(3, object.value).bind(4, sum).run());
     }
     for (const uint64_t id : batch.delete_rules) VSWITCH_RETURN_IF_ERROR(delete_rule_.bind(1, id).run());
     for (const Batch::Rule& rule : batch.put_rules) {
-      VSWITCH_RETURN_IF_ERROR(put_rule_.bind(1, rule.id).bind(2, rule.bridge).bind_blob(3, rule.value).run());
+      const uint64_t sum = rule_checksum(rule.id, rule.bridge, rule.value);
+      VSWITCH_RETURN_IF_ERROR(
+          put_rule_.bind(1, rule.id).bind(2, rule.bridge).bind_blob(3, rule.value).bind(4, sum).run());
     }
-    return put_revision_.bind(1, batch.revision).run();
+    return put_revision_.bind(1, batch.revision).bind(2, revision_checksum(batch.revision)).run();
   }
 
+  const std::string path_;
   UniqueFd lock_;  // outlives the database
   Database database_;
   uint64_t revision_ = 0;
@@ -208,13 +254,7 @@ Result<int> pragma_number(sqlite3* database, const char* sql) {
   return value;
 }
 
-Status create_schema(sqlite3* database, const std::string& path) {
-  const std::string sql = fmt::format("BEGIN; PRAGMA application_id={}; PRAGMA user_version={}; {} COMMIT;",
-                                      kApplicationId, kSchemaVersion, kSchema);
-  return run_sql(database, path, sql.c_str());
-}
-
-// Is it ours, of a version that we read, and whole? Writes nothing.
+// Is it ours, of a version that we read, and whole?
 Status check_file(sqlite3* database, const std::string& path) {
   const Result<int> application = pragma_number(database, "PRAGMA application_id");
   if (!application.ok()) return application.status();
@@ -233,8 +273,7 @@ Status check_file(sqlite3* database, const std::string& path) {
   VSWITCH_RETURN_IF_ERROR(check.prepare(database, "PRAGMA quick_check(1)"));
   return check.for_each([&](const Statement& row) -> Status {
     if (row.bytes(0) == "ok") return {};
-    return failed_precondition(
-        fmt::format("store {}: corrupt ({}); restore it from a backup or move it away", path, row.bytes(0)));
+    return corrupt(path, row.bytes(0));
   });
 }
 
@@ -256,6 +295,69 @@ Result<UniqueFd> lock_directory(const std::string& directory) {
   return fd;
 }
 
+Result<Database> open_database(const std::string& path, int flags) {
+  sqlite3* raw = nullptr;
+  const int opened = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, nullptr);
+  Database database(raw);
+  if (opened != SQLITE_OK) return file_error(path, opened, sqlite3_errstr(opened));
+  return database;
+}
+
+// Looks at the first bytes only: SQLite would recover and tidy up any database that it opens, somebody else's too.
+Status check_header(const std::string& path) {
+  constexpr size_t kHeaderSize = 100, kApplicationIdAt = 68;
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return failed_precondition(fmt::format("store {}: {}", path, std::strerror(errno)));
+  char header[kHeaderSize];
+  uint32_t application_id = 0;
+  if (read(fd.get(), header, sizeof header) == static_cast<ssize_t>(sizeof header) &&
+      std::memcmp(header, "SQLite format 3", 16) == 0) {
+    std::memcpy(&application_id, header + kApplicationIdAt, sizeof application_id);
+  }
+  if (be32toh(application_id) == kApplicationId) return {};
+  return failed_precondition(
+      fmt::format("store {}: not a vswitch store; move it away or give another --state-dir", path));
+}
+
+Status sync_directory(const std::string& directory) {
+  const UniqueFd fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd && fsync(fd.get()) == 0) return {};
+  return failed_precondition(fmt::format("state directory {}: {}", directory, std::strerror(errno)));
+}
+
+// Made under another name and moved into place: whenever we are killed, there is a whole store or none.
+Status create_store(const std::string& directory, const std::string& path) {
+  const std::string unfinished = path + ".new";
+  std::error_code error;
+  if (std::filesystem::file_size(path + "-wal", error) > 0 && !error) {
+    return failed_precondition(
+        fmt::format("store {}: missing, but its log {}-wal is there; restore it from a backup "
+                    "or move the log away",
+                    path, path));
+  }
+  std::filesystem::remove(unfinished, error);
+  std::filesystem::remove(unfinished + "-journal", error);
+  const std::string sql = fmt::format(
+      "PRAGMA synchronous=FULL; BEGIN; PRAGMA application_id={}; PRAGMA user_version={}; {} "
+      "INSERT INTO meta VALUES ('revision', 0, {}); COMMIT;",
+      kApplicationId, kSchemaVersion, kSchema, to_sql(revision_checksum(0)));
+  Status status;
+  {
+    Result<Database> database = open_database(unfinished, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
+    if (!database.ok()) return database.status();
+    status = run_sql(database->get(), unfinished, sql.c_str());
+  }
+  if (status.ok() && rename(unfinished.c_str(), path.c_str()) != 0) {
+    status = failed_precondition(fmt::format("store {}: {}", path, std::strerror(errno)));
+  }
+  if (!status.ok()) {
+    std::filesystem::remove(unfinished, error);
+    std::filesystem::remove(unfinished + "-journal", error);
+    return status;
+  }
+  return sync_directory(directory);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Store>> open_sqlite_store(const std::string& directory) {
@@ -263,18 +365,14 @@ Result<std::unique_ptr<Store>> open_sqlite_store(const std::string& directory) {
   if (!lock.ok()) return lock.status();
   const std::string path = directory + "/vswitch.db";
   struct stat info {};
-  const bool is_new = stat(path.c_str(), &info) != 0 || info.st_size == 0;
-
-  sqlite3* raw = nullptr;
-  const int opened =
-      sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
-  Database database(raw);
-  if (opened != SQLITE_OK) return file_error(path, opened, sqlite3_errstr(opened));
-  if (!is_new) VSWITCH_RETURN_IF_ERROR(check_file(database.get(), path));
+  if (stat(path.c_str(), &info) != 0 || info.st_size == 0) VSWITCH_RETURN_IF_ERROR(create_store(directory, path));
+  VSWITCH_RETURN_IF_ERROR(check_header(path));
+  Result<Database> database = open_database(path, SQLITE_OPEN_READWRITE);
+  if (!database.ok()) return database.status();
+  VSWITCH_RETURN_IF_ERROR(check_file(database->get(), path));
   // FULL: a commit is on disk before it is answered. The WAL is checkpointed as it grows.
-  VSWITCH_RETURN_IF_ERROR(run_sql(database.get(), path, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"));
-  if (is_new) VSWITCH_RETURN_IF_ERROR(create_schema(database.get(), path));
-  auto store = std::make_unique<SqliteStore>(std::move(database), std::move(*lock));
+  VSWITCH_RETURN_IF_ERROR(run_sql(database->get(), path, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"));
+  auto store = std::make_unique<SqliteStore>(path, std::move(*database), std::move(*lock));
   VSWITCH_RETURN_IF_ERROR(store->prepare());
   return std::unique_ptr<Store>(std::move(store));
 }
