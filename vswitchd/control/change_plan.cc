@@ -6,6 +6,8 @@
 #include <array>
 #include <string_view>
 
+#include "datapath/packet/ledger.h"
+#include "datapath/vport/vport_internal.h"
 #include "datapath/vport/vport_registry.h"
 
 namespace vswitch {
@@ -15,6 +17,20 @@ constexpr std::string_view kPatchType = "patch";
 constexpr size_t kMaxBridgeName = 15;  // it names a kernel device (IFNAMSIZ)
 constexpr std::array<std::string_view, 1> kPatchOptions = {"peer"};
 
+// A name from outside in a message of one line, whatever it consists of.
+std::string quoted(std::string_view name) {
+  std::string text = "\"";
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      text += fmt::format("\\x{:02x}", byte);
+    } else {
+      text += c;
+    }
+  }
+  return text + '"';
+}
+
 bool is_name_character(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
          std::string_view("_.-:@+").find(c) != std::string_view::npos;
@@ -23,20 +39,20 @@ bool is_name_character(char c) {
 Status check_name(std::string_view kind, const std::string& name, size_t max_length) {
   if (name.empty()) return invalid_argument(fmt::format("a {} needs a name", kind), "name");
   if (name.size() > max_length) {
-    return invalid_argument(
-        fmt::format("{} name \"{}\" has {} characters; at most {} are possible", kind, name, name.size(), max_length),
-        "name");
+    return invalid_argument(fmt::format("{} name {} has {} characters; at most {} are possible", kind, quoted(name),
+                                        name.size(), max_length),
+                            "name");
   }
   const auto odd = std::find_if_not(name.begin(), name.end(), is_name_character);
   if (odd != name.end()) {
     return invalid_argument(
-        fmt::format("{} name \"{}\" has a character that is not allowed at position {}; letters, digits "
+        fmt::format("{} name {} has a character that is not allowed at position {}; letters, digits "
                     "and _ . - : @ + are",
-                    kind, name, odd - name.begin() + 1),
+                    kind, quoted(name), odd - name.begin() + 1),
         "name");
   }
   if (name == "." || name == "..")
-    return invalid_argument(fmt::format("a {} cannot be named \"{}\"", kind, name), "name");
+    return invalid_argument(fmt::format("a {} cannot be named {}", kind, quoted(name)), "name");
   return {};
 }
 
@@ -48,8 +64,8 @@ Status check_range(std::string_view object, std::string_view what, uint64_t valu
 
 class Planner {
  public:
-  Planner(const Configuration& current, const std::function<MacAddress()>& random_mac)
-      : current_(current), random_mac_(random_mac) {
+  Planner(const Configuration& current, std::function<MacAddress()> random_mac)
+      : current_(current), random_mac_(std::move(random_mac)) {
     plan_.next = current;
   }
 
@@ -62,8 +78,37 @@ class Planner {
       if (failure != nullptr) *failure = {i, 0};
       return status;
     }
-    if (failure != nullptr) *failure = {transaction.operations.empty() ? 0 : transaction.operations.size() - 1, 0};
-    return check_whole();
+    const Status status = check_whole();
+    if (!status.ok() && failure != nullptr) *failure = {operation_, 0};
+    return status;
+  }
+
+  // The configuration as it stands, as if somebody had asked for all of it.
+  Status check_current() {
+    for (const auto& [name, bridge] : next().bridges) {
+      VSWITCH_RETURN_IF_ERROR(check_bridge(bridge));
+      const auto local = next().ports.find(name);
+      if (local == next().ports.end() || local->second.bridge != name || local->second.vport.type != "internal") {
+        return internal_error(fmt::format("bridge {} has no port of its own", quoted(name)));
+      }
+    }
+    std::set<std::pair<std::string, OfPort>> ofports;
+    std::set<uint32_t> dp_ports;
+    for (const auto& [name, port] : next().ports) {
+      VSWITCH_RETURN_IF_ERROR(check_port(port));
+      const OfPort ofport = next().ofports.at(name);
+      const bool in_range = name == port.bridge ? ofport == kOfPortLocal : ofport > 0 && ofport < kOfPortMax;
+      if (!in_range || !ofports.emplace(port.bridge, ofport).second) {
+        return internal_error(fmt::format("port {}: OpenFlow port number {} cannot be", quoted(name), ofport));
+      }
+      const auto dp_port = next().dp_ports.find(name);
+      const bool has_dp_port = dp_port != next().dp_ports.end();
+      if (has_dp_port == (port.vport.type == kPatchType) ||
+          (has_dp_port && (dp_port->second >= kMaxPorts || !dp_ports.insert(dp_port->second).second))) {
+        return internal_error(fmt::format("port {}: its datapath port number cannot be", quoted(name)));
+      }
+    }
+    return {};
   }
 
   ChangePlan take() { return std::move(plan_); }
@@ -103,11 +148,11 @@ class Planner {
     local.vport.name = config.name;
     local.vport.type = "internal";
     local.vport.mac = config.mac;
+    VSWITCH_RETURN_IF_ERROR(check_type(local));  // not every name is one for a device
     next().bridges[config.name] = config;
     plan_.created_bridges.insert(config.name);
     plan_.updated_bridges.erase(config.name);
-    add_port(local, kOfPortLocal);
-    return {};
+    return add_port(local, kOfPortLocal);
   }
 
   Status perform(const UpdateBridge& update) {
@@ -142,7 +187,10 @@ class Planner {
     return {};
   }
 
-  Status no_bridge(const std::string& name) { return not_found(fmt::format("no bridge named \"{}\"", name), "bridge"); }
+  Status no_bridge(const std::string& name) {
+    return not_found(fmt::format("no bridge named {}", quoted(name)), "bridge");
+  }
+  Status no_port(const std::string& name) { return not_found(fmt::format("no port named {}", quoted(name)), "name"); }
 
   // ---- ports
 
@@ -183,7 +231,7 @@ class Planner {
       for (const VportType& t : vport_types()) known.push_back(t.name);
       const std::string_view nearest = nearest_spelling(config.vport.type, known);
       return invalid_argument(
-          fmt::format("{}: unknown type \"{}\"{}; known types: {}", object, config.vport.type,
+          fmt::format("{}: unknown type {}{}; known types: {}", object, quoted(config.vport.type),
                       nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", nearest), fmt::join(known, ", ")),
           "type");
     }
@@ -219,18 +267,17 @@ class Planner {
     VSWITCH_RETURN_IF_ERROR(check_ofport_free(config));
     const Result<OfPort> ofport = choose_ofport(config);
     if (!ofport.ok()) return ofport.status();
-    add_port(config, *ofport);
-    return {};
+    return add_port(config, *ofport);
   }
 
   Status perform(const UpdatePort& update) {
-    const PortConfig& config = update.config;
+    PortConfig config = update.config;
     auto it = next().ports.find(config.name());
-    if (it == next().ports.end()) return not_found(fmt::format("no port named \"{}\"", config.name()), "name");
+    if (it == next().ports.end()) return no_port(config.name());
     if (config.bridge != it->second.bridge) {
       return invalid_argument(
-          fmt::format("port \"{}\" belongs to bridge \"{}\" and cannot move to \"{}\"; delete it and add it there",
-                      config.name(), it->second.bridge, config.bridge),
+          fmt::format("port \"{}\" belongs to bridge \"{}\" and cannot move to {}; delete it and add it there",
+                      config.name(), it->second.bridge, quoted(config.bridge)),
           "bridge");
     }
     VSWITCH_RETURN_IF_ERROR(check_port(config));
@@ -244,11 +291,10 @@ class Planner {
     if (config.vport.type != it->second.vport.type) {
       // Another kind of port under the same name and number.
       const OfPort ofport = next().ofports.at(config.name());
-      const PortConfig copy = config;
       drop_port(config.name());
-      add_port(copy, ofport);
-      return {};
+      return add_port(config, ofport);
     }
+    if (local) share_mac_with_bridge(config);
     it->second = config;
     mark_port_updated(config.name());
     return {};
@@ -256,7 +302,7 @@ class Planner {
 
   Status perform(const DeletePort& remove) {
     auto it = next().ports.find(remove.name);
-    if (it == next().ports.end()) return not_found(fmt::format("no port named \"{}\"", remove.name), "name");
+    if (it == next().ports.end()) return no_port(remove.name);
     if (it->second.bridge == remove.name) {
       return failed_precondition(
           fmt::format("port \"{}\" is the local port of its bridge; delete the bridge instead", remove.name), "name");
@@ -265,12 +311,30 @@ class Planner {
     return {};
   }
 
-  void add_port(const PortConfig& config, OfPort ofport) {
+  // A bridge's address is that of its local port, whichever of the two is told to change.
+  void share_mac_with_bridge(PortConfig& local) {
+    BridgeConfig& bridge = next().bridges.at(local.bridge);
+    if (local.vport.mac.is_zero()) local.vport.mac = bridge.mac;
+    if (local.vport.mac == bridge.mac) return;
+    bridge.mac = local.vport.mac;
+    if (!plan_.created_bridges.contains(bridge.name)) plan_.updated_bridges.insert(bridge.name);
+  }
+
+  Status add_port(const PortConfig& config, OfPort ofport) {
+    if (config.vport.type != kPatchType) {
+      const uint32_t dp_port = choose_dp_port();
+      if (dp_port >= kMaxPorts) {
+        return resource_exhausted(
+            fmt::format("port \"{}\": all {} datapath port numbers are taken", config.name(), kMaxPorts - 1));
+      }
+      next().dp_ports[config.name()] = dp_port;
+    }
     next().ports[config.name()] = config;
     next().ofports[config.name()] = ofport;
-    if (config.vport.type != kPatchType) next().dp_ports[config.name()] = choose_dp_port();
     plan_.created_ports.insert(config.name());
     plan_.updated_ports.erase(config.name());
+    changed_by_[config.name()] = operation_;
+    return {};
   }
 
   void drop_port(const std::string& name) {
@@ -283,6 +347,7 @@ class Planner {
 
   void mark_port_updated(const std::string& name) {
     if (!plan_.created_ports.contains(name)) plan_.updated_ports.insert(name);
+    changed_by_[name] = operation_;
   }
 
   Result<OfPort> choose_ofport(const PortConfig& config) {
@@ -333,24 +398,34 @@ class Planner {
 
   Status perform(const ModifyRules& modify) {
     if (!next().bridges.contains(modify.bridge)) return no_bridge(modify.bridge);
-    std::vector<ChangePlan::Mod>& mods = plan_.rule_mods[modify.bridge];
-    mods.reserve(mods.size() + modify.mods.size());
-    for (size_t i = 0; i < modify.mods.size(); ++i) mods.push_back({&modify.mods[i], {operation_, i}});
+    plan_.rule_mods[modify.bridge].push_back({operation_, modify.mods});
     return {};
+  }
+
+  // The kernel device that a port takes for itself; "" for types that take none.
+  static std::string device_of(const PortConfig& port) {
+    const std::string& type = port.vport.type;
+    if (type == "internal") return internal_device_name(port.name());
+    if (type != "netdev" && type != "system" && !type.empty()) return "";
+    const auto option = port.vport.options.find("device");
+    return option == port.vport.options.end() ? port.name() : option->second;
   }
 
   // What only the end state can tell: two ports on one device.
   Status check_whole() {
+    if (changed_by_.empty()) return {};
     std::map<std::string, std::string> device_user;
     for (const auto& [name, port] : next().ports) {
-      if (port.vport.type != "netdev" && port.vport.type != "system" && !port.vport.type.empty()) continue;
-      const auto option = port.vport.options.find("device");
-      const std::string device = option == port.vport.options.end() ? name : option->second;
+      const std::string device = device_of(port);
+      if (device.empty()) continue;
       const auto [it, inserted] = device_user.emplace(device, name);
       if (inserted) continue;
-      const bool newer_is_this = plan_.created_ports.contains(name) || plan_.updated_ports.contains(name);
+      const auto mine = changed_by_.find(name), others = changed_by_.find(it->second);
+      const bool newer_is_this =
+          others == changed_by_.end() || (mine != changed_by_.end() && mine->second >= others->second);
       const std::string& newer = newer_is_this ? name : it->second;
       const std::string& older = newer_is_this ? it->second : name;
+      if (const auto change = changed_by_.find(newer); change != changed_by_.end()) operation_ = change->second;
       return already_exists(fmt::format("port \"{}\": device {} is in use by port \"{}\" of bridge \"{}\"", newer,
                                         device, older, next().ports.at(older).bridge),
                             "options:device");
@@ -359,9 +434,10 @@ class Planner {
   }
 
   const Configuration& current_;
-  const std::function<MacAddress()>& random_mac_;
+  const std::function<MacAddress()> random_mac_;
   ChangePlan plan_;
   size_t operation_ = 0;
+  std::map<std::string, size_t> changed_by_;  // port -> the last operation that made or changed it
   std::set<uint32_t> taken_dp_ports_;
 };
 
@@ -372,6 +448,11 @@ Result<ChangePlan> plan_changes(const Configuration& current, const Transaction&
   Planner planner(current, random_mac);
   VSWITCH_RETURN_IF_ERROR(planner.run(transaction, failure));
   return planner.take();
+}
+
+Status check_configuration(const Configuration& configuration) {
+  Planner planner(configuration, [] { return MacAddress(); });
+  return planner.check_current();
 }
 
 RuleMod default_rule() {

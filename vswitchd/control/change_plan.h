@@ -4,8 +4,10 @@
 // (device missing, UDP port taken) shows when the plan is carried out (switch.cc), which undoes itself on failure.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,17 +24,21 @@ struct ChangePlan {
   std::set<std::string> deleted_bridges, created_bridges, updated_bridges;
   std::set<std::string> deleted_ports, created_ports, updated_ports;
   bool settings_changed = false;
-  // Per bridge, in the order of the transaction, with where each mod came from.
-  struct Mod {
-    const RuleMod* mod;
-    TransactionFailure origin;
+  // Per bridge, in the order of the transaction. The mods are the transaction's own.
+  struct RuleMods {
+    size_t operation;
+    std::span<const RuleMod> mods;
   };
-  std::map<std::string, std::vector<Mod>> rule_mods;
+  std::map<std::string, std::vector<RuleMods>> rule_mods;
 };
 
 // On error *failure says which operation. `random_mac` supplies the address of a new bridge.
 Result<ChangePlan> plan_changes(const Configuration& current, const Transaction& transaction,
                                 const std::function<MacAddress()>& random_mac, TransactionFailure* failure);
+
+// What a configuration that comes from outside (the store) must fulfil for everything else to work on it. The message
+// names the object at fault.
+Status check_configuration(const Configuration& configuration);
 
 // The rule that a new standalone bridge starts with: priority=0,actions=NORMAL.
 RuleMod default_rule();

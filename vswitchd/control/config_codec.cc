@@ -2,8 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <type_traits>
+#include <vector>
 
 namespace vswitch {
 namespace {
@@ -44,6 +49,20 @@ class ObjectReader {
       return value.get<T>();
     }
   }
+  // VLAN ids; the element type of get<std::vector<uint16_t>>() would silently cut what does not fit.
+  std::vector<uint16_t> vlans(const char* name) {
+    ++read_;
+    const json& list = object_.at(name);
+    if (!list.is_array()) throw std::runtime_error(fmt::format("member \"{}\" is no list", name));
+    std::vector<uint16_t> vlans;
+    for (const json& value : list) {
+      if (!value.is_number_unsigned() || value.get<uint64_t>() > 4095) {
+        throw std::runtime_error(fmt::format("member \"{}\" holds something else than VLANs of 0 to 4095", name));
+      }
+      vlans.push_back(value.get<uint16_t>());
+    }
+    return vlans;
+  }
   const json& member(const char* name) {
     ++read_;
     return object_.at(name);
@@ -74,13 +93,16 @@ VlanConfig vlan_from_json(const json& object) {
   if (found == kVlanModes.end()) throw std::runtime_error(fmt::format("unknown VLAN mode \"{}\"", mode));
   vlan.mode = static_cast<VlanMode>(found - kVlanModes.begin());
   vlan.tag = reader.get<uint16_t>("tag");
-  for (const uint16_t vid : reader.get<std::vector<uint16_t>>("trunks")) {
-    if (vid >= vlan.trunks.size()) throw std::runtime_error(fmt::format("VLAN {} is out of range", vid));
-    vlan.trunks.set(vid);
-  }
+  for (const uint16_t vid : reader.vlans("trunks")) vlan.trunks.set(vid);
   vlan.priority_tags = reader.get<bool>("priority_tags");
   reader.finish();
   return vlan;
+}
+
+FailMode fail_mode_from(const std::string& text) {
+  if (text == "secure") return FailMode::secure;
+  if (text == "standalone") return FailMode::standalone;
+  throw std::runtime_error(fmt::format("unknown fail mode \"{}\"", text));
 }
 
 PortConfigFlags flags_from_json(const json& object) {
@@ -125,11 +147,12 @@ Result<BridgeConfig> decode_bridge(std::string_view text) {
   return decode<BridgeConfig>("bridge", text, [](ObjectReader& reader) {
     BridgeConfig config;
     config.name = reader.get<std::string>("name");
-    config.fail_mode = reader.get<std::string>("fail_mode") == "secure" ? FailMode::secure : FailMode::standalone;
+    config.fail_mode = fail_mode_from(reader.get<std::string>("fail_mode"));
     config.mac = mac_from(reader.get<std::string>("mac"));
     config.mac_ageing_seconds = reader.get<uint32_t>("mac_ageing_seconds");
     config.mac_table_size = reader.get<uint32_t>("mac_table_size");
-    config.flood_vlans = reader.get<std::set<uint16_t>>("flood_vlans");
+    const std::vector<uint16_t> flood_vlans = reader.vlans("flood_vlans");
+    config.flood_vlans = {flood_vlans.begin(), flood_vlans.end()};
     config.external_ids = reader.get<std::map<std::string, std::string>>("external_ids");
     return config;
   });

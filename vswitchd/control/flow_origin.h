@@ -14,6 +14,8 @@ namespace vswitch {
 struct FlowOrigin {
   Credit credit;
   std::vector<LearnedSource> learned;
+  uint64_t view_generation = 0;   // of the view that `learned` names ports of
+  bool active = false;            // had packets since `learned` was last refreshed
   uint64_t credited_packets = 0;  // of the flow's statistics, already given to `credit`
   uint64_t credited_bytes = 0;
 };

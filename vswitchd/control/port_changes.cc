@@ -13,8 +13,9 @@ Status add_configured_port(Datapath& datapath, const Configuration& configuratio
   if (!added.ok()) return added.status();
   if (!config.flags.down) return {};
   const Status down = datapath.set_port_admin_up(dp_port->second, false);
-  if (!down.ok() && must_work) return down;
-  return {};
+  if (down.ok() || !must_work) return {};
+  (void)datapath.remove_port(dp_port->second, false).ok();
+  return down;
 }
 
 Status PortChanges::remove(const std::string& name) {

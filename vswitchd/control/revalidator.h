@@ -1,15 +1,14 @@
 // Revalidator: keeps the datapath's flows true to the rules, and the rules' statistics true to the datapath.
 //
 // - revalidate(): translates every flow again; one whose actions changed is updated, one whose mask no longer suffices
-// (or
-//   whose packets are now to be treated one by one) is removed. When it returns, no packet that comes in is forwarded
-//   by what was valid before the caller's change.
+//   (or whose packets are now to be treated one by one) is removed. When it returns, no packet that comes in is
+//   forwarded by what was valid before the caller's change.
 // - push_statistics(): credits what flows have counted since the last time to the rules, tables and patch ports they
-// came from, and
-//   refreshes the learned addresses of flows with traffic.
+//   came from, and refreshes the learned addresses of flows with traffic.
 // - expire(): removes flows that had no packet for max_idle.
 //
-// Thread safety: any thread; serialised by its own lock. Callers must not hold locks that translation takes.
+// Thread safety: any thread; serialised by its own lock. Callers must not hold locks that translation takes. The lock
+// is waited for offline, because its holder waits for grace periods.
 #pragma once
 
 #include <atomic>
@@ -35,10 +34,12 @@ class Revalidator {
 
  private:
   enum class Verdict : uint8_t { keep, update, remove };
+  class Addresses;
 
   void credit(const Flow& flow) REQUIRES(mutex_);
   Verdict judge(Flow& flow, ActionList& new_actions) REQUIRES(mutex_);
-  void remove(const std::vector<Ufid>& ufids) REQUIRES(mutex_);
+  void remove(const std::vector<Ufid>& ufids, Addresses& addresses) REQUIRES(mutex_);
+  void refresh(const Addresses& addresses) REQUIRES(mutex_);
 
   Datapath& datapath_;
   const ViewHolder& views_;

@@ -96,6 +96,7 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   auto origin = std::make_shared<FlowOrigin>();
   origin->credit = std::move(output.credit);
   origin->learned = std::move(output.learned);
+  origin->view_generation = view.generation;
   result.installer_data = std::move(origin);
   return result;
 }

@@ -63,12 +63,14 @@ class SlowPath final : public UpcallHandler {
   bool controller(const UserspaceAction& action, const FlowKey& key, const Packet& packet) override;
 
   ControllerRequests& controller_requests() { return requests_; }
+  // For others who translate or learn: tells the switch as miss() does.
+  void addresses_learned() const { learned_(); }
+  // Rises with every change of any bridge's learned addresses that may change forwarding.
+  static uint64_t mac_generation(const SwitchView& view);
   // A callback sets the second argument when it took the packet.
   Subscribers<const PacketIn&, bool&>& packet_ins() { return packet_ins_; }
 
  private:
-  static uint64_t mac_generation(const SwitchView& view);
-
   const ViewHolder& views_;
   const Clock& clock_;
   const std::function<void()> learned_;

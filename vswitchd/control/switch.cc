@@ -44,6 +44,10 @@ StoredPort stored_port(const Configuration& configuration, const std::string& na
           dp_port == configuration.dp_ports.end() ? 0 : dp_port->second};
 }
 
+Status misnamed(const Store::Batch::Object& object) {
+  return internal_error(fmt::format("the store holds {} \"{}\" under another name", object.kind, object.name));
+}
+
 // The operation that made or changed a port: where to point when the system refuses it.
 size_t operation_of_port(const Transaction& transaction, const std::string& port) {
   for (size_t i = transaction.operations.size(); i-- > 0;) {
@@ -92,10 +96,12 @@ Status Switch::Implementation::load_configuration() {
     if (object.kind == kBridgeKind) {
       Result<BridgeConfig> bridge = decode_bridge(object.value);
       if (!bridge.ok()) return bridge.status().with_prefix(fmt::format("bridge \"{}\"", object.name));
+      if (bridge->name != object.name) return misnamed(object);
       configuration_.bridges[object.name] = std::move(*bridge);
     } else if (object.kind == kPortKind) {
       Result<StoredPort> port = decode_port(object.value);
       if (!port.ok()) return port.status().with_prefix(fmt::format("port \"{}\"", object.name));
+      if (port->config.name() != object.name) return misnamed(object);
       configuration_.ofports[object.name] = port->ofport;
       if (port->dp_port != 0) configuration_.dp_ports[object.name] = port->dp_port;
       configuration_.ports[object.name] = std::move(port->config);
@@ -108,12 +114,7 @@ Status Switch::Implementation::load_configuration() {
     }
     return {};
   }));
-  for (const auto& [name, port] : configuration_.ports) {
-    if (!configuration_.bridges.contains(port.bridge)) {
-      return internal_error(
-          fmt::format("the store holds port \"{}\" of bridge \"{}\", which it does not hold", name, port.bridge));
-    }
-  }
+  VSWITCH_RETURN_IF_ERROR(check_configuration(configuration_).with_prefix("the stored configuration"));
   revision_ = store_->revision();
   return {};
 }
@@ -207,6 +208,37 @@ void Switch::Implementation::configure_bridge(const BridgeConfig& config, Bridge
   runtime.macs->configure(config.mac_table_size, std::chrono::seconds(config.mac_ageing_seconds));
 }
 
+namespace {
+
+// The rule changes of one bridge in one list, as RuleTables wants them. Those of a single operation, the usual case of
+// a bulk load, are used where they are: a RuleMod takes kilobytes.
+class RequestedMods {
+ public:
+  void add_default() { own_.push_back(default_rule()); }
+  void add(std::span<const ChangePlan::RuleMods> parts) {
+    parts_ = parts;
+    defaults_ = own_.size();
+    if (parts.size() == 1 && own_.empty()) return;
+    for (const ChangePlan::RuleMods& part : parts) own_.insert(own_.end(), part.mods.begin(), part.mods.end());
+  }
+  std::span<const RuleMod> all() const { return own_.empty() && !parts_.empty() ? parts_.front().mods : own_; }
+  TransactionFailure origin_of(size_t index) const {
+    index -= std::min(index, defaults_);
+    for (const ChangePlan::RuleMods& part : parts_) {
+      if (index < part.mods.size()) return {part.operation, index};
+      index -= part.mods.size();
+    }
+    return {};
+  }
+
+ private:
+  std::vector<RuleMod> own_;
+  size_t defaults_ = 0;
+  std::span<const ChangePlan::RuleMods> parts_;
+};
+
+}  // namespace
+
 // Stages every rule change; new bridges get their tables here. What is staged disappears with `staged`.
 Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& staged, TransactionFailure* failure) {
   for (const std::string& name : plan.created_bridges) {
@@ -217,20 +249,16 @@ Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& 
   std::set<std::string> with_rules = plan.created_bridges;
   for (const auto& [bridge, mods] : plan.rule_mods) with_rules.insert(bridge);
   for (const std::string& bridge : with_rules) {
-    std::vector<RuleMod> mods;
     const bool is_new = plan.created_bridges.contains(bridge);
-    const bool starts_with_normal = is_new && plan.next.bridges.at(bridge).fail_mode == FailMode::standalone;
-    if (starts_with_normal) mods.push_back(default_rule());
-    const size_t offset = mods.size();
     const auto requested = plan.rule_mods.find(bridge);
-    if (requested != plan.rule_mods.end()) {
-      for (const ChangePlan::Mod& mod : requested->second) mods.push_back(*mod.mod);
-    }
+    RequestedMods mods;
+    if (is_new && plan.next.bridges.at(bridge).fail_mode == FailMode::standalone) mods.add_default();
+    if (requested != plan.rule_mods.end()) mods.add(requested->second);
     RuleTables& tables = is_new ? *staged.new_bridges.at(bridge).tables : *bridges_.at(bridge).tables;
     size_t failed = 0;
-    Result<RuleChange> change = tables.prepare(mods, &failed);
+    Result<RuleChange> change = tables.prepare(mods.all(), &failed);
     if (!change.ok()) {
-      if (failure != nullptr && failed >= offset) *failure = requested->second[failed - offset].origin;
+      if (failure != nullptr) *failure = mods.origin_of(failed);
       return change.status();
     }
     staged.by_bridge.emplace(bridge, std::move(*change));
@@ -280,17 +308,31 @@ void Switch::Implementation::publish(const ChangePlan& plan, StagedRules& staged
   }
   for (auto& [name, runtime] : staged.new_bridges) bridges_[name] = std::move(runtime);
   for (const std::string& name : plan.updated_bridges) configure_bridge(plan.next.bridges.at(name), bridges_.at(name));
-  for (const std::string& name : plan.deleted_ports) {
-    const PortConfig& old = configuration_.ports.at(name);
-    auto bridge = bridges_.find(old.bridge);
-    if (bridge != bridges_.end()) bridge->second.macs->remove_port(configuration_.ofports.at(name));
-    patch_counters_.erase(name);
-  }
-  configuration_ = plan.next;
+  for (const std::string& name : plan.deleted_ports) patch_counters_.erase(name);
+  const Configuration before = std::exchange(configuration_, plan.next);
   revision_ = revision_ + 1;
   for (auto& [bridge, change] : staged.by_bridge) change.publish();
   publish_view();
+  forget_addresses(plan, before);
   revalidator_->revalidate();
+}
+
+// Takes the addresses out that were learned on ports which are gone, or have another number or other VLANs now.
+void Switch::Implementation::forget_addresses(const ChangePlan& plan, const Configuration& before) {
+  std::set<std::string> names = plan.deleted_ports;
+  for (const std::string& name : plan.updated_ports) {
+    if (before.ofports.at(name) != configuration_.ofports.at(name) ||
+        !(before.ports.at(name).vlan == configuration_.ports.at(name).vlan)) {
+      names.insert(name);
+    }
+  }
+  if (names.empty()) return;
+  // Whoever still works with the view before this one would learn them again.
+  datapath_->quiesce();
+  for (const std::string& name : names) {
+    const auto bridge = bridges_.find(before.ports.at(name).bridge);
+    if (bridge != bridges_.end()) bridge->second.macs->remove_port(before.ofports.at(name));
+  }
 }
 
 Result<TransactionResult> Switch::Implementation::apply(const Transaction& transaction, TransactionFailure* failure) {
@@ -326,12 +368,13 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
     return status;
   }
   max_idle_ms_ = plan->next.settings.max_idle_ms;
+  datapath_->set_max_flows(plan->next.settings.max_datapath_flows);
   std::vector<ChangeEvent> rule_events;
   for (const auto& [bridge, change] : staged.by_bridge)
     std::ranges::move(describe_rules(bridge, change), std::back_inserter(rule_events));
   publish(*plan, staged);
   ports.finish();
-  announce(*plan, std::move(rule_events));
+  announce(*plan, before, std::move(rule_events));
   result.revision = revision_;
   return result;
 }
@@ -372,7 +415,8 @@ void Switch::Implementation::announce(std::vector<ChangeEvent> events) {
   }
 }
 
-void Switch::Implementation::announce(const ChangePlan& plan, std::vector<ChangeEvent> rule_events) {
+void Switch::Implementation::announce(const ChangePlan& plan, const Configuration& before,
+                                      std::vector<ChangeEvent> rule_events) {
   if (watchers_.empty()) return;
   using Kind = ChangeEvent::Kind;
   std::vector<ChangeEvent> events;
@@ -383,7 +427,7 @@ void Switch::Implementation::announce(const ChangePlan& plan, std::vector<Change
     event.port = port;
     events.push_back(std::move(event));
   };
-  for (const std::string& name : plan.deleted_ports) tell(Kind::port_deleted, "", name);
+  for (const std::string& name : plan.deleted_ports) tell(Kind::port_deleted, before.ports.at(name).bridge, name);
   for (const std::string& name : plan.deleted_bridges) tell(Kind::bridge_deleted, name, "");
   for (const std::string& name : plan.created_bridges) tell(Kind::bridge_created, name, "");
   for (const std::string& name : plan.updated_bridges) tell(Kind::bridge_changed, name, "");
@@ -410,14 +454,15 @@ void Switch::Implementation::run_timer() {
     {
       rcu::Offline offline;
       MutexLock lock(timer_mutex_);
+      timer_busy_since_ = Nanoseconds::max();
       if (!stopping_ && !addresses_changed_) timer_wakeup_.wait_for(timer_mutex_, kTick);
       if (stopping_) return;
       // More addresses tend to follow: one revalidation for all of them.
       if (addresses_changed_) timer_wakeup_.wait_for(timer_mutex_, kLearningPause);
       if (stopping_) return;
       learned = std::exchange(addresses_changed_, false);
+      timer_busy_since_ = clock_.now();
     }
-    timer_rounds_.fetch_add(1, std::memory_order_relaxed);
     if (learned) revalidator_->revalidate();
     if (clock_.now() >= next_tick) {
       next_tick = clock_.now() + kTick;

@@ -5,7 +5,8 @@
 // changed and the Status names the object and field at fault.
 //
 // Thread safety: every function may be called from any thread. apply() calls are serialised. Callbacks run on threads
-// of the switch and must not block or call back into apply().
+// of the switch, some with its lock held: they must not block or call any function of the switch (ending subscriptions
+// is allowed).
 #pragma once
 
 #include <cstdint>
@@ -247,8 +248,8 @@ class Switch {
   Result<size_t> receive_on_dummy(const std::string& port, std::span<const std::vector<uint8_t>> frames);
   std::optional<std::string> dp_port_name(uint32_t dp_port) const;
 
-  // Health: true while every forwarding, handler and revalidator thread has made progress within the last second or
-  // sleeps.
+  // Health: true while every forwarding and handler thread has made progress within the last second or sleeps, and the
+  // revalidator has not been at one round for more than ten.
   bool healthy() const;
 
  private:

@@ -11,6 +11,9 @@
 namespace vswitch {
 namespace {
 
+// A round of the revalidator grows with the number of flows; beyond this it counts as stuck.
+constexpr Nanoseconds kMaxTimerRound = std::chrono::seconds(10);
+
 Status no_bridge(const std::string& name) { return not_found(fmt::format("no bridge named \"{}\"", name), "bridge"); }
 Status no_port(const std::string& name) { return not_found(fmt::format("no port named \"{}\"", name), "port"); }
 
@@ -76,8 +79,17 @@ PortInfo Switch::Implementation::port_info(const PortConfig& config) const {
   return info;
 }
 
+// Only patch ports count through flows; what other ports know does not wait for a walk over all flows.
+void Switch::Implementation::push_patch_statistics() const {
+  {
+    MutexLock lock(mutex_);
+    if (patch_counters_.empty()) return;
+  }
+  revalidator_->push_statistics();
+}
+
 std::vector<PortInfo> Switch::ports(const std::string& bridge) const {
-  impl_->revalidator_->push_statistics();  // patch ports count through flows
+  impl_->push_patch_statistics();
   MutexLock lock(impl_->mutex_);
   std::vector<PortInfo> ports;
   for (const auto& [name, config] : impl_->configuration_.ports) {
@@ -87,7 +99,7 @@ std::vector<PortInfo> Switch::ports(const std::string& bridge) const {
 }
 
 Result<PortInfo> Switch::port(const std::string& name) const {
-  impl_->revalidator_->push_statistics();
+  impl_->push_patch_statistics();
   MutexLock lock(impl_->mutex_);
   const auto it = impl_->configuration_.ports.find(name);
   if (it == impl_->configuration_.ports.end()) return no_port(name);
@@ -282,11 +294,7 @@ Result<TraceResult> Switch::trace(const TraceRequest& request) {
   TranslateOutput output = translate(input);
   TraceResult result;
   result.sections.push_back(trace_section(input, std::move(nodes), std::move(output)));
-  if (request.allow_side_effects) {
-    MutexLock lock(impl_->timer_mutex_);
-    impl_->addresses_changed_ = true;
-    impl_->timer_wakeup_.notify_one();
-  }
+  if (request.allow_side_effects) impl_->slow_path_->addresses_learned();
   return result;
 }
 
@@ -318,7 +326,9 @@ Status Switch::packet_out(const PacketOut& request) {
     input.credit_bytes = request.packet.size();
     input.now = impl_->clock_.now();
     input.contexts = &impl_->slow_path_->controller_requests();
+    const uint64_t macs_before = SlowPath::mac_generation(view);
     TranslateOutput output = translate(input);
+    if (SlowPath::mac_generation(view) != macs_before) impl_->slow_path_->addresses_learned();
     actions = std::move(output.actions);
     if (actions.empty()) actions.push_back(DropAction{output.drop_reason});
   }
@@ -404,6 +414,13 @@ Result<size_t> Switch::receive_on_dummy(const std::string& port, std::span<const
   return frames.size();
 }
 
-bool Switch::healthy() const { return impl_->datapath_->healthy(); }
+bool Switch::healthy() const {
+  {
+    MutexLock lock(impl_->timer_mutex_);
+    const Nanoseconds since = impl_->timer_busy_since_;
+    if (since != Nanoseconds::max() && impl_->clock_.now() - since > kMaxTimerRound) return false;
+  }
+  return impl_->datapath_->healthy();
+}
 
 }  // namespace vswitch

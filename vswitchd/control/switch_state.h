@@ -2,7 +2,8 @@
 // folder.
 //
 // Lock order, outermost first: Switch::Implementation::mutex_, then the datapath's and the revalidator's own.
-// Translation and upcalls take none of them. The timer thread wakes for learned addresses, and once per kTick for
+// Translation and upcalls take none of them. A thread that is an RCU reader goes offline before it waits for one of
+// them: who holds it may wait for a grace period. The timer thread wakes for learned addresses, and once per kTick for
 // statistics and timeouts.
 #pragma once
 
@@ -47,10 +48,12 @@ struct Switch::Implementation {
   Status commit_to_store(const ChangePlan& plan, const StagedRules& staged) REQUIRES(mutex_);
   void publish(const ChangePlan& plan, StagedRules& staged) REQUIRES(mutex_);
   void publish_view() REQUIRES(mutex_);
+  void forget_addresses(const ChangePlan& plan, const Configuration& before) REQUIRES(mutex_);
   void configure_bridge(const BridgeConfig& config, BridgeRuntime& runtime);
   // What watchers will hear about a rule change; taken before publish(), which lets go of removed rules.
   std::vector<ChangeEvent> describe_rules(const std::string& bridge, const RuleChange& change) const;
-  void announce(const ChangePlan& plan, std::vector<ChangeEvent> rule_events) REQUIRES(mutex_);
+  void announce(const ChangePlan& plan, const Configuration& before, std::vector<ChangeEvent> rule_events)
+      REQUIRES(mutex_);
   void announce(std::vector<ChangeEvent> events);
 
   // ---- time (switch.cc)
@@ -60,6 +63,7 @@ struct Switch::Implementation {
 
   // ---- queries (switch_queries.cc)
   PortInfo port_info(const PortConfig& config) const REQUIRES(mutex_);
+  void push_patch_statistics() const EXCLUDES(mutex_);
   RuleInfo rule_info(const Rule& rule) const;
   Result<std::shared_ptr<const RuleTables>> tables_of(const std::string& bridge) const EXCLUDES(mutex_);
 
@@ -85,7 +89,7 @@ struct Switch::Implementation {
   bool stopping_ GUARDED_BY(timer_mutex_) = false;
   bool addresses_changed_ GUARDED_BY(timer_mutex_) = false;
   std::atomic<uint32_t> max_idle_ms_{10'000};
-  std::atomic<uint64_t> timer_rounds_{0};
+  Nanoseconds timer_busy_since_ GUARDED_BY(timer_mutex_) = Nanoseconds::max();  // max: sleeps
   std::thread timer_;
 };
 
