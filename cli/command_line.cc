@@ -282,7 +282,7 @@ std::string bash_completion(const Program& program) {
     cases += fmt::format("      {}) options=\"$options{}\" ;;\n", verb.name, own);
   }
   for (const OptionSpec& option : program.options) options += fmt::format(" {}", option.name);
-  return fmt::format(R"(# bash completion for {0}: source <({0} completion bash)
+  return fmt::format(R"sh(# bash completion for {0}: source <({0} completion bash)
 _{0}() {{
   local word="${{COMP_WORDS[COMP_CWORD]}}" verbs="help completion{1}" options="{2}" verb="" i
   for ((i = 1; i < COMP_CWORD; i++)); do
@@ -304,10 +304,9 @@ _{0}() {{
     names="$(vsctl --timeout=1 list-br 2>/dev/null; vsctl --timeout=1 list-all-ports 2>/dev/null)"
     COMPREPLY=($(compgen -W "$names" -- "$word") $(compgen -f -- "$word"))
   fi
-}
-}
+}}
 complete -F _{0} {0}
-)", program.name, verbs, options, cases);
+)sh", program.name, verbs, options, cases);
 }
 
 int complain(const Program& program, std::string_view message, int status) {

@@ -1,0 +1,76 @@
+#include "cli/record.h"
+
+#include <gtest/gtest.h>
+
+#include "cli/json_text.h"
+
+namespace vswitch::cli {
+namespace {
+
+TEST(Record, ColumnExpressions) {
+  ColumnExpression e = parse_column_expression("Options:remote_ip=1.2.3.4");
+  EXPECT_EQ(e.column, "options");
+  EXPECT_EQ(e.key, "remote_ip");
+  EXPECT_EQ(e.op, "=");
+  EXPECT_EQ(e.value, "1.2.3.4");
+  e = parse_column_expression("mtu>=1500");
+  EXPECT_EQ(e.column, "mtu");
+  EXPECT_EQ(e.op, ">=");
+  e = parse_column_expression("ofport");
+  EXPECT_EQ(e.op, "");
+  EXPECT_FALSE(e.key.has_value());
+}
+
+TEST(Record, SetsAndMaps) {
+  EXPECT_EQ(parse_set("[10, 20]"), (std::vector<std::string>{"10", "20"}));
+  EXPECT_EQ(parse_set("10,20"), (std::vector<std::string>{"10", "20"}));
+  EXPECT_TRUE(parse_set("[]").empty());
+  EXPECT_EQ(parse_set("\"a,b\""), std::vector<std::string>{"a,b"});
+  std::map<std::string, std::string> map;
+  ASSERT_TRUE(parse_map(R"({a="x,y", b=2})", map));
+  EXPECT_EQ(map, (std::map<std::string, std::string>{{"a", "x,y"}, {"b", "2"}}));
+  EXPECT_FALSE(parse_map("a", map));
+}
+
+v1::Port some_port() {
+  v1::Port port;
+  port.set_name("ports/vx1");
+  port.set_type("vxlan");
+  port.set_ofport(5);
+  (*port.mutable_options())["remote_ip"] = "1.2.3.4";
+  port.mutable_vlan()->set_tag(10);
+  port.mutable_state()->set_mtu(1450);
+  return port;
+}
+
+TEST(Record, FormatsAsOpenVswitchDoes) {
+  v1::Port port = some_port();
+  EXPECT_EQ(format_column(*find_column(interface_record(port), "options")), "{remote_ip=\"1.2.3.4\"}");
+  EXPECT_EQ(format_column(*find_column(interface_record(port), "ofport")), "5");
+  EXPECT_EQ(format_column(*find_column(interface_record(port), "error")), "[]");
+  EXPECT_EQ(format_column(*find_column(port_record(port), "tag")), "10");
+  EXPECT_EQ(find_column(port_record(port), "colour"), nullptr);
+}
+
+TEST(Record, Conditions) {
+  Record record = interface_record(some_port());
+  std::string problem;
+  EXPECT_TRUE(matches(record, parse_column_expression("type=vxlan"), &problem));
+  EXPECT_FALSE(matches(record, parse_column_expression("type!=vxlan"), &problem));
+  EXPECT_TRUE(matches(record, parse_column_expression("mtu>1000"), &problem));
+  EXPECT_FALSE(matches(record, parse_column_expression("mtu<1450"), &problem));
+  EXPECT_TRUE(matches(record, parse_column_expression("options:remote_ip=1.2.3.4"), &problem));
+  EXPECT_TRUE(problem.empty());
+  EXPECT_FALSE(matches(record, parse_column_expression("colour=red"), &problem));
+  EXPECT_NE(problem.find("colour"), std::string::npos);
+}
+
+TEST(Record, QuotesWhatIsNoWord) {
+  EXPECT_EQ(quote("br0"), "br0");
+  EXPECT_EQ(quote("10"), "\"10\"");
+  EXPECT_EQ(quote(""), "\"\"");
+  EXPECT_EQ(quote("a \"b\""), "\"a \\\"b\\\"\"");
+}
+
+}  // namespace
+}  // namespace vswitch::cli

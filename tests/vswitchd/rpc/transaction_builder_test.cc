@@ -1,0 +1,158 @@
+#include "vswitchd/rpc/transaction_builder.h"
+
+#include <google/protobuf/text_format.h>
+#include <gtest/gtest.h>
+
+namespace vswitch {
+namespace {
+
+// br0 with eth1 (number 1) and vx0 (number 2), br1 with nothing.
+ConfigSource some_switch() {
+  ConfigSource source;
+  source.bridge = [](const std::string& name) -> Result<BridgeConfig> {
+    if (name != "br0" && name != "br1") return not_found("no bridge named " + name);
+    BridgeConfig config;
+    config.name = name;
+    return config;
+  };
+  source.port = [](const std::string& name) -> Result<PortConfig> {
+    if (name != "eth1" && name != "vx0") return not_found("no port named " + name);
+    PortConfig config;
+    config.bridge = "br0";
+    config.vport.name = name;
+    config.vport.type = name == "eth1" ? "netdev" : "vxlan";
+    if (name == "vx0") config.vport.options = {{"remote_ip", "1.2.3.4"}, {"key", "flow"}};
+    return config;
+  };
+  source.settings = [] { return Settings{}; };
+  source.port_numbers = [](const std::string& bridge) {
+    std::vector<std::pair<std::string, OfPort>> out;
+    if (bridge == "br0") out = {{"eth1", 1}, {"vx0", 2}};
+    return out;
+  };
+  return source;
+}
+
+v1::ApplyRequest request(const std::string& text) {
+  v1::ApplyRequest out;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &out)) << text;
+  return out;
+}
+
+std::optional<Failure> build(TransactionBuilder& builder, const std::string& text) {
+  return builder.add_all(request(text));
+}
+
+TEST(TransactionBuilder, AnUpdateOfWhatTheBatchCreatesIsPartOfTheCreation) {
+  TransactionBuilder builder(some_switch());
+  ASSERT_FALSE(build(builder, R"(
+      operations { create_port { port { name: "ports/vx1" bridge: "bridges/br0" } } }
+      operations { update_port {
+          port { name: "vx1" type: "vxlan" options { key: "remote_ip" value: "5.6.7.8" } ofport_request: 5 }
+          update_mask { paths: "type" paths: "options.remote_ip" paths: "ofport_request" } } })"));
+  ASSERT_EQ(builder.transaction().operations.size(), 1u);
+  const auto& create = std::get<CreatePort>(builder.transaction().operations[0]);
+  EXPECT_EQ(create.config.vport.type, "vxlan");
+  EXPECT_EQ(create.config.vport.options.at("remote_ip"), "5.6.7.8");
+  EXPECT_EQ(create.config.ofport_request, 5);
+}
+
+TEST(TransactionBuilder, AMaskTouchesNothingElse) {
+  TransactionBuilder builder(some_switch());
+  ASSERT_FALSE(build(builder, R"(operations { update_port {
+      port { name: "vx0" options { key: "dst_port" value: "8472" } vlan { tag: 10 } }
+      update_mask { paths: "options.dst_port" paths: "options.key" paths: "vlan.tag" } } })"));
+  const auto& update = std::get<UpdatePort>(builder.transaction().operations.at(0));
+  std::map<std::string, std::string> expected = {{"remote_ip", "1.2.3.4"}, {"dst_port", "8472"}};  // key is removed
+  EXPECT_EQ(update.config.vport.options, expected);
+  EXPECT_EQ(update.config.vlan.tag, 10);
+  EXPECT_EQ(update.config.vlan.mode, VlanMode::access);
+  EXPECT_EQ(update.config.vport.type, "vxlan");
+}
+
+TEST(TransactionBuilder, LaterStepsSeeEarlierOnes) {
+  TransactionBuilder builder(some_switch());
+  ASSERT_FALSE(build(builder, R"(
+      operations { create_bridge { bridge { name: "br2" } } }
+      operations { update_port { port { name: "br2" mtu_request: 9000 } update_mask { paths: "mtu_request" } } }
+      operations { modify_rules { bridge: "br2" mods { text: "actions=drop" } } }
+      operations { delete_bridge { name: "br0" } })"));
+  EXPECT_EQ(builder.transaction().operations.size(), 4u);
+  std::optional<Failure> failure =
+      builder.add_all(request(R"(operations { update_port { port { name: "eth1" } update_mask { paths: "mac" } } })"));
+  ASSERT_TRUE(failure) << "eth1 went with br0";
+  EXPECT_EQ(failure->status.code(), StatusCode::not_found);
+}
+
+TEST(TransactionBuilder, AllowExisting) {
+  TransactionBuilder builder(some_switch());
+  ASSERT_FALSE(build(builder, R"(
+      operations { create_bridge { bridge { name: "br0" } allow_existing: true } }
+      operations { create_port { port { name: "eth1" bridge: "br0" } allow_existing: true } }
+      operations { delete_port { name: "nothing" allow_missing: true } })"));
+  EXPECT_TRUE(builder.transaction().operations.empty());
+  std::optional<Failure> failure =
+      build(builder, R"(operations { create_port { port { name: "eth1" bridge: "br1" } allow_existing: true } })");
+  ASSERT_TRUE(failure);
+  EXPECT_EQ(failure->status.code(), StatusCode::already_exists);
+  EXPECT_EQ(failure->status.message(), "port eth1 is in bridge br0 already, so it cannot be added to bridge br1");
+}
+
+TEST(TransactionBuilder, PortNamesInRules) {
+  TransactionBuilder builder(some_switch());
+  std::optional<Failure> failure = build(builder, R"(
+      operations { create_port { port { name: "new" bridge: "br0" ofport_request: 7 } } }
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=eth1,actions=output:vx0" }
+                                  mods { text: "actions=output:new" } } })");
+  ASSERT_FALSE(failure) << failure->status.message();
+  const auto& rules = std::get<ModifyRules>(builder.transaction().operations.at(1));
+  EXPECT_EQ(rules.mods[0].spec.match.value.packet.in_port, 1u);
+  EXPECT_EQ(std::get<OutputToPort>(rules.mods[0].spec.actions->at(0)).port, 2);
+  EXPECT_EQ(std::get<OutputToPort>(rules.mods[1].spec.actions->at(0)).port, 7);
+}
+
+TEST(TransactionBuilder, FailuresSayWhere) {
+  struct Case {
+    const char* request;
+    StatusCode code;
+    size_t operation;
+    const char* says;
+  };
+  const Case cases[] = {
+      {R"(operations { delete_bridge { name: "br1" } } operations { update_bridge { bridge { name: "br1" } } })",
+       StatusCode::not_found, 1, "br1"},
+      {R"(operations { create_port { port { name: "p" bridge: "ports/x" } } })", StatusCode::invalid_argument, 0,
+       "not the name of a bridge"},
+      {R"(operations { create_port { port { name: "p" } } })", StatusCode::invalid_argument, 0, "must be named"},
+      {R"(operations { create_port { port { name: "p" bridge: "br0" mac: "x" } } })", StatusCode::invalid_argument, 0,
+       "Ethernet address"},
+      {R"(operations { update_port { port { name: "eth1" } update_mask { paths: "vlan.tga" } } })",
+       StatusCode::invalid_argument, 0, "vlan.tga"},
+      {R"(operations { update_port { port { name: "eth1" } update_mask { paths: "ofport" } } })",
+       StatusCode::invalid_argument, 0, "cannot be set"},
+      {R"(operations { delete_port { name: "eth1" bridge: "br1" } })", StatusCode::not_found, 0, "it is in bridge br0"},
+      {R"(operations { })", StatusCode::invalid_argument, 0, "nothing in it"},
+      {R"(operations { update_port { port { name: "eth1" vlan { tag: 4096 } } update_mask { paths: "vlan" } } })",
+       StatusCode::invalid_argument, 0, "0 to 4095"},
+  };
+  for (const Case& c : cases) {
+    TransactionBuilder builder(some_switch());
+    std::optional<Failure> failure = build(builder, c.request);
+    ASSERT_TRUE(failure) << c.request;
+    EXPECT_EQ(failure->status.code(), c.code) << c.request;
+    EXPECT_EQ(failure->operation, c.operation) << c.request;
+    EXPECT_NE(failure->status.message().find(c.says), std::string::npos) << failure->status.message();
+  }
+}
+
+TEST(TransactionBuilder, TheRuleAtFaultIsNumbered) {
+  TransactionBuilder builder(some_switch());
+  std::optional<Failure> failure = build(builder, R"(operations { modify_rules { bridge: "br0"
+      mods { text: "actions=drop" } mods { text: "actions=fly" } } })");
+  ASSERT_TRUE(failure);
+  EXPECT_EQ(failure->operation, 0u);
+  EXPECT_EQ(failure->rule_mod, 1u);
+}
+
+}  // namespace
+}  // namespace vswitch
