@@ -28,7 +28,11 @@ v1::TraceNodeKind kind_to_proto(TraceNode::Kind kind) {
   return v1::TRACE_NODE_KIND_UNSPECIFIED;
 }
 
-// Nesting is bounded by the limits of translation (depth 64), so recursion is safe.
+// Protobuf's parsers refuse messages that are nested more than 100 deep, and a trace through resubmits and patch ports
+// gets there: bridge, table and action at each of 64 levels. What lies deeper than this follows its parent instead of
+// being inside of it.
+constexpr int kMaxNesting = 90;
+
 void node_to_proto(const TraceNode& node, v1::TraceNode& out) {
   out.set_kind(kind_to_proto(node.kind));
   out.set_text(node.text);
@@ -37,7 +41,16 @@ void node_to_proto(const TraceNode& node, v1::TraceNode& out) {
     out.set_rule_id(node.rule_id);
     out.set_cookie(node.cookie);
   }
-  for (const TraceNode& child : node.children) node_to_proto(child, *out.add_children());
+}
+
+// Adds `nodes` and all below to `out`. Recursion is bounded by the limits of translation.
+void nodes_to_proto(const std::vector<TraceNode>& nodes, google::protobuf::RepeatedPtrField<v1::TraceNode>& out,
+                    int depth) {
+  for (const TraceNode& node : nodes) {
+    v1::TraceNode& added = *out.Add();
+    node_to_proto(node, added);
+    nodes_to_proto(node.children, depth < kMaxNesting ? *added.mutable_children() : out, depth + 1);
+  }
 }
 
 // The megaflow speaks of the port by its OpenFlow number, as rules do; the datapath's own number stands in the flow.
@@ -53,7 +66,7 @@ std::string megaflow_text(const TraceSection& section, const TraceTextOptions& o
 void section_to_proto(const TraceSection& section, const TraceTextOptions& options, v1::TraceSection& out) {
   out.set_recirc_id(section.recirc_id);
   out.set_flow(format_flow_key(section.flow, options.names));
-  for (const TraceNode& node : section.nodes) node_to_proto(node, *out.add_nodes());
+  nodes_to_proto(section.nodes, *out.mutable_nodes(), 1);
   bool unchanged = section.final_flow == section.flow;
   out.set_final_flow(unchanged ? "unchanged" : format_flow_key(section.final_flow, options.names));
   out.set_megaflow(megaflow_text(section, options));
