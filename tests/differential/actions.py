@@ -6,7 +6,12 @@ canonical() leaves away only what does not change the effect, and says so here:
 - userspace(...): which packet-in it makes is not in the datapath's own terms; it stays that there is one, here.
 - in set(...), the order of fields, and the spelling of masks.
 - an empty list and `drop` are the same.
+- outputs that follow each other with nothing between send the same packet: their order is not looked at, because that of
+  `flood` and `all` is not defined.
+
+outputs() is for lists that floods through patch ports put into another order altogether.
 """
+import ipaddress
 import re
 
 
@@ -43,7 +48,42 @@ def canonical(text):
             result.append(_set(inner))
         else:
             result.append(re.sub(r"\s", "", part))
+    return _sort_outputs(result)
+
+
+def _is_output(part):
+    return isinstance(part, str) and "(" not in part and part not in ("userspace", "pop_vlan")
+
+
+def _sort_outputs(parts):
+    """Sorts each run of outputs. One behind trunc() stays: it is cut, and is the only one."""
+    result, at = [], 0
+    while at < len(parts):
+        end = at
+        if not (isinstance(parts[at - 1] if at else "", str) and at and parts[at - 1].startswith("trunc(")):
+            while end < len(parts) and _is_output(parts[end]):
+                end += 1
+        if end > at:
+            result += sorted(parts[at:end])
+            at = end
+        else:
+            result.append(parts[at])
+            at += 1
     return result
+
+
+def outputs(parts):
+    """Where a canonical list sends to and how often, whatever the order and the changes in between: sorted."""
+    found, cut = [], ""
+    for part in parts:
+        if isinstance(part, tuple):
+            found += outputs(part[1])
+        elif part.startswith("trunc("):
+            cut = part
+        elif part == "userspace" or _is_output(part):
+            found.append(cut + part)
+            cut = ""
+    return sorted(found)
 
 
 def _set(inner):
@@ -66,6 +106,51 @@ def _number(value):
         except ValueError:
             words.append(word)
     return "/".join(words)
+
+
+def same_but_for_masks(one, other):
+    """Whether two canonical lists are the same where the masks of their set(...) overlap."""
+    if len(one) != len(other):
+        return False
+    for left, right in zip(one, other):
+        if isinstance(left, tuple) and isinstance(right, tuple):
+            if not same_but_for_masks(left[1], right[1]):
+                return False
+        elif left != right and not (isinstance(left, str) and isinstance(right, str) and _same_set(left, right)):
+            return False
+    return True
+
+
+def _same_set(left, right):
+    pattern = re.compile(r"set\((\w+)\((.*)\)\)$")
+    one, other = pattern.match(left), pattern.match(right)
+    if not one or not other or one[1] != other[1]:
+        return False
+    fields = [dict(field.partition("=")[::2] for field in split(match[2])) for match in (one, other)]
+    return fields[0].keys() == fields[1].keys() and all(_same_bits(fields[0][key], fields[1][key]) for key in fields[0])
+
+
+def _same_bits(left, right):
+    if left == right:
+        return True
+    try:
+        (value, mask), (other_value, other_mask) = _value_and_mask(left), _value_and_mask(right)
+    except ValueError:
+        return False
+    return (value ^ other_value) & mask & other_mask == 0
+
+
+def _value_and_mask(text):
+    value, _, mask = text.partition("/")
+    return _to_number(value), _to_number(mask) if mask else -1
+
+
+def _to_number(text):
+    if re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", text):
+        return int(text.replace(":", ""), 16)
+    if ":" in text or "." in text:
+        return int(ipaddress.ip_address(text))
+    return int(text, 0)
 
 
 def trace_parts(text):

@@ -16,10 +16,30 @@ class ActionsTest(unittest.TestCase):
         self.assertEqual(actions.canonical("set(ipv4(tos=0x20/0xfc,ttl=64)),p1"), actions.canonical("set(ipv4(ttl=0x40,tos=32/0xfc)),p1"))
         self.assertEqual(actions.canonical("userspace(pid=0,controller(reason=1)),p1"), ["userspace", "p1"])
 
+    def test_order_of_outputs(self):
+        same = lambda one, other: self.assertEqual(actions.canonical(one), actions.canonical(other))
+        same("p1,p2,userspace(x),p4,p3", "p2,p1,userspace(y),p3,p4")
+        same("trunc(64),p1,p3,p2", "trunc(64),p1,p2,p3")
+        self.assertNotEqual(actions.canonical("trunc(64),p1,p2"), actions.canonical("trunc(64),p2,p1"))
+        self.assertNotEqual(actions.canonical("p1,pop_vlan,p2"), actions.canonical("p2,pop_vlan,p1"))
+        self.assertEqual(actions.outputs(actions.canonical("p2,clone(pop_vlan,p1),trunc(9),p1,userspace(x)")),
+                         ["p1", "p2", "trunc(9)p1", "userspace"])
+
     def test_differences_stay(self):
-        for one, other in (("p1,p2", "p2,p1"), ("p1", "p1,p1"), ("p1", "drop"), ("set(eth(src=1))", "set(eth(dst=1))"), ("p1,userspace(x)", "p1"),
+        for one, other in (("p1", "p1,p1"), ("p1", "drop"), ("set(eth(src=1))", "set(eth(dst=1))"), ("p1,userspace(x)", "p1"),
                            ("push_vlan(vid=1,pcp=0)", "push_vlan(vid=1,pcp=1)"), ("clone(p1),p2", "clone(p1,p2)"), ("trunc(64),p1", "trunc(65),p1")):
             self.assertNotEqual(actions.canonical(one), actions.canonical(other), (one, other))
+
+    def test_masks(self):
+        same = lambda one, other: actions.same_but_for_masks(actions.canonical(one), actions.canonical(other))
+        self.assertTrue(same("set(ipv6(tclass=0/0xfc)),clone(set(eth(dst=00:00:00:00:00:01/00:00:00:00:00:0f)),p1)",
+                             "set(ipv6(tclass=0)),clone(set(eth(dst=00:00:00:00:00:01)),p1)"))
+        self.assertTrue(same("set(tcp(dst=47)),p1", "set(tcp(dst=32/0xfff0)),p1"))
+        self.assertTrue(same("set(ipv6(src=fe80::1))", "set(ipv6(src=::1/::ffff))"))
+        self.assertFalse(same("set(ipv6(tclass=0/0xfc)),p1", "set(ipv6(tclass=4/0xfc)),p1"))
+        self.assertFalse(same("set(tcp(dst=47)),p1", "set(tcp(src=47)),p1"))
+        self.assertFalse(same("set(tcp(dst=47)),p1", "set(udp(dst=47)),p1"))
+        self.assertFalse(same("set(tcp(dst=47)),p1", "set(tcp(dst=47)),p2"))
 
     def test_trace_parts(self):
         text = "Flow: x\n\nFinal flow: unchanged\nMegaflow: recirc_id=0,eth,in_port=p1\nDatapath actions: p2\n"

@@ -1,6 +1,6 @@
 """vswitchd, in a network namespace of its own, driven through its gRPC API."""
 import pathlib
-import struct
+import shutil
 import sys
 import time
 
@@ -13,17 +13,16 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent / "e2e"))
 
 import lab  # noqa: E402
+import local_tap  # noqa: E402
 
 
 def generate(directory):
     """Makes Python modules of proto/ in `directory` and puts it on the path."""
-    from grpc_tools import protoc
-
     directory.mkdir(parents=True)
+    # Debian's grpc_tools is too old for `optional` in proto3; its protoc is not.
     files = sorted((ROOT / "proto").glob("vswitch/v1/*.proto"))
-    arguments = ["protoc", f"-I{ROOT / 'proto'}", "-I/usr/include", f"--python_out={directory}", f"--grpc_python_out={directory}"]
-    if protoc.main(arguments + [str(file) for file in files]) != 0:
-        raise RuntimeError("protoc could not make Python code from proto/")
+    lab.run("protoc", f"-I{ROOT / 'proto'}", f"--plugin=protoc-gen-grpc={shutil.which('grpc_python_plugin')}", f"--python_out={directory}",
+            f"--grpc_out={directory}", *files)
     sys.path.insert(0, str(directory))
 
 
@@ -46,8 +45,9 @@ class Vswitch:
         self.expected = {}
         try:
             self._start()
+            lab.eventually((self.directory / "run" / "vswitchd.sock").exists, lambda: f"vswitchd serves; its log:\n{self.log()}")
             channel = grpc.insecure_channel(f"unix:{self.directory}/run/vswitchd.sock")
-            grpc.channel_ready_future(channel).result(timeout=30)
+            grpc.channel_ready_future(channel).result(timeout=10)
             self.config = config_service_pb2_grpc.ConfigServiceStub(channel)
             self.datapath = datapath_service_pb2_grpc.DatapathServiceStub(channel)
             self.rules = rule_service_pb2_grpc.RuleServiceStub(channel)
@@ -57,7 +57,7 @@ class Vswitch:
             raise
 
     def _start(self):
-        host = self.lab.host("d")
+        self.host = host = self.lab.host("d")
         # What the kernel would send by itself on the bridges' own devices is no part of the comparison.
         host.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=1")
         self.log_path = self.directory / "vswitchd.log"
@@ -89,6 +89,9 @@ class Vswitch:
                 name=port.name, bridge=port.bridge, type="patch" if port.peer else "dummy", options=options, ofport_request=port.number))
         self._call(self.config.Apply, apply)
         self.tails = {name: pcap.Tail(self._capture(name)) for name in topology.DUMMIES}
+        for bridge in topology.BRIDGES:
+            self.host.run("ip", "link", "set", bridge, "up")
+            self.tails[bridge] = local_tap.DeviceTail(self.host.namespace, bridge)
         self._read_back()
 
     def _read_back(self):
@@ -137,7 +140,8 @@ class Vswitch:
         reply = self._call(self.rules.Trace, request)
         return reply.text
 
-    def receive(self, port, frame):
+    def receive(self, port, frame, expected):
+        """As the oracle's. `expected` is what the oracle sent: the kernel may pass on a moment later what left by a device."""
         before = self._books()
         self._call(self.datapath.ReceiveOnDummy, self.datapath_pb.ReceiveOnDummyRequest(port=port, frames=[frame]))
         end = time.monotonic() + 5
@@ -147,7 +151,13 @@ class Vswitch:
                 break
             if time.monotonic() > end:
                 raise Refused(f"vswitch did not take a frame that came in by {port}, or its books do not balance: {now[2]}")
-        return {name: frames for name, tail in self.tails.items() if (frames := tail.frames())}
+        sent = {name: tail.frames() for name, tail in self.tails.items()}
+        end = time.monotonic() + 0.5
+        for bridge in topology.BRIDGES:
+            while len(sent[bridge]) < len(expected.get(bridge, ())) and time.monotonic() < end:
+                time.sleep(0.002)
+                sent[bridge] += self.tails[bridge].frames()
+        return {name: frames for name, frames in sent.items() if frames}
 
     def _books(self):
         """(frames received by dummy ports, whether all is accounted for and nothing waits, the rows)."""

@@ -24,8 +24,9 @@ def mac(text):
 class FrameMaker:
     """Makes frames from a random.Random."""
 
-    def __init__(self, rng):
+    def __init__(self, rng, normal=False):
         self.rng = rng
+        self.normal = normal  # the rules have `normal`: no priority tag in front of another tag, see EXCEPTIONS in run.py
 
     def frame(self):
         """One frame: mostly sound, sometimes damaged; never shorter than an Ethernet header."""
@@ -44,9 +45,13 @@ class FrameMaker:
         kind = rng.choices([maker for maker, _ in makers], [weight for _, weight in makers])[0]
         ethertype, payload = kind()
         header = mac(rng.choice(values.MACS)) + mac(rng.choice(values.UNICAST_MACS))
-        for tpid in rng.choices([(), (0x8100,), (0x88A8, 0x8100), (0x8100, 0x8100), (0x88A8,), (0x8100, 0x88A8, 0x8100)],
-                                [10, 7, 2, 1, 1, 0.3])[0]:
-            header += struct.pack("!HH", tpid, self._tci())
+        tags = rng.choices([(), (0x8100,), (0x88A8, 0x8100), (0x8100, 0x8100), (0x88A8,), (0x8100, 0x88A8, 0x8100)],
+                           [10, 7, 2, 1, 1, 0.3])[0]
+        for tpid in tags:
+            tci = self._tci()
+            if self.normal and len(tags) > 1:
+                tci = tci & 0xE000 | rng.choice((10, 20, 30))
+            header += struct.pack("!HH", tpid, tci)
         frame = header + (struct.pack("!H", ethertype) if ethertype is not None else b"") + payload
         if self._chance(0.15):
             frame += bytes(rng.randrange(256) for _ in range(rng.randrange(1, 12)))  # padding

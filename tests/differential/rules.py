@@ -300,7 +300,7 @@ class RuleMaker:
                                    "controller(reason=invalid_ttl,id=1)"))
             return name
         plain = [port for port in self.ports if port not in self.patch]
-        if self._chance(0.1):
+        if self._chance(0.1) and not self.normal:
             # The least that can be asked for is an Ethernet header.
             return f"output(port={rng.choice(plain)},max_len={rng.choice((14, 20, 40, 64, 1000))})"
         return f"output:{rng.choice(list(self.ports) + [77])}"
@@ -308,12 +308,10 @@ class RuleMaker:
     def _output_field(self, facts):
         return "output:" + self.rng.choice(("reg0[0..15]", "reg1[0..2]", "reg2[]", "metadata[0..15]", "tun_id[0..4]"))
 
-    def _writable(self, facts):
-        return [field for fact, fields in WRITABLE.items() if fact == "any" or fact in facts for field in fields]
-
     def _one_writable(self, facts):
         # Draw the fact first: registers are many, headers are what it is about.
-        groups = [fields for fact, fields in WRITABLE.items() if fact == "any" or fact in facts]
+        groups = [fields for fact, fields in WRITABLE.items()
+                  if fact == "any" or fact in facts and not (fact == "vlan" and self.normal)]
         return self.rng.choice(self.rng.choice(groups))
 
     def _one_readable(self, facts):
@@ -371,7 +369,10 @@ class RuleMaker:
         if not self.instructions or "vlan2" in facts:
             return self._strip_vlan(facts)
         facts.add("vlan2" if "vlan" in facts else "vlan")
-        return "push_vlan:" + self.rng.choice(("0x8100", "0x8100", "0x88a8"))
+        push = "push_vlan:" + self.rng.choice(("0x8100", "0x8100", "0x88a8"))
+        if self.normal:  # no priority tag in front of another tag: see EXCEPTIONS in run.py
+            push += f",set_field:{self.rng.choice((10, 20, 30)) | 0x1000}->vlan_vid"
+        return push
 
     def _strip_vlan(self, facts):
         # From OpenFlow 1.1 on, there must be a tag to strip.
@@ -383,7 +384,7 @@ class RuleMaker:
     def _mod_vlan(self, facts):
         facts.add("vlan")
         if self._chance(0.6):
-            return f"mod_vlan_vid:{self.rng.choice(values.VIDS)}"
+            return f"mod_vlan_vid:{self.rng.choice((10, 20, 30) if self.normal else values.VIDS)}"
         return f"mod_vlan_pcp:{self.rng.choice(values.PCPS)}"
 
     def _dec_ttl(self, facts):

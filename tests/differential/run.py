@@ -12,8 +12,19 @@ A set of rules must also be taken by both or refused by both.
 
 A mismatch prints everything needed to repeat it by hand, and puts it into build/repro-SEED-TABLE.txt.
 
-Differences on purpose (each as narrow as it can be; a reason belongs to each):
-  see EXCEPTIONS below.
+EXCEPTIONS: where no agreement is asked for
+- Order of floods. Open vSwitch floods in the order of a hash. That is no difference among plain outputs. But `normal` changes
+  tags from port to port, and a patch port does the other bridge's actions when its turn comes. For these, the same packets
+  must go to the same ports equally often, in any order (_order_is_open). For the same reason rules with `normal` have no
+  output with max_len: Open vSwitch cuts before tags are changed, so what is cut depends on the port before. Nor does the
+  drop eligible bit of tags count there: it survives until a tag is taken off and put back, which the order decides.
+- Priority tags in front of another tag, in `normal`. Open vSwitch takes both tags off then, and so moves the packet to another
+  VLAN; vswitch takes off the priority tag alone. Rules and frames with `normal` make no such packets.
+- Masks of set(...). What a megaflow matches exactly need not be masked out in a set action, and which bits either switch
+  leaves in is its own business, if values and bytes sent agree.
+- Short tagged frames. The bridges' own ports are devices of the kernel here, which drops frames that end within two bytes
+  after a tag; such frames are left out on these ports.
+- Packet-ins. What a userspace action asks for is compared by its presence and place.
 """
 import argparse
 import collections
@@ -62,7 +73,7 @@ class Table:
             maker = rules.RuleMaker(rng, [port.number for port in ports], [port.number for port in ports if port.peer], tables,
                                     instructions, normal)
             lines[bridge] = maker.rules(rng.choice((2, 5, 10, 20, 30)))
-        maker = packets.FrameMaker(rng)
+        maker = packets.FrameMaker(rng, normal)
         frames = []
         in_ports = rng.sample([port.name for port in topology.PORTS if not port.peer], 3)
         for _ in range(frame_count):
@@ -71,6 +82,16 @@ class Table:
             frames.append((rng.choice(in_ports), frame))
         # Learning changes what cached flows should do, a moment later; without it they may stay.
         return cls(number, "OpenFlow14" if instructions else "OpenFlow10", lines, topology.random_settings(rng), frames, not normal)
+
+
+def _without_dei(frame):
+    """The frame without the drop eligible bits of its first two VLAN tags, which are lost when tags are pushed anew."""
+    changed = bytearray(frame)
+    for at in (12, 16):
+        if changed[at : at + 2] not in (b"\x81\0", b"\x88\xa8") or len(changed) < at + 4:
+            break
+        changed[at + 2] &= 0xEF
+    return bytes(changed)
 
 
 class Comparison:
@@ -113,17 +134,41 @@ class Comparison:
         try:
             traces = [switch.trace(port.bridge, port.number, frame) for switch in (self.oracle, self.subject)]
             texts, megaflows = zip(*map(actions.trace_parts, traces))
-            sent = [switch.receive(port.name, frame) for switch in (self.oracle, self.subject)]
+            expected_frames = self._without_lost(self.oracle.receive(port.name, frame))
+            sent = [expected_frames, self._without_lost(self.subject.receive(port.name, frame, expected_frames))]
         except (ovs.Refused, ValueError) as error:
             return "no answer", f"packet: {frame.hex()}\n{error}"
         expected, found = map(actions.canonical, texts)
         self._count(expected, sent[0], megaflows)
-        for bridge in topology.BRIDGES:
-            sent[0].pop(bridge, None)  # the bridges' own ports are devices here and are not captured
         kinds = ([] if expected == found else ["datapath actions"]) + ([] if sent[0] == sent[1] else ["bytes sent"])
         if not kinds:
             return None
+        if sent[0] == sent[1] and actions.same_but_for_masks(expected, found):
+            self.statistics["set with another mask"] += 1
+            return None
+        if self._order_is_open(traces[0]) and self._same_but_for_order(expected, found, sent):
+            self.statistics["the same in another order"] += 1
+            return None
         return " and ".join(kinds) + " differ", self._details(frame, texts, traces, sent)
+
+    @staticmethod
+    def _without_lost(sent):
+        """See EXCEPTIONS, short tagged frames."""
+        for bridge in topology.BRIDGES:
+            kept = [frame for frame in sent.pop(bridge, ()) if len(frame) >= 20 or frame[12:14] not in (b"\x81\0", b"\x88\xa8")]
+            if kept:
+                sent[bridge] = kept
+        return sent
+
+    @staticmethod
+    def _order_is_open(trace):
+        """See EXCEPTIONS, order of floods."""
+        return "NORMAL" in trace or (trace.count('bridge("') > 1 and ("FLOOD" in trace or "ALL" in trace))
+
+    @staticmethod
+    def _same_but_for_order(expected, found, sent):
+        in_order = [{port: sorted(map(_without_dei, frames)) for port, frames in ports.items()} for ports in sent]
+        return actions.outputs(expected) == actions.outputs(found) and in_order[0] == in_order[1]
 
     def _count(self, expected, sent, megaflows):
         self.statistics["frames that do something"] += bool(expected)
