@@ -156,6 +156,11 @@ class Switch:
         """Replaces all rules of the bridge."""
         self.ofctl("replace-flows", bridge, "-", stdin="\n".join(rules) + "\n")
 
+    def port_statistics(self, bridge, port):
+        """The counters of a port by their API names (rxPackets, txDropped, ...), as numbers."""
+        ports = json.loads(self.ofctl("dump-ports", bridge, port, "--format", "json"))["ports"]
+        return {name: int(value) for name, value in ports[0]["statistics"].items()}
+
     def check_balance(self):
         """Every packet is accounted for, once traffic has stopped."""
 

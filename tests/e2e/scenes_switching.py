@@ -15,6 +15,8 @@ def three_hosts(lab):
     for i in (1, 2, 3):
         host = lab.host(f"h{i}")
         lab.wire(host, "eth0", middle, f"p{i}")
+        # Without IPv6 a host says nothing unasked.
+        host.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
         host.address("eth0", f"10.0.0.{i}/24", mac=f"02:00:00:00:00:0{i}")
         switch.vsctl("add-port", "br0", f"p{i}")
         hosts.append(host)
@@ -29,7 +31,7 @@ def scene_learning_between_three_hosts():
         before = h3.counters("eth0")["rx"]["packets"]
         h1.ping("10.0.0.2", count=20)
         seen = h3.counters("eth0")["rx"]["packets"] - before
-        if seen > 4:  # an ARP refresh or IPv6 housekeeping may be flooded
+        if seen > 2:  # an ARP refresh may be flooded
             raise Failure(f"h3 saw {seen} packets of a conversation between h1 and h2")
         h1.ping("10.0.0.3")
         h3.ping("10.0.0.2")
@@ -52,12 +54,20 @@ def scene_vlan_access_and_trunk():
         h1.ping("10.0.0.2", expect=False, timeout=1)
         switch.vsctl("set", "port", "p2", "tag=10")
         h1.ping("10.0.0.2", count=3)
-        # h3 is on a trunk and speaks VLAN 10 with a tag.
+        # h3 is on a trunk and speaks VLAN 10 with a tag: a switch of its own puts and takes the tags (not every kernel has
+        # VLAN devices), and tcpdump says what is on the wire.
         switch.vsctl("set", "port", "p3", "trunks=10,30")
-        h3.run("ip", "link", "add", "link", "eth0", "name", "eth0.10", "type", "vlan", "id", "10")
         h3.run("ip", "address", "flush", "dev", "eth0")
-        h3.address("eth0.10", "10.0.0.3/24")
+        tagger = lab.switch(h3)
+        tagger.vsctl("add-br", "br3", "--", "set", "port", "br3", "tag=10", "--", "add-port", "br3", "eth0")
+        h3.address("br3", "10.0.0.3/24")
+        wire = h3.start("tcpdump", "-n", "-e", "-c", "2", "-i", "eth0", "vlan", "10", "and", "icmp", stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE, text=True)
+        eventually(lambda: "listening" in wire.stderr.readline(), "tcpdump listens")
         h1.ping("10.0.0.3", count=3)
+        seen, _ = wire.communicate(timeout=10)
+        if "vlan 10" not in seen:
+            raise Failure(f"no VLAN 10 tag on the trunk:\n{seen}")
         h3.ping("10.0.0.2", count=3)
         rate = h1.iperf(h3, "10.0.0.3", seconds=1)
         if rate < 100e6:
@@ -110,8 +120,7 @@ def scene_patch_ports_join_bridges():
                      "--", "add-port", "br0", "to1", "type=patch", "peer=to0",
                      "--", "add-port", "br1", "to0", "type=patch", "peer=to1")
         h1.ping("10.0.0.2", count=5)
-        eventually(lambda: int(json.loads(switch.ofctl("dump-ports", "br0", "to1", "--format", "json"))["ports"][0]["stats"].get("txPackets", 0)) >= 5,
-                   "the patch port counts what crosses it")
+        eventually(lambda: switch.port_statistics("br0", "to1")["txPackets"] >= 5, "the patch port counts what crosses it")
         switch.vsctl("del-port", "br1", "to0")
         h1.ping("10.0.0.2", expect=False, timeout=1)
         if "to0" not in switch.vsctl("show"):
@@ -123,7 +132,7 @@ def scene_device_leaves_and_returns_under_traffic():
     with Lab() as lab:
         switch, middle, (h1, h2, h3) = three_hosts(lab)
         h1.ping("10.0.0.3")
-        before = json.loads(switch.vsctl("list", "port", "p2", "--format", "json"))
+        before = switch.vsctl("get", "interface", "p2", "ofport")
         background = h1.start("ping", "-i", "0.02", "-c", "400", "10.0.0.3", stdout=subprocess.PIPE, text=True)
         h2.run("ip", "link", "del", "eth0")
         eventually(lambda: "does not exist" in switch.vsctl("show"), "vsctl show says that p2's device is gone")
@@ -131,15 +140,11 @@ def scene_device_leaves_and_returns_under_traffic():
         h2.address("eth0", "10.0.0.2/24", mac="02:00:00:00:00:02")
         eventually(lambda: "does not exist" not in switch.vsctl("show"), "the port recovers")
         h1.ping("10.0.0.2", count=3)
-        after = json.loads(switch.vsctl("list", "port", "p2", "--format", "json"))
-        if json.dumps(before).count('"ofport"') and _ofport(before) != _ofport(after):
-            raise Failure(f"p2 changed its OpenFlow port number: {_ofport(before)} to {_ofport(after)}")
+        after = switch.vsctl("get", "interface", "p2", "ofport")
+        if before != after:
+            raise Failure(f"p2 changed its OpenFlow port number: {before} to {after}")
         output, _ = background.communicate(timeout=30)
         if " 0% packet loss" not in output:
             raise Failure(f"traffic between h1 and h3 suffered from p2's changes:\n{output[-300:]}")
         switch.check_balance()
 
-
-def _ofport(document):
-    text = json.dumps(document)
-    return re.search(r'"ofport": (\d+)', text).group(1)
