@@ -534,6 +534,10 @@ int wait_until(Printer& printer, const Command& command, Table table) {
     return !done && printer.status == kDone;
   });
   if (printer.status != kDone || done) return printer.status;
+  if (outcome.message.find("did not answer") != std::string::npos) {
+    return printer.fail(
+        fmt::format("{} {} did not fulfil the conditions in time", table_name(table), command.arguments[1]));
+  }
   return printer.fail(outcome.ok ? "the daemon ended before the condition was fulfilled" : outcome.message);
 }
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """A client made from the proto files does what the command-line programs do.
 
 Usage: client_test.py BUILD_BIN_DIR PROTO_DIR
@@ -18,8 +18,9 @@ PROTO = pathlib.Path(sys.argv[2])
 WORK = tempfile.TemporaryDirectory(prefix="vswitch-client-")
 GEN = pathlib.Path(WORK.name) / "gen"
 GEN.mkdir()
-subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"--python_out={GEN}",
-                f"--grpc_python_out={GEN}", *map(str, sorted((PROTO / "vswitch/v1").glob("*.proto")))], check=True)
+# Debian's grpc_tools is older than `optional` fields; protoc and its plugin (protobuf-compiler-grpc) are not.
+subprocess.run(["protoc", f"-I{PROTO}", f"--python_out={GEN}", f"--grpc_out={GEN}",
+                "--plugin=protoc-gen-grpc=/usr/bin/grpc_python_plugin", *map(str, sorted((PROTO / "vswitch/v1").glob("*.proto")))], check=True)
 sys.path.insert(0, str(GEN))
 
 import grpc  # noqa: E402

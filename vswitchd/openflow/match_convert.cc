@@ -155,12 +155,27 @@ void widen_port_masks(const ::flow& mask, PipelineMask& out) {
 constexpr be32 kLabelBits = to_be32(0xfffff);
 constexpr be16 kTcpFlagBits = to_be16(0x0fff);
 
-void narrow_masks(PipelineMask& mask) {
-  mask.packet.ipv6_label &= kLabelBits;
-  mask.packet.tcp_flags &= kTcpFlagBits;
+constexpr be16 kIcmpBits = to_be16(0x00ff);  // type and code, in the place of ports
+
+bool has_icmp(const PipelineKey& value) {
+  const FlowKey& key = value.packet;
+  return (key.eth_type == kEthTypeIpv4 && key.nw_proto == kProtoIcmp) ||
+         (key.eth_type == kEthTypeIpv6 && key.nw_proto == kProtoIcmpv6);
 }
 
-void widen_masks(::flow& mask) {
+void narrow_masks(const PipelineKey& value, PipelineMask& mask) {
+  mask.packet.ipv6_label &= kLabelBits;
+  mask.packet.tcp_flags &= kTcpFlagBits;
+  if (!has_icmp(value)) return;
+  mask.packet.tp_src &= kIcmpBits;
+  mask.packet.tp_dst &= kIcmpBits;
+}
+
+void widen_masks(const PipelineKey& value, ::flow& mask) {
+  if (has_icmp(value)) {
+    if (mask.tp_src == kIcmpBits.raw()) mask.tp_src = 0xffff;
+    if (mask.tp_dst == kIcmpBits.raw()) mask.tp_dst = 0xffff;
+  }
   if (mask.ipv6_label == kLabelBits.raw()) mask.ipv6_label = ~0u;
   if (mask.tcp_flags == kTcpFlagBits.raw()) mask.tcp_flags = 0xffff;
 }
@@ -256,7 +271,7 @@ Result<Match> match_from_ovs(const ::match& match) {
   // "An Ethernet packet" comes with every protocol word, and is true of every packet here: not worth a word of each
   // match, and rules that were given in different ways would differ by it.
   if (match_has_default_packet_type(&match)) out.mask.packet.packet_type = be32{};
-  narrow_masks(out.mask);
+  narrow_masks(out.value, out.mask);
   out.value = masked(out.value, out.mask);
   return out;
 }
@@ -270,7 +285,7 @@ void match_to_ovs(const PipelineKey& value, const PipelineMask& mask, ::match* o
 
 void rule_match_to_ovs(const Match& match, ::match* out) {
   match_to_ovs(match.value, match.mask, out);
-  widen_masks(out->wc.masks);
+  widen_masks(match.value, out->wc.masks);
 }
 
 Status check_prerequisites(const ::match& match) {

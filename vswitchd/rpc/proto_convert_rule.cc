@@ -594,7 +594,12 @@ Result<Match> match_from_proto(const v1::Match& match, const FlowNames* names, c
     if (!parsed.ok()) return parsed.status();
     if (is_zero(parsed->mask)) continue;
     write_field_masked(**field, parsed->value, parsed->mask, out.value);
-    write_field_masked(**field, parsed->mask, parsed->mask, out.mask);
+    // A whole field is marked as the registry marks it, as the parser does, so that both ways give the same rule.
+    if (parsed->mask == exact_field_mask(**field)) {
+      mark_field(**field, out.mask);
+    } else {
+      write_field_masked(**field, parsed->mask, parsed->mask, out.mask);
+    }
   }
   out.value = masked(out.value, out.mask);
   return out;

@@ -88,9 +88,9 @@ TEST(ProtoConvertRule, RefusesWhatCannotBe) {
     const char* says;
   };
   const Case cases[] = {
-      {"tcp_dts", "80", "tcp_dst"},          {"nw_dst", "10.0.0.256", "IPv4"},   {"nw_dst", "10.0.0.0/33", "0 to 32"},
-      {"dl_src", "0a:00", "Ethernet"},       {"ipv6_src", "10.0.0.1", "IPv6"},   {"nw_proto", "256", "does not fit"},
-      {"mpls_label", "1048576", "fit"},      {"reg0", "0x1ffffffff", "fit"},     {"reg0", "", "number"},
+      {"tcp_dts", "80", "tcp_dst"},     {"nw_dst", "10.0.0.256", "IPv4"}, {"nw_dst", "10.0.0.0/33", "0 to 32"},
+      {"dl_src", "0a:00", "Ethernet"},  {"ipv6_src", "10.0.0.1", "IPv6"}, {"nw_proto", "256", "does not fit"},
+      {"mpls_label", "1048576", "fit"}, {"reg0", "0x1ffffffff", "fit"},   {"reg0", "", "number"},
       {"tun_metadata0", "1", "Geneve"},
   };
   for (const Case& c : cases) {

@@ -63,7 +63,7 @@ v1::ErrorDetails details(const grpc::ClientContext& call) {
 }
 
 TEST_F(RpcServerTest, OnlyOwnerAndGroupMayConnect) {
-  struct stat info{};
+  struct stat info {};
   ASSERT_EQ(stat(socket().c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0660u);
 }

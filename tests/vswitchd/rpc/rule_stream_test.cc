@@ -66,7 +66,8 @@ RuleMod rule(const std::string& text) {
 }
 
 TEST(RuleDifference, OnlyWhatDiffersIsDone) {
-  std::vector<RuleSpec> present = {rule("priority=1,tcp,actions=output:1").spec, rule("priority=2,udp,actions=drop").spec,
+  std::vector<RuleSpec> present = {rule("priority=1,tcp,actions=output:1").spec,
+                                   rule("priority=2,udp,actions=drop").spec,
                                    rule("priority=3,ip,actions=output:3").spec};
   std::vector<RuleMod> wanted = {rule("priority=1,tcp,actions=output:1"), rule("priority=2,udp,actions=output:9"),
                                  rule("priority=4,arp,actions=drop")};

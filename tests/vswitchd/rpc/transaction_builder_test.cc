@@ -10,13 +10,13 @@ namespace {
 ConfigSource some_switch() {
   ConfigSource source;
   source.bridge = [](const std::string& name) -> Result<BridgeConfig> {
-    if (name != "br0" && name != "br1") return not_found("no bridge named " + name);
+    if (name != "br0" && name != "br1") return not_found(std::string("no bridge named ").append(name));
     BridgeConfig config;
     config.name = name;
     return config;
   };
   source.port = [](const std::string& name) -> Result<PortConfig> {
-    if (name != "eth1" && name != "vx0") return not_found("no port named " + name);
+    if (name != "eth1" && name != "vx0") return not_found(std::string("no port named ").append(name));
     PortConfig config;
     config.bridge = "br0";
     config.vport.name = name;
