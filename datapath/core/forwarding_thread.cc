@@ -59,7 +59,7 @@ ForwardingThread::ForwardingThread(size_t index, Ledger& ledger, const FlowTable
     : clock_(clock),
       pool_(HeapPacketPool::kSuperFrameBuffer, kPoolPackets),
       ctx_{index, pool_, ledger, clock.now()},
-      sources_(new SourceList),
+      sources_(new Published{1, {}}),  // not yet adopted
       processor_(std::make_unique<Processor>(ctx_, flows, ports, upcalls_, handler_wakeup)),
       thread_([this] { run(); }) {}
 
@@ -79,7 +79,8 @@ ForwardingThread::~ForwardingThread() {
 const LookupCounters& ForwardingThread::counters() const { return processor_->counters(); }
 
 void ForwardingThread::set_sources(SourceList sources) {
-  const SourceList* old = sources_.exchange(new SourceList(std::move(sources)), std::memory_order_acq_rel);
+  const Published* old = sources_.load(std::memory_order_relaxed);
+  sources_.store(new Published{old->generation + 1, std::move(sources)}, std::memory_order_release);
   wakeup_.signal();
   rcu::retire([old] { delete old; });
 }
@@ -100,8 +101,8 @@ void ForwardingThread::run() {
   rcu::ThreadRegistration registration;
   int idle_rounds = 0;
   while (!stop_.load(std::memory_order_acquire)) {
-    const SourceList* list = sources_.load(std::memory_order_acquire);
-    if (list != adopted_) adopt_sources(*list);
+    const Published* published = sources_.load(std::memory_order_acquire);
+    if (published->generation != adopted_) adopt_sources(*published);
     ctx_.now = clock_.now();
     const bool any = poll_round();
     rounds_.store(rounds_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -117,8 +118,8 @@ void ForwardingThread::run() {
   polled_.clear();
 }
 
-void ForwardingThread::adopt_sources(const SourceList& list) {
-  adopted_ = &list;
+void ForwardingThread::adopt_sources(const Published& published) {
+  adopted_ = published.generation;
   wakeup_.clear();
   polled_.clear();
   always_ready_ = 0;
@@ -127,7 +128,7 @@ void ForwardingThread::adopt_sources(const SourceList& list) {
   event.events = EPOLLIN;
   event.data.u64 = kWakeupSlot;
   epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wakeup_.fd(), &event);
-  for (const std::shared_ptr<RxSource>& source : list) {
+  for (const std::shared_ptr<RxSource>& source : published.sources) {
     event.data.u64 = polled_.size();
     const int fd = source->poll_fd();
     if (fd >= 0) epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);

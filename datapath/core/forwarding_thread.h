@@ -35,7 +35,7 @@ class ForwardingThread {
 
   // Publishes the list of sources to poll. Control thread. The old list is freed after a grace period.
   void set_sources(SourceList sources);
-  const SourceList& sources() const { return *sources_.load(std::memory_order_acquire); }  // control thread
+  const SourceList& sources() const { return sources_.load(std::memory_order_acquire)->sources; }  // control thread
 
   UpcallQueue& upcalls() { return upcalls_; }
   const LookupCounters& counters() const;
@@ -49,8 +49,15 @@ class ForwardingThread {
     bool hot = false;  // had packets when last polled
   };
 
+  // The address of a list does not identify it: while the thread sleeps, the list it adopted may be freed and a new one
+  // take its place in memory.
+  struct Published {
+    uint64_t generation = 0;
+    SourceList sources;
+  };
+
   void run();
-  void adopt_sources(const SourceList& list);
+  void adopt_sources(const Published& published);
   bool poll_round();
   void mark_ready(int timeout_ms);
   void sleep_until_ready();
@@ -60,7 +67,7 @@ class ForwardingThread {
   ThreadContext ctx_;
   UpcallQueue upcalls_;
   Wakeup wakeup_;
-  std::atomic<const SourceList*> sources_;
+  std::atomic<const Published*> sources_;
   std::atomic<bool> stop_{false};
   std::atomic<uint64_t> rounds_{0};
   std::atomic<bool> sleeping_{false};
@@ -69,7 +76,7 @@ class ForwardingThread {
 
   // The thread's own.
   std::unique_ptr<Processor> processor_;
-  const SourceList* adopted_ = nullptr;
+  uint64_t adopted_ = 0;  // generation
   std::vector<PolledSource> polled_;
   UniqueFd epoll_;
   size_t always_ready_ = 0;

@@ -18,7 +18,8 @@ using test::Bytes;
 using test::eventually;
 using test::PacketBuilder;
 
-// Translates by in_port: packets from a port go where `routes` says; the megaflow matches in_port and the UDP source port.
+// Translates by in_port: packets from a port go where `routes` says; the megaflow matches in_port and the UDP source
+// port.
 class RouteHandler final : public UpcallHandler {
  public:
   MissResult miss(const FlowKey& key, const Packet&) override {
@@ -105,6 +106,17 @@ TEST_F(UserspaceDatapathTest, FirstPacketIsTranslatedAndTheRestFollowTheFlow) {
     return true;
   });
   EXPECT_EQ(flow_packets, 100u) << "every packet counts once on its flow, the first included";
+}
+
+// Lists of sources follow each other faster than a sleeping thread looks at them; memory of a freed one is used again.
+TEST_F(UserspaceDatapathTest, EveryNewPortIsReceivedFrom) {
+  for (int round = 0; round < 100; ++round) {
+    for (int i = 0; i < 3; ++i) add_dummy("p" + std::to_string(i));
+    ASSERT_TRUE(datapath_.inject(ports_[0], frames(1, 1000, 1)).ok());
+    ASSERT_TRUE(eventually([&] { return datapath_.port_stats(ports_[0])->rx_packets == 1; })) << "round " << round;
+    for (const uint32_t port : ports_) ASSERT_TRUE(datapath_.remove_port(port, true).ok());
+    ports_.clear();
+  }
 }
 
 TEST_F(UserspaceDatapathTest, UninstalledTranslationsAreReported) {
