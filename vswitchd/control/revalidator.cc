@@ -97,6 +97,8 @@ Revalidator::Verdict Revalidator::judge(Flow& flow, ActionList& new_actions) {
   FlowOrigin& origin = origin_of(flow);
   origin.credit = std::move(output.credit);
   origin.learned = std::move(output.learned);
+  // Packets from before a change teach nothing about ports after it.
+  if (origin.view_generation != view.generation) origin.active = false;
   origin.view_generation = view.generation;
   if (output.actions == flow.actions()) return Verdict::keep;
   new_actions = std::move(output.actions);
