@@ -118,10 +118,12 @@ class Switch:
     def server(self):
         return f"unix:{self.directory}/run/vswitchd.sock"
 
+    def command(self):
+        return [BIN / "vswitchd", "--run-dir", self.directory / "run", "--state-dir", self.directory / "state"]
+
     def start(self):
         log = open(self.directory / "vswitchd.log", "ab")
-        self.process = self.host.start(BIN / "vswitchd", "--run-dir", self.directory / "run", "--state-dir", self.directory / "state",
-                                       stdout=log, stderr=log)
+        self.process = self.host.start(*self.command(), stdout=log, stderr=log)
         log.close()
 
         def ready():

@@ -273,7 +273,9 @@ Status check_file(sqlite3* database, const std::string& path) {
   VSWITCH_RETURN_IF_ERROR(check.prepare(database, "PRAGMA quick_check(1)"));
   return check.for_each([&](const Statement& row) -> Status {
     if (row.bytes(0) == "ok") return {};
-    return corrupt(path, row.bytes(0));
+    std::string reason(row.bytes(0));  // of several lines; refusals have one
+    std::replace(reason.begin(), reason.end(), '\n', ' ');
+    return corrupt(path, reason);
   });
 }
 
