@@ -83,10 +83,11 @@ class Committer {
     }
   }
 
-  // Whether the packet has the header that `base` claims: extraction leaves nw_proto 0 where it could not parse one.
+  // Whether the packet has the header that `base` claims: extraction leaves nw_proto 0 where it could not parse one. An
+  // ARP packet whose opcode the key cannot hold looks the same, until an opcode is written.
   bool has_network_header() {
     mask_.nw_proto = 0xff;
-    return base_.nw_proto != 0;
+    return key_.nw_proto != 0;
   }
 
   void ipv4() {

@@ -68,7 +68,8 @@ void Translator::run_as_clone(const RuleActionList& list, bool is_last) {
     if (!failed_) run_action_set();
     actions_ = outer;
     base_ = *saved_base;
-    if (!nested->empty() && !failed_) emit(CloneAction{std::move(nested)});
+    // After a failure, too: it may be that of a bridge behind a patch port, which takes nothing back of what was done.
+    if (!nested->empty()) emit(CloneAction{std::move(nested)});
   }
   key_ = *saved_key;
   stack_ = saved_stack;

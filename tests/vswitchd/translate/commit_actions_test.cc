@@ -143,6 +143,9 @@ TEST(CommitActions, Arp) {
   arp.tha = MacAddress::from_u64(6);
   arp.tha_mask = MacAddress::from_u64(0xffffffffffff);
   EXPECT_THAT(commit(base, key).actions, ElementsAre(Action(arp)));
+  // An opcode above 255 is 0 in the key, and can be written all the same.
+  base.nw_proto = 0;
+  EXPECT_THAT(commit(base, key).actions, ElementsAre(Action(arp)));
 }
 
 VlanTag tag(uint16_t tci, be16 tpid = kEthTypeVlan) { return {tpid, to_be16(tci) | kVlanCfi}; }
