@@ -300,6 +300,22 @@ TEST(Rewrite, LaterFragmentsHaveNoTransportHeader) {
   EXPECT_TRUE(std::equal(frame.begin() + 34, frame.end(), packet->data() + 34)) << "payload was taken for a header";
 }
 
+TEST(Rewrite, TcpHeadersOfImpossibleSizeHaveNoPorts) {
+  HeapPacketPool pool(2048, 1);
+  FrameSpec spec;
+  spec.proto = 6;
+  for (const uint8_t words : {4, 15}) {  // less than a header; more than there is
+    Bytes frame = spec.build();
+    frame.resize(14 + 20 + 24);
+    frame[16] = 0;
+    frame[17] = 20 + 24;
+    frame[14 + 20 + 12] = static_cast<uint8_t>(words << 4);
+    PacketPtr packet = make_packet(pool, frame);
+    EXPECT_FALSE(set_transport(*packet, {6, to_be16(1), {}, to_be16(0xffff), {}})) << "data offset " << words;
+    EXPECT_EQ(bytes_of(*packet), frame);
+  }
+}
+
 TEST(Rewrite, SctpFirstFragmentIsRefused) {
   HeapPacketPool pool(2048, 1);
   FrameSpec spec;
