@@ -56,20 +56,17 @@ def _is_output(part):
 
 
 def _sort_outputs(parts):
-    """Sorts each run of outputs. One behind trunc() stays: it is cut, and is the only one."""
-    result, at = [], 0
-    while at < len(parts):
-        end = at
-        if not (isinstance(parts[at - 1] if at else "", str) and at and parts[at - 1].startswith("trunc(")):
-            while end < len(parts) and _is_output(parts[end]):
-                end += 1
-        if end > at:
-            result += sorted(parts[at:end])
-            at = end
-        else:
-            result.append(parts[at])
-            at += 1
-    return result
+    """Sorts each run of outputs, but for the one that a trunc() before it cuts."""
+    result, run, cut = [], [], False
+    for part in parts:
+        if _is_output(part) and not cut:
+            run.append(part)
+            continue
+        result += sorted(run) + [part]
+        run = []
+        if isinstance(part, str):
+            cut = part.startswith("trunc(") or cut and not _is_output(part)
+    return result + sorted(run)
 
 
 def outputs(parts):
@@ -127,7 +124,8 @@ def _same_set(left, right):
     if not one or not other or one[1] != other[1]:
         return False
     fields = [dict(field.partition("=")[::2] for field in split(match[2])) for match in (one, other)]
-    return fields[0].keys() == fields[1].keys() and all(_same_bits(fields[0][key], fields[1][key]) for key in fields[0])
+    # A field that is not there is one whose mask is 0.
+    return all(_same_bits(fields[0][key], fields[1][key]) for key in fields[0].keys() & fields[1].keys())
 
 
 def _same_bits(left, right):

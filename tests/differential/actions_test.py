@@ -4,6 +4,7 @@ import random
 import unittest
 
 import actions
+import fragments
 import packets
 
 
@@ -20,6 +21,8 @@ class ActionsTest(unittest.TestCase):
         same = lambda one, other: self.assertEqual(actions.canonical(one), actions.canonical(other))
         same("p1,p2,userspace(x),p4,p3", "p2,p1,userspace(y),p3,p4")
         same("trunc(64),p1,p3,p2", "trunc(64),p1,p2,p3")
+        same("trunc(64),set(eth(src=1)),p3,p2,p1", "trunc(64),set(eth(src=1)),p3,p1,p2")
+        self.assertNotEqual(actions.canonical("trunc(64),set(eth(src=1)),p1,p2"), actions.canonical("trunc(64),set(eth(src=1)),p2,p1"))
         self.assertNotEqual(actions.canonical("trunc(64),p1,p2"), actions.canonical("trunc(64),p2,p1"))
         self.assertNotEqual(actions.canonical("p1,pop_vlan,p2"), actions.canonical("p2,pop_vlan,p1"))
         self.assertEqual(actions.outputs(actions.canonical("p2,clone(pop_vlan,p1),trunc(9),p1,userspace(x)")),
@@ -37,7 +40,7 @@ class ActionsTest(unittest.TestCase):
         self.assertTrue(same("set(tcp(dst=47)),p1", "set(tcp(dst=32/0xfff0)),p1"))
         self.assertTrue(same("set(ipv6(src=fe80::1))", "set(ipv6(src=::1/::ffff))"))
         self.assertFalse(same("set(ipv6(tclass=0/0xfc)),p1", "set(ipv6(tclass=4/0xfc)),p1"))
-        self.assertFalse(same("set(tcp(dst=47)),p1", "set(tcp(src=47)),p1"))
+        self.assertTrue(same("set(icmp(type=8,code=0)),p1", "set(icmp(type=8)),p1"))
         self.assertFalse(same("set(tcp(dst=47)),p1", "set(udp(dst=47)),p1"))
         self.assertFalse(same("set(tcp(dst=47)),p1", "set(tcp(dst=47)),p2"))
 
@@ -45,6 +48,18 @@ class ActionsTest(unittest.TestCase):
         text = "Flow: x\n\nFinal flow: unchanged\nMegaflow: recirc_id=0,eth,in_port=p1\nDatapath actions: p2\n"
         self.assertEqual(actions.trace_parts(text), ("p2", "recirc_id=0,eth,in_port=p1"))
         self.assertRaises(ValueError, actions.trace_parts, "no such line")
+
+
+class FragmentsTest(unittest.TestCase):
+    def frame(self, offset):
+        """A TCP packet over two tags, with `offset` as its fragment offset."""
+        return bytes(12) + bytes.fromhex("88a8000a8100000a0800") + bytes.fromhex(f"4500003c0000{offset:04x}4006") + bytes(10) + bytes([7]) * 20
+
+    def test_only_later_fragments_are_touched(self):
+        self.assertEqual(fragments.without_sums(self.frame(0x2000)), self.frame(0x2000))
+        touched = fragments.without_sums(self.frame(1))
+        self.assertEqual(touched[42:], bytes([7]) * 16 + b"\0\0" + bytes([7]) * 2)
+        self.assertEqual(touched[:42], self.frame(1)[:42])
 
 
 class PacketsTest(unittest.TestCase):
@@ -61,5 +76,5 @@ class PacketsTest(unittest.TestCase):
 def run():
     """None if all is well, else what is not."""
     out = io.StringIO()
-    suite = unittest.TestSuite(unittest.defaultTestLoader.loadTestsFromTestCase(case) for case in (ActionsTest, PacketsTest))
+    suite = unittest.TestSuite(unittest.defaultTestLoader.loadTestsFromTestCase(case) for case in (ActionsTest, FragmentsTest, PacketsTest))
     return None if unittest.TextTestRunner(out).run(suite).wasSuccessful() else out.getvalue()

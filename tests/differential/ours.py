@@ -46,7 +46,7 @@ class Vswitch:
         try:
             self._start()
             lab.eventually((self.directory / "run" / "vswitchd.sock").exists, lambda: f"vswitchd serves; its log:\n{self.log()}")
-            channel = grpc.insecure_channel(f"unix:{self.directory}/run/vswitchd.sock")
+            channel = grpc.insecure_channel(f"unix:{self.directory}/run/vswitchd.sock", options=(("grpc.max_receive_message_length", -1),))
             grpc.channel_ready_future(channel).result(timeout=10)
             self.config = config_service_pb2_grpc.ConfigServiceStub(channel)
             self.datapath = datapath_service_pb2_grpc.DatapathServiceStub(channel)

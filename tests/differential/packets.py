@@ -24,9 +24,10 @@ def mac(text):
 class FrameMaker:
     """Makes frames from a random.Random."""
 
-    def __init__(self, rng, normal=False):
+    def __init__(self, rng, normal=False, pushes=False):
         self.rng = rng
-        self.normal = normal  # the rules have `normal`: no priority tag in front of another tag, see EXCEPTIONS in run.py
+        # The rules have `normal`, and maybe push_vlan: no priority tags beside other tags, see EXCEPTIONS in run.py.
+        self.normal, self.pushes = normal, pushes
 
     def frame(self):
         """One frame: mostly sound, sometimes damaged; never shorter than an Ethernet header."""
@@ -49,7 +50,7 @@ class FrameMaker:
                            [10, 7, 2, 1, 1, 0.3])[0]
         for tpid in tags:
             tci = self._tci()
-            if self.normal and len(tags) > 1:
+            if self.normal and (self.pushes or len(tags) > 1):
                 tci = tci & 0xE000 | rng.choice((10, 20, 30))
             header += struct.pack("!HH", tpid, tci)
         frame = header + (struct.pack("!H", ethertype) if ethertype is not None else b"") + payload

@@ -18,10 +18,16 @@ EXCEPTIONS: where no agreement is asked for
   must go to the same ports equally often, in any order (_order_is_open). For the same reason rules with `normal` have no
   output with max_len: Open vSwitch cuts before tags are changed, so what is cut depends on the port before. Nor does the
   drop eligible bit of tags count there: it survives until a tag is taken off and put back, which the order decides.
-- Priority tags in front of another tag, in `normal`. Open vSwitch takes both tags off then, and so moves the packet to another
-  VLAN; vswitch takes off the priority tag alone. Rules and frames with `normal` make no such packets.
+- Priority tags (VLAN 0, priority 0) beside another tag, in `normal`. Open vSwitch loses the tag behind one, and with it the
+  packet's VLAN, or the one behind another tag; vswitch takes off the outermost alone. Rules and frames with `normal` make no
+  such packets.
 - Masks of set(...). What a megaflow matches exactly need not be masked out in a set action, and which bits either switch
   leaves in is its own business, if values and bytes sent agree.
+- Later fragments. They have no transport header, but Open vSwitch writes into them as if they had: the checksum of TCP or UDP
+  when an address changes, and type and code of ICMP. Linux and vswitch leave them alone. Bytes at these places are left out
+  then, for such packets and actions only.
+- Neighbour messages with both link-layer addresses. There should be none; Open vSwitch extracts both, but writes the first
+  only. Bytes are not compared then, if one of them is written.
 - Short tagged frames. The bridges' own ports are devices of the kernel here, which drops frames that end within two bytes
   after a tag; such frames are left out on these ports.
 - Packet-ins. What a userspace action asks for is compared by its presence and place.
@@ -44,6 +50,7 @@ sys.path.insert(0, str(HERE))
 
 import actions  # noqa: E402
 import actions_test  # noqa: E402
+import fragments  # noqa: E402
 import ours  # noqa: E402
 import ovs  # noqa: E402
 import packets  # noqa: E402
@@ -73,7 +80,7 @@ class Table:
             maker = rules.RuleMaker(rng, [port.number for port in ports], [port.number for port in ports if port.peer], tables,
                                     instructions, normal)
             lines[bridge] = maker.rules(rng.choice((2, 5, 10, 20, 30)))
-        maker = packets.FrameMaker(rng, normal)
+        maker = packets.FrameMaker(rng, normal, normal and instructions)
         frames = []
         in_ports = rng.sample([port.name for port in topology.PORTS if not port.peer], 3)
         for _ in range(frame_count):
@@ -143,6 +150,17 @@ class Comparison:
         kinds = ([] if expected == found else ["datapath actions"]) + ([] if sent[0] == sent[1] else ["bytes sent"])
         if not kinds:
             return None
+        if self._fragment_rewritten(traces[0], texts[0]):
+            self.statistics["later fragments rewritten"] += 1
+            expected = [part for part in expected if not (isinstance(part, str) and part.startswith("set(icmp"))]
+            sent = [{port: [fragments.without_sums(data) for data in frames] for port, frames in ports.items()} for ports in sent]
+            if actions.outputs(expected) == actions.outputs(found):
+                found = expected
+        if expected == found and self._has_both_link_addresses(traces[0]) and "set(nd(" in texts[0]:
+            self.statistics["both link addresses rewritten"] += 1
+            return None
+        if sent[0] == sent[1] and expected == found:
+            return None
         if sent[0] == sent[1] and actions.same_but_for_masks(expected, found):
             self.statistics["set with another mask"] += 1
             return None
@@ -150,6 +168,17 @@ class Comparison:
             self.statistics["the same in another order"] += 1
             return None
         return " and ".join(kinds) + " differ", self._details(frame, texts, traces, sent)
+
+    @staticmethod
+    def _has_both_link_addresses(trace):
+        """See EXCEPTIONS, neighbour messages."""
+        flow = trace.split("\n", 1)[0]
+        return all(f"{name}=" in flow and f"{name}=00:00:00:00:00:00" not in flow for name in ("nd_sll", "nd_tll"))
+
+    @staticmethod
+    def _fragment_rewritten(trace, text):
+        """See EXCEPTIONS, later fragments."""
+        return "nw_frag=later" in trace.split("\n", 1)[0] and any(f"set({name}" in text for name in ("ipv4(", "ipv6(", "icmp"))
 
     @staticmethod
     def _without_lost(sent):
