@@ -197,7 +197,9 @@ Result<UniqueFd> open_udp_receiver(IpAddress::Family family, uint16_t port) {
   }
 }
 
-Result<UniqueFd> open_udp_sender(const UdpSenderOptions& options, uint16_t port) {
+namespace {
+
+Result<UniqueFd> prepare_sender(const UdpSenderOptions& options) {
   Result<UniqueFd> fd = open_socket(options.family);
   if (!fd.ok()) return fd;
   grow_buffer(fd->get(), SO_SNDBUF, SO_SNDBUFFORCE);
@@ -205,14 +207,39 @@ Result<UniqueFd> open_udp_sender(const UdpSenderOptions& options, uint16_t port)
   if (!throw_away_input(fd->get()) || !set_fragmentation(fd->get(), options) || !set_checksum(fd->get(), options)) {
     return system_error("cannot set up a UDP socket", errno);
   }
-  switch (const int error = bind_any(fd->get(), options.family, port)) {
+  return fd;
+}
+
+Status bind_sender(const UniqueFd& fd, const UdpSenderOptions& options, uint16_t port) {
+  switch (const int error = bind_any(fd.get(), options.family, port)) {
     case 0:
-      return fd;
+      return {};
     case EADDRINUSE:
       return failed_precondition(fmt::format("UDP port {} ({}) is in use", port, family_name(options.family)));
     default:
       return system_error(fmt::format("cannot bind to UDP port {} ({})", port, family_name(options.family)), error);
   }
+}
+
+}  // namespace
+
+Result<UniqueFd> open_udp_sender(const UdpSenderOptions& options, uint16_t port) {
+  Result<UniqueFd> fd = prepare_sender(options);
+  if (!fd.ok()) return fd;
+  VSWITCH_RETURN_IF_ERROR(bind_sender(*fd, options, port));
+  return fd;
+}
+
+Result<UniqueFd> open_udp_sender_beside(const UdpSenderOptions& options, uint16_t port, const UniqueFd& first) {
+  Result<UniqueFd> fd = prepare_sender(options);
+  if (!fd.ok()) return fd;
+  // The port is ours already; it is opened to a second socket just for the moment of binding it.
+  const int ends[] = {first.get(), fd->get()};
+  for (const int end : ends) set_option(end, SOL_SOCKET, SO_REUSEPORT, 1);
+  const Status bound = bind_sender(*fd, options, port);
+  for (const int end : ends) set_option(end, SOL_SOCKET, SO_REUSEPORT, 0);
+  if (!bound.ok()) return bound;
+  return fd;
 }
 
 }  // namespace vswitch

@@ -28,6 +28,8 @@ struct UdpSenderOptions {
 // A socket for sending only, bound to `port` (host order), so that nobody else gets it. Whatever arrives is thrown
 // away. failed_precondition: the port is taken; other codes: no socket can be had now.
 Result<UniqueFd> open_udp_sender(const UdpSenderOptions& options, uint16_t port);
+// A second one on the port of `first`, with other options. Nobody else can join the two.
+Result<UniqueFd> open_udp_sender_beside(const UdpSenderOptions& options, uint16_t port, const UniqueFd& first);
 
 // Who has a UDP port, for error messages: "process 123 (dockerd)", "the kernel (vxlan device flannel.1)", or "another
 // socket" when that cannot be found out.

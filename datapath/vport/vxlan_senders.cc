@@ -8,7 +8,7 @@ namespace {
 constexpr uint32_t kBindAttempts = 64;
 
 size_t way_index(const UdpSenderOptions& way) {
-  return (way.family == IpAddress::Family::v6 ? 4u : 0u) | (way.dont_fragment ? 2u : 0u) | (way.checksum ? 1u : 0u);
+  return (way.family == IpAddress::Family::v6 ? 2u : 0u) | (way.dont_fragment ? 1u : 0u);
 }
 
 }  // namespace
@@ -18,13 +18,17 @@ VxlanSenders::VxlanSenders(uint16_t port_min, uint16_t port_max)
       port_count_(port_max - port_min + 1u),
       slot_count_(std::min<size_t>(kPortsPerWay, port_count_)) {
   for (Slots& slots : ways_) {
-    for (auto& slot : slots) slot.store(-1, std::memory_order_relaxed);
+    for (auto& slot : slots) slot.store({}, std::memory_order_relaxed);
   }
 }
 
 VxlanSenders::~VxlanSenders() {
   for (Slots& slots : ways_) {
-    for (auto& slot : slots) UniqueFd{slot.load(std::memory_order_relaxed)};
+    for (auto& slot : slots) {
+      const Pair pair = slot.load(std::memory_order_relaxed);
+      UniqueFd{pair.without_checksum};
+      UniqueFd{pair.with_checksum};
+    }
   }
 }
 
@@ -32,34 +36,42 @@ int VxlanSenders::fd(const UdpSenderOptions& way, uint32_t flow_hash) {
   Slots& slots = ways_[way_index(way)];
   // The multiplication spreads hashes over all slots whatever bits they differ in, and maps to any slot count.
   const size_t index = (uint64_t{flow_hash * 0x9e3779b1u} * slot_count_) >> 32;
-  const int open = slots[index].load(std::memory_order_acquire);
-  if (__builtin_expect(open >= 0, 1)) return open;
-  if (const int opened = open_slot(way, slots, index); opened >= 0) return opened;
+  const Pair open = slots[index].load(std::memory_order_acquire);
+  if (__builtin_expect(open.is_open(), 1)) return open.fd(way.checksum);
+  if (const Pair opened = open_slot(way, slots[index], index); opened.is_open()) return opened.fd(way.checksum);
   // Better the port of other flows than no way out.
   for (size_t i = 0; i < slot_count_; ++i) {
-    if (const int other = slots[i].load(std::memory_order_acquire); other >= 0) return other;
+    if (const Pair other = slots[i].load(std::memory_order_acquire); other.is_open()) return other.fd(way.checksum);
   }
   return -1;
 }
 
-int VxlanSenders::open_slot(const UdpSenderOptions& way, Slots& slots, size_t index) const {
-  UniqueFd opened = bind_in_stripe(way, index);
-  if (!opened) return -1;
-  int expected = -1;
-  // Of two threads that open the same slot at once, the second takes the first one's socket.
-  if (!slots[index].compare_exchange_strong(expected, opened.get(), std::memory_order_acq_rel)) return expected;
-  return opened.release();
+VxlanSenders::Pair VxlanSenders::open_slot(const UdpSenderOptions& way, std::atomic<Pair>& slot, size_t index) const {
+  const Pair opened = bind_in_stripe(way, index);
+  if (!opened.is_open()) return {};
+  Pair expected;
+  if (slot.compare_exchange_strong(expected, opened, std::memory_order_acq_rel)) return opened;
+  // Of two threads that open the same slot at once, the second takes the first one's sockets.
+  UniqueFd{opened.without_checksum};
+  UniqueFd{opened.with_checksum};
+  return expected;
 }
 
 // Each slot has its own part of the range, so that slots do not get in each other's way. The ways share the range: what
 // one has taken, the next steps over.
-UniqueFd VxlanSenders::bind_in_stripe(const UdpSenderOptions& way, size_t index) const {
+VxlanSenders::Pair VxlanSenders::bind_in_stripe(const UdpSenderOptions& way, size_t index) const {
   const auto begin = static_cast<uint32_t>(index * port_count_ / slot_count_);
   const auto end = static_cast<uint32_t>((index + 1) * port_count_ / slot_count_);
+  UdpSenderOptions without = way, with = way;
+  without.checksum = false;
+  with.checksum = true;
   for (uint32_t offset = begin; offset < std::min(end, begin + kBindAttempts); ++offset) {
-    Result<UniqueFd> fd = open_udp_sender(way, static_cast<uint16_t>(port_min_ + offset));
-    if (fd.ok()) return std::move(fd).value();
-    if (fd.status().code() != StatusCode::failed_precondition) break;
+    const auto port = static_cast<uint16_t>(port_min_ + offset);
+    Result<UniqueFd> first = open_udp_sender(without, port);
+    if (!first.ok() && first.status().code() != StatusCode::failed_precondition) break;
+    if (!first.ok()) continue;
+    Result<UniqueFd> second = open_udp_sender_beside(with, port, *first);
+    if (second.ok()) return {first->release(), second->release()};
   }
   return {};
 }

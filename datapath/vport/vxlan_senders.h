@@ -2,11 +2,12 @@
 //
 // Outer packets of different inner flows should have different UDP source ports, so that routers and receiving cards
 // spread them; those of one flow the same, so that they keep their order. A kernel socket has one source port, so there
-// are up to 64 sockets per way of sending (address family, DF, checksum), each bound to a port of the configured range;
-// the flow's hash picks one. They are opened when a flow first needs them, and never receive.
+// are up to 64 slots per way of sending (address family, DF), each with a port of the configured range; the flow's hash
+// picks one. They are opened when a flow first needs them, and never receive.
 //
 // DF and checksum are properties of a socket; source and destination address, TOS, TTL and mark travel with each
-// message.
+// message. A slot therefore has two sockets on one port (SO_REUSEPORT), with and without checksum: packets of one flow
+// may need either (see vxlan_transmit.h) and must not change their source port.
 //
 // Thread-safe: any number of threads may call fd() at once. An opened descriptor stays open for the life of the object.
 #pragma once
@@ -34,15 +35,22 @@ class VxlanSenders {
   int fd(const UdpSenderOptions& way, uint32_t flow_hash);
 
  private:
-  using Slots = std::array<std::atomic<int>, kPortsPerWay>;  // -1: not open
+  // Both descriptors in one word, so that a slot opens in one step.
+  struct Pair {
+    int without_checksum = -1, with_checksum = -1;
+    int fd(bool checksum) const { return checksum ? with_checksum : without_checksum; }
+    bool is_open() const { return without_checksum >= 0; }
+  };
+  static_assert(std::atomic<Pair>::is_always_lock_free);
+  using Slots = std::array<std::atomic<Pair>, kPortsPerWay>;
 
-  int open_slot(const UdpSenderOptions& way, Slots& slots, size_t index) const;
-  UniqueFd bind_in_stripe(const UdpSenderOptions& way, size_t index) const;
+  Pair open_slot(const UdpSenderOptions& way, std::atomic<Pair>& slot, size_t index) const;
+  Pair bind_in_stripe(const UdpSenderOptions& way, size_t index) const;
 
   const uint32_t port_min_;
   const uint32_t port_count_;
   const size_t slot_count_;  // min(kPortsPerWay, port_count_)
-  std::array<Slots, 8> ways_;
+  std::array<Slots, 4> ways_;
 };
 
 }  // namespace vswitch

@@ -73,7 +73,9 @@ std::optional<DropReason> plan_vxlan(const TunnelConfig& config, const Packet& p
   const TunnelMetadata* own = metadata != nullptr && !is_from_receive(*metadata) ? metadata : nullptr;
   const uint16_t flags = own != nullptr ? own->flags : uint16_t{0};
   plan.df = config.df || (flags & kTunnelDontFragment) != 0;
-  plan.checksum = config.csum.value_or(plan.remote.is_v6()) || (flags & kTunnelChecksum) != 0;
+  // The kernel cuts a train of pieces only with checksums on: a super-frame gets them unless a person said no.
+  const bool is_train = packet.offload.gso != GsoType::none;
+  plan.checksum = config.csum.value_or(plan.remote.is_v6() || is_train) || (flags & kTunnelChecksum) != 0;
   plan.dst_port = own != nullptr && own->tp_dst ? own->tp_dst.host() : config.dst_port;
   plan.mark = config.mark.value_or(packet.skb_mark);
   plan_ip_fields(config, own, packet, plan);

@@ -161,6 +161,14 @@ TEST_F(VxlanPlanTest, Checksum) {
   EXPECT_FALSE(plan(fixed_, packet()).checksum);
 }
 
+TEST_F(VxlanPlanTest, SuperFramesCarryAChecksumUnlessAPersonSaidNo) {
+  Packet& super_frame = packet();
+  super_frame.offload.gso = GsoType::tcp4;
+  EXPECT_TRUE(plan(fixed_, super_frame).checksum);
+  fixed_.csum = false;
+  EXPECT_FALSE(plan(fixed_, super_frame).checksum);
+}
+
 TEST_F(VxlanPlanTest, TosAndEcn) {
   fixed_.tos = 0x88;
   EXPECT_EQ(plan(fixed_, packet(0xb8 | kEcnEct0)).tos, 0x88 | kEcnEct0) << "ECN is always inherited";
