@@ -147,9 +147,8 @@ std::optional<EthernetPayload> find_ethernet_payload(std::span<const uint8_t> fr
 std::optional<IpLayout> find_ip(std::span<const uint8_t> frame) {
   const auto payload = find_ethernet_payload(frame);
   if (!payload || (payload->eth_type != kIpv4 && payload->eth_type != kIpv6)) return std::nullopt;
-  const auto layout = parse_ip(frame, payload->offset);
-  if (!layout || layout->is_v6 != (payload->eth_type == kIpv6)) return std::nullopt;
-  return layout;
+  // By the type alone, as extraction does: it does not look at the version either.
+  return payload->eth_type == kIpv6 ? parse_ipv6(frame, payload->offset) : parse_ipv4(frame, payload->offset);
 }
 
 }  // namespace vswitch
