@@ -134,7 +134,7 @@ Status DevicePort::start(bool must_work) {
   const Status status = reconcile();
   started_.store(true);
   if (!must_work || status.ok() || status.code() == StatusCode::unavailable) return {};
-  return status;
+  return status.with_prefix("port " + name());
 }
 
 Status DevicePort::reconcile() {

@@ -238,6 +238,8 @@ namespace {
 // The datapath key that a trace starts from: the flow as given, with the packet's headers where a packet was given.
 Status trace_key(const TraceRequest& request, FlowKey& key) {
   key = request.key.packet;
+  // What comes in from a tunnel always has its key: a person need not say so.
+  if (key.tunnel.has_destination()) key.tunnel.flags |= kTunnelKey;
   if (request.packet.empty()) return {};
   HeapPacketPool pool(HeapPacketPool::kSuperFrameBuffer, 1);
   PacketPtr packet = pool.allocate();

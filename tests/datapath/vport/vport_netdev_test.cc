@@ -283,7 +283,7 @@ TEST_F(NetdevTest, AMissingDeviceIsRefusedToAPersonAndWaitedForAtRestart) {
   const auto refused = bench_->create(config("nosuch"), 1);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.status().code(), StatusCode::not_found);
-  EXPECT_EQ(refused.status().message(), "device nosuch does not exist");
+  EXPECT_EQ(refused.status().message(), "port nosuch: device nosuch does not exist");
   auto waiting = port("renamed", 1, false);
   EXPECT_EQ(waiting->state().error, "device renamed does not exist");
   EXPECT_EQ(waiting->sources().at(0)->poll_fd(), -1);
