@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 
 #include <array>
+#include <unordered_set>
 
 #include "datapath/base/rcu.h"
 
@@ -121,6 +122,11 @@ void ForwardingThread::run() {
 void ForwardingThread::adopt_sources(const Published& published) {
   adopted_ = published.generation;
   wakeup_.clear();
+  // A source that was here and had nothing is told by epoll when it has: a new port does not cost a look at all others.
+  std::unordered_set<const RxSource*> idle;
+  for (const PolledSource& polled : polled_) {
+    if (!polled.hot) idle.insert(polled.source.get());
+  }
   polled_.clear();
   always_ready_ = 0;
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
@@ -133,7 +139,7 @@ void ForwardingThread::adopt_sources(const Published& published) {
     const int fd = source->poll_fd();
     if (fd >= 0) epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
     if (source->always_ready()) ++always_ready_;
-    polled_.push_back({source, true});
+    polled_.push_back({source, !idle.contains(source.get())});
   }
 }
 
