@@ -167,7 +167,8 @@ std::string set_number(const ColumnExpression& what, std::string_view path, uint
   if (set.empty()) {
     into = 0;
   } else if (set.size() != 1 || !parse_number(set[0], limit, into)) {
-    return wrong(what.column, what.value, fmt::format("a number from 0 to {} is wanted", limit));
+    std::string name = what.key ? fmt::format("{}:{}", what.column, *what.key) : what.column;
+    return wrong(name, what.value, fmt::format("a number from 0 to {} is wanted", limit));
   }
   mask.add_paths(std::string(path));
   return "";
@@ -230,7 +231,11 @@ std::string set_port_column(const ColumnExpression& what, Update<v1::Port>& upda
     return "";
   }
   if (what.column == "other_config" && what.key == "priority-tags") {
-    port.mutable_vlan()->set_priority_tags(what.value == "true" || what.value == "if-nonzero");
+    bool value = what.value == "if-nonzero";
+    if (!value && !parse_flag(what.value, value)) {
+      return wrong("other_config:priority-tags", what.value, "it is true, false or if-nonzero");
+    }
+    port.mutable_vlan()->set_priority_tags(value);
     update.mask.add_paths("vlan.priority_tags");
     return "";
   }
