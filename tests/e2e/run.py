@@ -20,7 +20,7 @@ def scenes():
     """Every function scene_* in files scenes_*.py, in order of file and place."""
     for path in sorted(HERE.glob("scenes_*.py")):
         module = importlib.import_module(path.stem)
-        for name, function in vars(module).items():
+        for name, function in list(vars(module).items()):
             if name.startswith("scene_"):
                 yield f"{path.stem.removeprefix('scenes_')}.{name.removeprefix('scene_')}", function
 

@@ -1,0 +1,84 @@
+"""Fairness: who floods one port with packets of new flows loses his own, not those of the other ports."""
+import json
+import subprocess
+
+from lab import Failure, eventually, Lab
+from scenes_switching import three_hosts
+
+# Frames that nobody has seen before, as fast as they go, written to the device: every one is a new flow.
+FLOOD = """
+import os, socket, struct
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0))
+head = bytes.fromhex("020000000002") + b"\\x02\\0\\0\\0\\0\\x03" + b"\\x08\\0" + bytes.fromhex("45000024000000004011") + b"\\0\\0"
+tail = struct.pack("!HH", 16, 0) + b"\\0" * 20
+while True:
+    noise = os.urandom(12 * 1024)
+    for at in range(0, len(noise), 12):
+        try: s.send(head + noise[at:at + 12] + tail)
+        except OSError: pass
+"""
+# Packets of the other hosts that are a new flow each, too: another source port every time. Tells how many arrived.
+SEND = """
+import socket, sys, time
+for i in range(int(sys.argv[1])):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("10.0.0.1", 20000 + i))
+    s.sendto(b"x", ("10.0.0.2", 7777))
+    s.close()
+    time.sleep(0.002)
+"""
+RECEIVE = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+s.bind(("10.0.0.2", 7777)); s.settimeout(3)
+print("ready", flush=True)
+seen = set()
+try:
+    while True: seen.add(s.recvfrom(64)[1][1])
+except TimeoutError: pass
+print(len(seen), flush=True)
+"""
+
+
+def _drops(switch, reason):
+    rows = json.loads(switch.dpctl("drops", "--format", "json")).get("drops", [])
+    found = {}
+    for row in rows:
+        if row["reason"] == reason:
+            port = row["port"].removeprefix("ports/")
+            found[port] = found.get(port, 0) + int(row["packets"])
+    return found
+
+
+def scene_a_flood_of_misses_at_one_port():
+    with Lab() as lab:
+        switch, _, (h1, h2, h3) = three_hosts(lab)
+        # Addresses and source ports are read, so each new one needs a translation; what floods goes nowhere.
+        switch.rules("br0", "priority=10,in_port=p3,udp,actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15],move:NXM_OF_IP_SRC[]->NXM_NX_REG1[],drop"
+                     .replace(",drop", ""), "priority=9,udp,actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15],normal", "priority=0,actions=normal")
+        h1.ping("10.0.0.2", count=3)
+        floods = [h3.start("python3", "-c", FLOOD) for _ in range(2)]
+        eventually(lambda: _drops(switch, "upcall_queue_full").get("p3", 0) > 1000, lambda: f"p3 is flooded:\n{switch.dpctl('drops')}\n{switch.dpctl('show')}")
+        receiver = h2.start("python3", "-c", RECEIVE, stdout=subprocess.PIPE, text=True)
+        if receiver.stdout.readline() != "ready\n":
+            raise Failure("no receiver")
+        flooded = _drops(switch, "upcall_queue_full")["p3"]
+        h1.run("python3", "-c", SEND, "500")
+        ping = h1.ping("10.0.0.2", count=20)
+        still = _drops(switch, "upcall_queue_full")["p3"]
+        for flood in floods:
+            flood.terminate()
+        arrived = int(receiver.stdout.readline())
+        print(f"        {arrived} of 500 packets arrived, each a new flow, while p3 lost {still - flooded}; {ping.splitlines()[-1]}")
+        if still <= flooded:
+            raise Failure("the flood did not go on: this proves nothing")
+        lost = _drops(switch, "upcall_queue_full")
+        if arrived != 500 or lost.get("p1", 0) or lost.get("p2", 0):
+            raise Failure(f"{arrived} of 500 packets of h1 arrived during the flood of h3; lost by port: {lost}\n{switch.dpctl('drops')}")
+        # Afterwards all is well for the one who flooded, too.
+        for flood in floods:
+            flood.wait(timeout=10)
+        h3.ping("10.0.0.2", count=3, timeout=5)
+        switch.check_balance()
