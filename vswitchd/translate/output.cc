@@ -177,11 +177,7 @@ void Translator::enter_peer(const PortView& peer, bool is_last) {
   key_.pipeline = {};
   key_.pipeline.actset_output = kOfPortUnset;
   const TraceScope scope(*this, report(TraceNode::Kind::bridge, "bridge(\"" + peer.bridge->name + "\")"));
-  if (peer.config.no_receive || peer.config.down) {
-    warning("port " + peer.name + " is configured " + (peer.config.down ? "down" : "not to receive") + ", dropping");
-    note_drop(peer.config.down ? DropReason::port_down : DropReason::port_no_receive);
-    return;
-  }
+  if (!may_receive(peer)) return;
   run_table(0, peer.ofport, is_last, Runner::clone);
   if (!failed_) run_action_set();
 }

@@ -102,12 +102,21 @@ bool Translator::admit(const PortView* port) {
     fail(DropReason::unsupported_packet_type, "not an Ethernet packet");
     return false;
   }
-  if (port != nullptr && (port->config.no_receive || port->config.down)) {
-    warning("port " + port->name + " is configured " + (port->config.down ? "down" : "not to receive") + ", dropping");
-    note_drop(port->config.down ? DropReason::port_down : DropReason::port_no_receive);
-    return false;
+  return (port == nullptr || may_receive(*port)) && process_tunnel_ecn();
+}
+
+// "No receive" leaves out spanning tree's own messages, for which OpenFlow has a flag of its own.
+bool Translator::may_receive(const PortView& port) {
+  constexpr uint64_t kSpanningTree = 0x0180c2000000;
+  bool refused = port.config.down || port.config.no_receive;
+  if (!port.config.down && port.config.no_receive && key_.packet.eth_type == kEthTypeNone) {
+    mask_.packet.eth_dst.bytes.fill(0xff);
+    refused = key_.packet.eth_dst.to_u64() != kSpanningTree;
   }
-  return process_tunnel_ecn();
+  if (!refused) return true;
+  warning("port " + port.name + " is configured " + (port.config.down ? "down" : "not to receive") + ", dropping");
+  note_drop(port.config.down ? DropReason::port_down : DropReason::port_no_receive);
+  return false;
 }
 
 // RFC 6040: congestion that the outer header reports is passed on to the inner packet, which must be able to carry it.

@@ -36,6 +36,7 @@ class Translator {
   // ---- translate.cc
   bool enter();  // finds bridge and port; false: dropped
   bool admit(const PortView* port);
+  bool may_receive(const PortView& port);
   bool process_tunnel_ecn();
   void init_mask();
   void finish_mask();
