@@ -41,6 +41,8 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   ~UserspaceDatapath() override;
 
   Result<uint32_t> add_port(const VportConfig& config, uint32_t port_no, bool must_work) override;
+  void hold_new_ports() override;
+  void release_new_ports() override;
   Status remove_port(uint32_t port_no, bool forget) override;
   void forget_port(const VportConfig& config) override;
   Status reconfigure_port(uint32_t port_no, const VportConfig& config) override;
@@ -73,6 +75,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
     VportConfig config;
     const VportType* type = nullptr;
     bool admin_up = true;
+    bool held = false;  // not received from yet
   };
 
   // VportHost
@@ -84,7 +87,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   Status attach_again(uint32_t port_no, const VportConfig& config, bool must_work, bool admin_up) REQUIRES(mutex_);
   std::unique_ptr<Vport> detach(uint32_t port_no) REQUIRES(mutex_);
   void distribute_sources() EXCLUDES(sources_mutex_) REQUIRES(mutex_);
-  void hand_out(const std::vector<SourceList>& lists) REQUIRES(sources_mutex_);
+  void hand_out(const std::vector<SourceList>& lists) REQUIRES(mutex_, sources_mutex_);
   void start_forwarding_thread() REQUIRES(mutex_);
   void stop_forwarding_thread() REQUIRES(mutex_);
   void serve_all_queues() REQUIRES(mutex_);
@@ -104,6 +107,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
 
   mutable Mutex mutex_;
   std::map<uint32_t, AttachedPort> ports_ GUARDED_BY(mutex_);
+  bool hold_ GUARDED_BY(mutex_) = false;
   std::unique_ptr<HandlerThread> handler_;
   std::vector<std::unique_ptr<ForwardingThread>> threads_ GUARDED_BY(mutex_);
 
