@@ -86,17 +86,6 @@ void ForwardingThread::set_sources(SourceList sources) {
   rcu::retire([old] { delete old; });
 }
 
-bool ForwardingThread::made_progress() {
-  const uint64_t rounds = rounds_.load(std::memory_order_relaxed);
-  const Nanoseconds now = clock_.now();
-  if (rounds != rounds_seen_ || sleeping_.load(std::memory_order_relaxed)) {
-    rounds_seen_ = rounds;
-    seen_at_ = now;
-    return true;
-  }
-  return now - seen_at_ < 1s;
-}
-
 void ForwardingThread::run() {
   pool_.claim();
   rcu::ThreadRegistration registration;
@@ -106,13 +95,13 @@ void ForwardingThread::run() {
     if (published->generation != adopted_) adopt_sources(*published);
     ctx_.now = clock_.now();
     const bool any = poll_round();
-    rounds_.store(rounds_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    progress_.round();
     idle_rounds = any ? 0 : idle_rounds + 1;
     processor_->before_quiescent();
     rcu::quiescent();
     if (idle_rounds >= kIdleRoundsBeforeSleep && always_ready_ == 0) {
       sleep_until_ready();
-    } else if (!any || rounds_.load(std::memory_order_relaxed) % kRoundsBetweenReadyChecks == 0) {
+    } else if (!any || progress_.rounds() % kRoundsBetweenReadyChecks == 0) {
       mark_ready(0);
     }
   }
@@ -175,13 +164,13 @@ void ForwardingThread::mark_ready(int timeout_ms) {
 }
 
 void ForwardingThread::sleep_until_ready() {
-  sleeping_.store(true, std::memory_order_relaxed);
+  progress_.sleeping(true);
   {
     // The sources in polled_ are kept alive by their shared_ptr, not by RCU.
     rcu::Offline offline;
     mark_ready(-1);
   }
-  sleeping_.store(false, std::memory_order_relaxed);
+  progress_.sleeping(false);
 }
 
 }  // namespace vswitch

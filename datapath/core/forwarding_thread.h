@@ -13,6 +13,7 @@
 
 #include "datapath/base/clock.h"
 #include "datapath/core/packet_processor.h"
+#include "datapath/core/progress.h"
 #include "datapath/core/upcall_queue.h"
 #include "datapath/core/wakeup.h"
 #include "datapath/vport/vport.h"
@@ -39,8 +40,8 @@ class ForwardingThread {
 
   UpcallQueue& upcalls() { return upcalls_; }
   const LookupCounters& counters() const;
-  // False if the thread has been in one round for a second: `now` and the last call's answer tell.
-  bool made_progress();
+  // False if the thread has been in one round for a second. One caller at a time.
+  bool made_progress() { return progress_.alive(clock_.now()); }
 
  private:
   class Processor;
@@ -69,10 +70,7 @@ class ForwardingThread {
   Wakeup wakeup_;
   std::atomic<const Published*> sources_;
   std::atomic<bool> stop_{false};
-  std::atomic<uint64_t> rounds_{0};
-  std::atomic<bool> sleeping_{false};
-  uint64_t rounds_seen_ = ~uint64_t{0};  // made_progress()'s
-  Nanoseconds seen_at_{};
+  Progress progress_;
 
   // The thread's own.
   std::unique_ptr<Processor> processor_;

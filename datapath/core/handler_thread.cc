@@ -119,17 +119,6 @@ void HandlerThread::run_job(Job job) {
   while (jobs_done_ < mine) job_done_.wait(mutex_);
 }
 
-bool HandlerThread::made_progress() {
-  const uint64_t rounds = rounds_.load(std::memory_order_relaxed);
-  const Nanoseconds now = clock_.now();
-  if (rounds != rounds_seen_ || sleeping_.load(std::memory_order_relaxed)) {
-    rounds_seen_ = rounds;
-    seen_at_ = now;
-    return true;
-  }
-  return now - seen_at_ < 1s;
-}
-
 void HandlerThread::run() {
   pool_.claim();
   rcu::ThreadRegistration registration;
@@ -137,7 +126,7 @@ void HandlerThread::run() {
     ctx_.now = clock_.now();
     const bool any = serve_queues();
     run_jobs();
-    rounds_.store(rounds_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    progress_.round();
     processor_->before_quiescent();
     rcu::quiescent();
     if (!any) sleep_until_signalled();
@@ -203,13 +192,13 @@ bool HandlerThread::has_work() {
 void HandlerThread::sleep_until_signalled() {
   wakeup_.clear();
   if (has_work()) return;  // came between the last look and the clear
-  sleeping_.store(true, std::memory_order_relaxed);
+  progress_.sleeping(true);
   {
     rcu::Offline offline;
     pollfd fd{wakeup_.fd(), POLLIN, 0};
     poll(&fd, 1, -1);
   }
-  sleeping_.store(false, std::memory_order_relaxed);
+  progress_.sleeping(false);
 }
 
 }  // namespace vswitch

@@ -14,6 +14,7 @@
 #include "datapath/base/clock.h"
 #include "datapath/base/mutex.h"
 #include "datapath/core/packet_processor.h"
+#include "datapath/core/progress.h"
 #include "datapath/core/upcall.h"
 #include "datapath/core/upcall_queue.h"
 #include "datapath/core/wakeup.h"
@@ -37,7 +38,8 @@ class HandlerThread {
   void run_job(Job job) EXCLUDES(mutex_);
 
   const LookupCounters& counters() const;
-  bool made_progress();
+  // False if the thread has been in one round for a second. One caller at a time.
+  bool made_progress() { return progress_.alive(clock_.now()); }
 
  private:
   class Processor;
@@ -54,10 +56,7 @@ class HandlerThread {
   std::atomic<UpcallHandler*> handler_{nullptr};
   Wakeup wakeup_;
   std::atomic<bool> stop_{false};
-  std::atomic<bool> sleeping_{false};
-  std::atomic<uint64_t> rounds_{0};
-  uint64_t rounds_seen_ = ~uint64_t{0};
-  Nanoseconds seen_at_{};
+  Progress progress_;
 
   Mutex mutex_;
   CondVar job_done_;
