@@ -137,6 +137,33 @@ Classifier& RuleStaging::touch(uint8_t table) {
   return state_->tables[table];
 }
 
+Status RuleStaging::apply(std::span<const RuleMod> mods, size_t* failed_index) {
+  MutexLock lock(state_->mutex);
+  for (size_t i = 0; i < mods.size(); ++i) {
+    const Status status = apply(mods[i]);
+    if (status.ok()) continue;
+    if (failed_index != nullptr) *failed_index = i;
+    return status;
+  }
+  finish();
+  return {};
+}
+
+Status RuleStaging::restore(std::span<const std::pair<uint64_t, RuleSpec>> rules) {
+  MutexLock lock(state_->mutex);
+  for (const auto& [id, spec] : rules) VSWITCH_RETURN_IF_ERROR(restore(id, spec));
+  finish();
+  return {};
+}
+
+void RuleStaging::remove_rules(std::span<const Rule* const> rules) {
+  MutexLock lock(state_->mutex);
+  for (const Rule* rule : rules) {
+    if (rule->visible_at(pending_)) hide(const_cast<Rule&>(*rule));
+  }
+  finish();
+}
+
 Status RuleStaging::apply(const RuleMod& mod) {
   switch (mod.command) {
     case RuleCommand::add:

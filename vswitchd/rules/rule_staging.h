@@ -74,11 +74,10 @@ class RuleStaging {
   RuleStaging& operator=(const RuleStaging&) = delete;
   ~RuleStaging();  // undoes what is not published
 
-  // All with the state's mutex held.
-  Status apply(const RuleMod& mod) REQUIRES(state_->mutex);
-  Status restore(uint64_t id, const RuleSpec& spec) REQUIRES(state_->mutex);
-  void hide(Rule& rule) REQUIRES(state_->mutex);
-  void finish();  // after the last; then added() and removed() are right
+  // Once, one of them. Then added() and removed() are right. What fails leaves its first part staged: destroy it.
+  Status apply(std::span<const RuleMod> mods, size_t* failed_index) EXCLUDES(state_->mutex);
+  Status restore(std::span<const std::pair<uint64_t, RuleSpec>> rules) EXCLUDES(state_->mutex);
+  void remove_rules(std::span<const Rule* const> rules) EXCLUDES(state_->mutex);  // those that are visible
 
   std::span<Rule* const> added() const { return added_; }
   std::span<Rule* const> removed() const { return removed_; }
@@ -91,6 +90,10 @@ class RuleStaging {
     bool keep_counts;
   };
 
+  Status apply(const RuleMod& mod) REQUIRES(state_->mutex);
+  Status restore(uint64_t id, const RuleSpec& spec) REQUIRES(state_->mutex);
+  void hide(Rule& rule) REQUIRES(state_->mutex);
+  void finish();
   Status add(const RuleSpec& spec) REQUIRES(state_->mutex);
   Status modify(const RuleMod& mod) REQUIRES(state_->mutex);
   Status remove(const RuleMod& mod) REQUIRES(state_->mutex);

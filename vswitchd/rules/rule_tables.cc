@@ -41,19 +41,8 @@ Result<RuleChange> RuleTables::open_change() {
 Result<RuleChange> RuleTables::prepare(std::span<const RuleMod> mods, size_t* failed_index) {
   Result<RuleChange> change = open_change();
   if (!change.ok()) return change;
-  RuleStaging& staging = change->impl_->staging;
-  Status status;
-  {
-    MutexLock lock(state_->mutex);
-    for (size_t i = 0; i < mods.size(); ++i) {
-      status = staging.apply(mods[i]);
-      if (status.ok()) continue;
-      if (failed_index != nullptr) *failed_index = i;
-      break;
-    }
-  }
-  if (!status.ok()) return status;  // the destructor of `change` undoes what came before
-  staging.finish();
+  // On error the destructor of `change` undoes what came before.
+  VSWITCH_RETURN_IF_ERROR(change->impl_->staging.apply(mods, failed_index));
   return change;
 }
 
@@ -67,29 +56,14 @@ Result<RuleChange> RuleTables::restore(std::span<const std::pair<uint64_t, RuleS
 
   Result<RuleChange> change = open_change();
   if (!change.ok()) return change;
-  RuleStaging& staging = change->impl_->staging;
-  Status status;
-  {
-    MutexLock lock(state_->mutex);
-    for (size_t i = 0; i < rules.size() && status.ok(); ++i) status = staging.restore(rules[i].first, rules[i].second);
-  }
-  if (!status.ok()) return status;
-  staging.finish();
+  VSWITCH_RETURN_IF_ERROR(change->impl_->staging.restore(rules));
   return change;
 }
 
 RuleChange RuleTables::prepare_removal(std::span<const Rule* const> rules) {
   Result<RuleChange> change = open_change();
   if (!change.ok()) return RuleChange(nullptr);
-  RuleStaging& staging = change->impl_->staging;
-  {
-    MutexLock lock(state_->mutex);
-    const Version next = version() + 1;
-    for (const Rule* rule : rules) {
-      if (rule->visible_at(next)) staging.hide(const_cast<Rule&>(*rule));
-    }
-  }
-  staging.finish();
+  change->impl_->staging.remove_rules(rules);
   return std::move(change).value();
 }
 
