@@ -158,7 +158,8 @@ be32 sctp_crc(std::span<uint8_t> datagram) {
   return crc32c(datagram);
 }
 
-// Extraction sees no ports in a TCP header that is shorter or longer than can be, so there are none to change.
+// Extraction sees no ports in a TCP header that is shorter or longer than can be, so there are none to change;
+// the packet goes on as it is.
 bool is_sound_tcp(const uint8_t* tcp, size_t size) {
   const size_t header_size = size_t{tcp[12]} >> 4 << 2;
   return header_size >= transport_size(kProtoTcp) && header_size <= size;
@@ -266,7 +267,7 @@ bool set_transport(Packet& packet, const SetTransportAction& set) {
   if (!ip || header_size == 0) return false;
   if (set.proto == kProtoSctp) return set_sctp_ports(packet, *ip, set);
   uint8_t* l4 = packet.data() + ip->l4;
-  if (set.proto == kProtoTcp && !is_sound_tcp(l4, ip->l4_size())) return false;
+  if (set.proto == kProtoTcp && !is_sound_tcp(l4, ip->l4_size())) return true;
   const auto sum = find_l4_checksum(packet, *ip);
   const auto old_ports = load_unaligned<be32>(l4);
   set_ports(l4, set);
