@@ -23,7 +23,7 @@ EXCEPTIONS: where no agreement is asked for
   such packets.
 - Cuts below 22 bytes. Both cut before tags are taken off, and Open vSwitch then sends nothing that is shorter than an
   Ethernet header; vswitch leaves the header whole. Rules cut at 22 bytes or more: a header and two tags.
-- Cuts left behind. If an output with max_len is skipped (its port is the one the packet came from), Open vSwitch's trunc()
+- Cuts left behind. If an output with max_len is skipped (its port does not forward, or the packet came from it), Open vSwitch's trunc()
   stays, and cuts the next output instead; vswitch drops the cut with its output.
 - Limits. Open vSwitch bounds actions by their size in netlink, vswitch by their number. Nothing is compared beyond either
   (_over_a_limit).
@@ -111,7 +111,7 @@ def _without_dei(frame):
 
 
 # See EXCEPTIONS, cuts left behind.
-CUT_WITHOUT_OUTPUT = re.compile(r"output\(port=[^\n]*max_len=\d+\)\n *>> ")
+CUT_WITHOUT_OUTPUT = re.compile(r"output\(port=[^\n]*max_len=\d+\)\n *[>-]> ")
 
 
 class Comparison:
