@@ -56,6 +56,10 @@ class Datapath {
 
   // ---- ports. `port_no` 0: any free number. See VportType::create for must_work.
   virtual Result<uint32_t> add_port(const VportConfig& config, uint32_t port_no, bool must_work) = 0;
+  // While held, ports that are added or made anew receive nothing: what arrives waits at the device. So no packet comes
+  // in by a port before whoever answers upcalls knows it. Ports that are there already go on. Does not nest.
+  virtual void hold_new_ports() = 0;
+  virtual void release_new_ports() = 0;
   // Packets in flight to the port are dropped with invalid_port. `forget`: also what outlives the daemon (a TAP).
   virtual Status remove_port(uint32_t port_no, bool forget) = 0;
   // Releases what outlives the daemon of a port that has been removed with forget=false.

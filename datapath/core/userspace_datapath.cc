@@ -101,9 +101,10 @@ Status UserspaceDatapath::attach(uint32_t port_no, const VportConfig& config, bo
   Result<std::unique_ptr<Vport>> port = type->create(config, port_no, *environment_, must_work);
   if (!port.ok()) return port.status();
   Vport* raw = port->get();
-  ports_[port_no] = AttachedPort{std::move(*port), config, type};
+  AttachedPort& attached = ports_[port_no] = AttachedPort{std::move(*port), config, type};
+  attached.held = hold_;
   port_map_->set(port_no, raw);
-  distribute_sources();
+  if (!hold_) distribute_sources();
   return {};
 }
 
@@ -122,6 +123,19 @@ Result<uint32_t> UserspaceDatapath::add_port(const VportConfig& config, uint32_t
   if (!chosen.ok()) return chosen;
   VSWITCH_RETURN_IF_ERROR(attach(*chosen, config, must_work));
   return chosen;
+}
+
+void UserspaceDatapath::hold_new_ports() {
+  MutexLock lock(mutex_);
+  hold_ = true;
+}
+
+void UserspaceDatapath::release_new_ports() {
+  MutexLock lock(mutex_);
+  hold_ = false;
+  bool any = false;
+  for (auto& [port_no, attached] : ports_) any = std::exchange(attached.held, false) || any;
+  if (any) distribute_sources();
 }
 
 // Takes the port out of every packet thread's sight; returns when none can be using it.
@@ -226,6 +240,7 @@ void UserspaceDatapath::distribute_sources() {
   SourceList wanted;
   std::set<const RxSource*> seen;
   for (auto& [port_no, attached] : ports_) {
+    if (attached.held) continue;
     for (std::shared_ptr<RxSource>& source : attached.port->sources()) {
       if (seen.insert(source.get()).second) wanted.push_back(std::move(source));
     }

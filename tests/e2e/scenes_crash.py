@@ -251,7 +251,7 @@ def scene_rules_are_in_place_before_the_first_packet():
             return tuple(map(int, receiver.stdout.readline().split()))
 
         counts()
-        h1.start("python3", "-c", SENDER)
+        sender = h1.start("python3", "-c", SENDER)
         eventually(lambda: counts()[0] > 50, "UDP passes")
         for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
             switch.stop(how)
@@ -272,6 +272,9 @@ def scene_rules_are_in_place_before_the_first_packet():
         dump = switch.ofctl("dump-flows", "br0")
         if not re.search(r"n_packets=[1-9].*NORMAL", dump):
             raise Failure(f"the rule that forwards does not count:\n{dump}")
+        sender.terminate()
+        sender.wait(timeout=10)
+        switch.check_balance()
 
 
 def scene_graceful_restart_keeps_everything():

@@ -3,6 +3,9 @@
 // Order: removals, updates, additions, so that what an old port held (a UDP port, a device) is free for a new one. What
 // outlives the daemon (persistent TAPs) is forgotten only by finish(), after the commit: until then undo() can bring
 // every port back.
+//
+// For as long as one of these lives, new ports receive nothing: destroy it when the view that knows them is published,
+// or when they are gone again. The first packets of a port would be lost otherwise.
 #pragma once
 
 #include <string>
@@ -19,7 +22,12 @@ class PortChanges {
  public:
   // Both configurations must outlive this.
   PortChanges(Datapath& datapath, const Configuration& before, const ChangePlan& plan)
-      : datapath_(datapath), before_(before), plan_(plan) {}
+      : datapath_(datapath), before_(before), plan_(plan) {
+    datapath_.hold_new_ports();
+  }
+  ~PortChanges() { datapath_.release_new_ports(); }
+  PortChanges(const PortChanges&) = delete;
+  PortChanges& operator=(const PortChanges&) = delete;
 
   // On error everything has been undone; *failed_port names the port.
   Status apply(std::string* failed_port);
