@@ -109,8 +109,9 @@ void ForwardingThread::run() {
 }
 
 void ForwardingThread::adopt_sources(const Published& published) {
+  // The wakeup is not cleared here: a signal to stop, or of the next list, may have come since run() looked, and the
+  // thread may go to sleep before it looks again.
   adopted_ = published.generation;
-  wakeup_.clear();
   // A source that was here and had nothing is told by epoll when it has: a new port does not cost a look at all others.
   std::unordered_set<const RxSource*> idle;
   for (const PolledSource& polled : polled_) {
