@@ -2,7 +2,7 @@
 import json
 import subprocess
 
-from lab import Failure, eventually, Lab
+from lab import Failure, Lab, eventually
 from scenes_switching import three_hosts
 
 # Frames that nobody has seen before, as fast as they go, written to the device: every one is a new flow.
@@ -56,8 +56,9 @@ def scene_a_flood_of_misses_at_one_port():
     with Lab() as lab:
         switch, _, (h1, h2, h3) = three_hosts(lab)
         # Addresses and source ports are read, so each new one needs a translation; what floods goes nowhere.
-        switch.rules("br0", "priority=10,in_port=p3,udp,actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15],move:NXM_OF_IP_SRC[]->NXM_NX_REG1[],drop"
-                     .replace(",drop", ""), "priority=9,udp,actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15],normal", "priority=0,actions=normal")
+        read_port = "move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15]"
+        switch.rules("br0", f"priority=10,in_port=p3,udp,actions={read_port},move:NXM_OF_IP_SRC[]->NXM_NX_REG1[]",
+                     f"priority=9,udp,actions={read_port},normal", "priority=0,actions=normal")
         h1.ping("10.0.0.2", count=3)
         floods = [h3.start("python3", "-c", FLOOD) for _ in range(2)]
         eventually(lambda: _drops(switch, "upcall_queue_full").get("p3", 0) > 1000, lambda: f"p3 is flooded:\n{switch.dpctl('drops')}\n{switch.dpctl('show')}")
