@@ -13,6 +13,8 @@ def _network_header(frame):
     at = 12
     while frame[at : at + 2] in (b"\x81\0", b"\x88\xa8"):
         at += 4
+    if frame[at + 2 : at + 8] == b"\xaa\xaa\x03\0\0\0":  # an 802.3 length, and SNAP
+        at += 8
     return frame[at : at + 2], at + 2
 
 

@@ -34,6 +34,8 @@ EXCEPTIONS: where no agreement is asked for
   then, for such packets and actions only.
 - IPv6 with a fragment header. Open vSwitch changes addresses and leaves the transport checksum as it was, which is then wrong.
   Checksums are left out then, for such packets only.
+- SCTP ports of first fragments. The checksum covers the whole datagram, so neither can keep it right; vswitch drops the
+  packet, Open vSwitch sends it with a wrong one. Bytes are not compared then.
 - Neighbour messages with both link-layer addresses. There should be none; Open vSwitch extracts both, but writes the first
   only. Bytes are not compared then, if one of them is written.
 - Short tagged frames. The bridges' own ports are devices of the kernel here, which drops frames that end within two bytes
@@ -169,6 +171,9 @@ class Comparison:
             sent = [{port: [fragments.without_sums(data) for data in frames] for port, frames in ports.items()} for ports in sent]
             if actions.outputs(expected) == actions.outputs(found):
                 found = expected
+        if expected == found and "nw_frag=first" in traces[0].split("\n", 1)[0] and "set(sctp(" in texts[0]:
+            self.statistics["SCTP of first fragments"] += 1
+            return None
         if self._over_a_limit(*traces):
             self.statistics["over a limit on actions"] += 1
             return None
