@@ -333,7 +333,7 @@ Result<RuleFilter> parse_rule_filter(std::string_view text, const FlowNames* nam
   VSWITCH_RETURN_IF_ERROR(fill_rule_mod(mod, &as_mod));
   RuleFilter out;
   out.table = as_mod.spec.table;
-  out.match = as_mod.spec.match;
+  out.match = as_mod.spec.match.expand();
   out.cookie = as_mod.cookie;
   out.cookie_mask = as_mod.cookie_mask;
   out.out_port = as_mod.out_port;
@@ -397,7 +397,7 @@ Status check_rule(const RuleSpec& rule, bool check_actions) {
   initialize();
   VSWITCH_RETURN_IF_ERROR(check_table(rule.table, !check_actions));
   ::match match;
-  rule_match_to_ovs(rule.match, &match);
+  rule_match_to_ovs(rule.match.expand(), &match);
   VSWITCH_RETURN_IF_ERROR(check_prerequisites(match));
   if (!check_actions) return {};
   VSWITCH_RETURN_IF_ERROR(check_size(*rule.actions));
@@ -411,7 +411,7 @@ Status check_rule(const RuleSpec& rule, bool check_actions) {
 std::string format_rule(const RuleSpec& rule, const RuleCounters* counters, const FlowNames* names) {
   initialize();
   ofputil_flow_stats stats{};
-  rule_match_to_ovs(rule.match, &stats.match);
+  rule_match_to_ovs(rule.match.expand(), &stats.match);
   stats.cookie = to_be64(rule.cookie).raw();
   stats.table_id = rule.table;
   stats.priority = rule.priority;

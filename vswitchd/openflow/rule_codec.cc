@@ -503,7 +503,7 @@ std::string encode_rule(const RuleSpec& rule) {
   out.number(rule.hard_timeout);
   out.number(rule.flags);
   out.number(rule.importance);
-  out.match(rule.match);
+  out.match(rule.match.expand());
   out.actions(*rule.actions);
   return out.take();
 }
@@ -523,7 +523,9 @@ Result<RuleSpec> decode_rule(std::string_view bytes) {
   rule.hard_timeout = in.number<uint16_t>();
   rule.flags = in.number<uint16_t>();
   rule.importance = in.number<uint16_t>();
-  in.match(&rule.match);
+  Match match;
+  in.match(&match);
+  rule.match = match;
   rule.actions = in.actions(0);
   if (!in.error() && !in.at_end()) in.fail("bytes behind its end");
   if (in.error()) return invalid_argument("stored rule is damaged: " + *in.error());

@@ -728,8 +728,9 @@ uint64_t milliseconds(Nanoseconds time) {
 uint32_t seconds(Nanoseconds time) { return static_cast<uint32_t>(milliseconds(time) / 1000); }
 
 void rule_spec_to_proto(const RuleSpec& spec, v1::Rule& out) {
-  match_to_proto(spec.match, *out.mutable_match());
-  out.mutable_match()->set_text(format_match(spec.match));
+  const Match match = spec.match.expand();
+  match_to_proto(match, *out.mutable_match());
+  out.mutable_match()->set_text(format_match(match));
   actions_to_proto(*spec.actions, *out.mutable_actions());
   out.set_cookie(spec.cookie);
   out.set_idle_timeout(spec.idle_timeout);

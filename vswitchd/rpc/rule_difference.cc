@@ -1,6 +1,5 @@
 #include "vswitchd/rpc/rule_difference.h"
 
-#include <string_view>
 #include <unordered_map>
 
 namespace vswitch {
@@ -16,11 +15,7 @@ struct Identity {
 struct IdentityHash {
   size_t operator()(const Identity& identity) const {
     const RuleSpec& rule = *identity.rule;
-    std::string_view value(reinterpret_cast<const char*>(&rule.match.value), sizeof rule.match.value);
-    std::string_view mask(reinterpret_cast<const char*>(&rule.match.mask), sizeof rule.match.mask);
-    size_t hash = std::hash<std::string_view>()(value);
-    hash = hash * 31 + std::hash<std::string_view>()(mask);
-    return (hash * 31 + rule.table) * 31 + rule.priority;
+    return (rule.match.hash() * 31 + rule.table) * 31 + rule.priority;
   }
 };
 

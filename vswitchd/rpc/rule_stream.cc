@@ -33,6 +33,12 @@ Failure RuleStream::failure_of(size_t index, Status status) const {
   return Failure(std::move(status), std::nullopt, std::nullopt, origin);
 }
 
+void RuleStream::keep(RuleMod mod, uint64_t origin) {
+  if (mod.spec.actions != nullptr) mod.spec.actions = actions_.intern(std::move(mod.spec.actions));
+  mods_.push_back(std::move(mod));
+  origins_.push_back(origin);
+}
+
 void RuleStream::add_line(std::string_view line) {
   ++line_;
   std::string_view text = without_comment(line);
@@ -41,8 +47,7 @@ void RuleStream::add_line(std::string_view line) {
   if (!mod.ok()) {
     fail(mod.status(), std::nullopt, line_);
   } else if (ok()) {
-    mods_.push_back(*std::move(mod));
-    origins_.push_back(line_);
+    keep(*std::move(mod), line_);
   }
 }
 
@@ -71,8 +76,7 @@ bool RuleStream::add_mod(const v1::RuleMod& mod) {
   if (!parsed.ok()) {
     fail(parsed.status(), index, std::nullopt);
   } else if (ok()) {
-    mods_.push_back(*std::move(parsed));
-    origins_.push_back(kTyped | index);
+    keep(*std::move(parsed), kTyped | index);
   }
   return failures_.size() < kMaxErrors;
 }

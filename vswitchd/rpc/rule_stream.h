@@ -12,6 +12,7 @@
 
 #include "vswitchd/rpc/failure.h"
 #include "vswitchd/rpc/transaction_builder.h"
+#include "vswitchd/rules/action_interner.h"
 
 namespace vswitch {
 
@@ -36,6 +37,7 @@ class RuleStream {
 
  private:
   void add_line(std::string_view line);
+  void keep(RuleMod mod, uint64_t origin);
   void fail(Status status, std::optional<size_t> mod, std::optional<uint64_t> line);
 
   LazyNames& names_;
@@ -43,6 +45,7 @@ class RuleStream {
   uint64_t line_ = 0;
   uint64_t typed_ = 0;
   std::vector<RuleMod> mods_;
+  ActionInterner actions_;  // a million rules may come with a hundred different lists
   // Where each mod came from: a line (from 1), or a typed change (bit 63 and its index).
   std::vector<uint64_t> origins_;
   std::vector<Failure> failures_;

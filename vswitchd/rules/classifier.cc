@@ -68,16 +68,10 @@ Subtable& Classifier::Implementation::subtable_for(const MiniMatch& match) {
 }
 
 void Classifier::Implementation::enter_tries(const Subtable& subtable, const Rule& rule, bool enter) {
-  if (std::none_of(tries.begin(), tries.end(), [&](const PrefixTrie& trie) {
-        return subtable.trie_length(static_cast<size_t>(&trie - tries.data())) > 0;
-      })) {
-    return;
-  }
-  const PipelineKey value = rule.match().expand().value;
   for (size_t f = 0; f < kTrieFields; ++f) {
     const unsigned length = subtable.trie_length(f);
     if (length == 0) continue;
-    const PrefixTrie::Value prefix = prefix_value(value, trie_fields()[f]);
+    const PrefixTrie::Value prefix = prefix_value(rule.match(), trie_fields()[f]);
     if (enter) {
       tries[f].insert(prefix, length);
     } else {

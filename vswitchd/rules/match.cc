@@ -15,8 +15,9 @@ MiniMatch::MiniMatch(const Match& match) {
   }
   const auto n = static_cast<size_t>(std::popcount(map[0]) + std::popcount(map[1]));
   if (n == 0) return;
-  words_ = std::make_unique_for_overwrite<uint64_t[]>(kMapWords + 2 * n);
-  std::copy_n(map, kMapWords, words_.get());
+  words_ = new uint64_t[1 + kMapWords + 2 * n] + 1;
+  words_[-1] = 1;
+  std::copy_n(map, kMapWords, words_);
   size_t at = kMapWords;
   for (size_t i = 0; i < kPipelineKeyWords; ++i) {
     if (mask[i] == 0) continue;
@@ -26,18 +27,6 @@ MiniMatch::MiniMatch(const Match& match) {
   }
 }
 
-MiniMatch::MiniMatch(const MiniMatch& other) {
-  const size_t n = other.total_words();
-  if (n == 0) return;
-  words_ = std::make_unique_for_overwrite<uint64_t[]>(n);
-  std::copy_n(other.words_.get(), n, words_.get());
-}
-
-MiniMatch& MiniMatch::operator=(const MiniMatch& other) {
-  if (this != &other) *this = MiniMatch(other);
-  return *this;
-}
-
 uint8_t MiniMatch::word_index(size_t i) const {
   size_t left = i, found = 0;
   all_words([&](size_t index, uint64_t, uint64_t) {
@@ -45,6 +34,15 @@ uint8_t MiniMatch::word_index(size_t i) const {
     return left-- != 0;
   });
   return static_cast<uint8_t>(found);
+}
+
+uint64_t MiniMatch::value_at(size_t index) const {
+  if (words_ == nullptr) return 0;
+  const uint64_t bit = uint64_t{1} << (index % 64);
+  if ((words_[index / 64] & bit) == 0) return 0;
+  size_t at = static_cast<size_t>(std::popcount(words_[index / 64] & (bit - 1)));
+  if (index >= 64) at += static_cast<size_t>(std::popcount(words_[0]));
+  return words_[kMapWords + at];
 }
 
 Match MiniMatch::expand() const {
@@ -63,8 +61,9 @@ bool MiniMatch::matches(const PipelineKey& key) const {
 }
 
 bool MiniMatch::operator==(const MiniMatch& other) const {
+  if (words_ == other.words_) return true;
   const size_t n = total_words();
-  return n == other.total_words() && std::equal(words_.get(), words_.get() + n, other.words_.get());
+  return n == other.total_words() && std::equal(words_, words_ + n, other.words_);
 }
 
 bool MiniMatch::same_mask(const MiniMatch& other) const {
@@ -78,7 +77,7 @@ bool MiniMatch::same_mask(const MiniMatch& other) const {
 bool MiniMatch::contains(const MiniMatch& narrow) const {
   if (!words_) return true;
   if (!narrow.words_) return false;
-  const uint64_t* narrow_map = narrow.words_.get();
+  const uint64_t* narrow_map = narrow.words_;
   const size_t n = narrow.word_count();
   return all_words([&](size_t index, uint64_t value, uint64_t mask) {
     const uint64_t bit = uint64_t{1} << (index % 64);
@@ -93,7 +92,7 @@ bool MiniMatch::contains(const MiniMatch& narrow) const {
 
 bool MiniMatch::overlaps(const MiniMatch& other) const {
   if (!words_ || !other.words_) return true;
-  const uint64_t* map = other.words_.get();
+  const uint64_t* map = other.words_;
   const size_t n = other.word_count();
   return all_words([&](size_t index, uint64_t value, uint64_t mask) {
     const uint64_t bit = uint64_t{1} << (index % 64);
@@ -119,6 +118,6 @@ size_t MiniMatch::mask_hash() const {
   return h;
 }
 
-size_t MiniMatch::memory_bytes() const { return total_words() * sizeof(uint64_t); }
+size_t MiniMatch::memory_bytes() const { return words_ == nullptr ? 0 : (1 + total_words()) * sizeof(uint64_t); }
 
 }  // namespace vswitch

@@ -1,14 +1,14 @@
 // Match: which packets a rule is for: a PipelineKey and a mask of the bits that count. `value` is zero outside the
 // mask.
 //
-// Match is the wide form for building, parsing and comparing (1.3 kB); MiniMatch is what rules keep: the words with a
+// Match is the wide form for building and parsing (1.3 kB); MiniMatch is what rules and requests keep: the words with a
 // non-zero mask only. in_port is an OpenFlow port number here.
 #pragma once
 
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <utility>
 
 #include "datapath/flow/flow_key.h"
@@ -24,17 +24,26 @@ struct Match {
   bool is_catch_all() const { return is_empty_mask(mask); }
 };
 
-// Immutable and compact: one allocation of 16 + 16 * n bytes for n words (none for a catch-all).
-// Value bits outside the mask are dropped on construction.
+// Immutable and compact: one allocation of 24 + 16 * n bytes for n words (none for a catch-all), which copies share: a
+// rule keeps the words that the request for it was parsed into. Value bits outside the mask are dropped on
+// construction. Copies may be used and destroyed by different threads.
 class MiniMatch {
  public:
   MiniMatch() = default;
-  explicit MiniMatch(const Match& match);
-  MiniMatch(const MiniMatch& other);
-  MiniMatch& operator=(const MiniMatch& other);
-  MiniMatch(MiniMatch&&) noexcept = default;
-  MiniMatch& operator=(MiniMatch&&) noexcept = default;
-  ~MiniMatch() = default;
+  MiniMatch(const Match& match);  // NOLINT(google-explicit-constructor): says the same
+  MiniMatch(const MiniMatch& other) noexcept : words_(other.words_) {
+    if (words_ != nullptr) owners().fetch_add(1, std::memory_order_relaxed);
+  }
+  MiniMatch(MiniMatch&& other) noexcept : words_(std::exchange(other.words_, nullptr)) {}
+  MiniMatch& operator=(MiniMatch other) noexcept {
+    std::swap(words_, other.words_);
+    return *this;
+  }
+  ~MiniMatch() {
+    if (words_ != nullptr && owners().fetch_sub(1, std::memory_order_acq_rel) == 1) delete[](words_ - 1);
+  }
+
+  bool is_catch_all() const { return words_ == nullptr; }
 
   size_t word_count() const {
     return words_ ? static_cast<size_t>(std::popcount(words_[0]) + std::popcount(words_[1])) : 0;
@@ -42,6 +51,7 @@ class MiniMatch {
   uint8_t word_index(size_t i) const;                                    // ascending, < kPipelineKeyWords
   uint64_t value_word(size_t i) const { return words_[kMapWords + i]; }  // masked
   uint64_t mask_word(size_t i) const { return words_[kMapWords + word_count() + i]; }
+  uint64_t value_at(size_t index) const;  // of that word of the key; 0 if it does not count
   // The masked value words, word_count() of them; null for a catch-all.
   const uint64_t* values() const { return words_ ? &words_[kMapWords] : nullptr; }
 
@@ -76,8 +86,11 @@ class MiniMatch {
   static_assert(kPipelineKeyWords <= kMapWords * 64);
   size_t total_words() const { return words_ ? kMapWords + 2 * word_count() : 0; }
 
-  // A bit map of which key words count, then their values, then their masks. Null: no word counts.
-  std::unique_ptr<uint64_t[]> words_;
+  std::atomic_ref<uint64_t> owners() const { return std::atomic_ref<uint64_t>(words_[-1]); }
+
+  // A bit map of which key words count, then their values, then their masks; before them, how many MiniMatches share
+  // them. Null: no word counts.
+  uint64_t* words_ = nullptr;
 };
 
 }  // namespace vswitch

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <new>
 #include <utility>
 
 #include "datapath/base/rcu.h"
@@ -37,7 +38,7 @@ struct TrieArena::Recycled {
 TrieArena::TrieArena() : recycled_(std::make_shared<Recycled>()) {}
 
 TrieArena::~TrieArena() {
-  for (auto& chunk : chunks_) delete[] chunk.load(std::memory_order_relaxed);
+  for (auto& chunk : chunks_) ::operator delete(chunk.load(std::memory_order_relaxed));
 }
 
 TrieArena::Node* TrieArena::locate(uint32_t index) const {
@@ -48,9 +49,8 @@ TrieArena::Node* TrieArena::locate(uint32_t index) const {
 void TrieArena::add_chunk() {
   const auto chunk = static_cast<unsigned>(std::bit_width(capacity_ / kFirst + 1)) - 1;
   const uint32_t nodes = kFirst << chunk;
-  chunks_[chunk].store(new Node[nodes], std::memory_order_release);
+  chunks_[chunk].store(static_cast<Node*>(::operator new (size_t{nodes} * sizeof(Node))), std::memory_order_release);
   capacity_ += nodes;
-  bytes_ += nodes * sizeof(Node);
 }
 
 void TrieArena::take_recycled() {
@@ -70,6 +70,7 @@ uint32_t TrieArena::allocate(uint32_t prefix, uint32_t n_bits, uint32_t rules) {
   } else {
     index = next_++;
     if (index >= capacity_) add_chunk();
+    new (locate(index)) Node;
   }
   Node& node = *locate(index);
   node.prefix = prefix;

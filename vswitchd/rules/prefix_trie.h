@@ -38,10 +38,11 @@ class TrieArena {
   void free(uint32_t index);
   Node& operator[](uint32_t index) { return *locate(index); }
   const Node& operator[](uint32_t index) const { return *locate(index); }
-  size_t memory_bytes() const { return bytes_; }
+  size_t memory_bytes() const { return next_ * sizeof(Node); }
 
  private:
-  // Chunk k holds kFirst << k nodes, so 26 pointers reach every index and an empty classifier has no chunk at all.
+  // Chunk k has room for kFirst << k nodes, so 26 pointers reach every index and an empty classifier has no chunk at
+  // all. A node is made when it is first allocated: the pages of a chunk that no node has needed yet take no memory.
   static constexpr uint32_t kFirst = 32;
   static constexpr size_t kChunks = 26;
   struct Recycled;
@@ -51,7 +52,6 @@ class TrieArena {
 
   std::array<std::atomic<Node*>, kChunks> chunks_{};
   uint32_t next_ = 1, capacity_ = 0;
-  size_t bytes_ = 0;
   std::vector<uint32_t> free_, doomed_;
   std::shared_ptr<Recycled> recycled_;
 };

@@ -13,7 +13,7 @@ RuleRef::~RuleRef() {
 Rule* Rule::make(uint64_t id, const RuleSpec& spec, Nanoseconds now) {
   Rule* rule = new Rule;
   rule->id_ = id;
-  rule->match_ = MiniMatch(spec.match);
+  rule->match_ = spec.match;
   rule->actions_ = spec.actions;
   rule->cookie_ = spec.cookie;
   rule->created_ = rule->modified_ = now;
@@ -77,7 +77,7 @@ RuleStats Rule::stats() const {
 }
 
 RuleSpec Rule::spec() const {
-  return {table_, priority_, match_.expand(), actions_, cookie_, idle_timeout_, hard_timeout_, flags_, importance_};
+  return {table_, priority_, match_, actions_, cookie_, idle_timeout_, hard_timeout_, flags_, importance_};
 }
 
 size_t Rule::memory_bytes() const { return sizeof(Rule) + match_.memory_bytes(); }

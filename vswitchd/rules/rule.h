@@ -33,7 +33,7 @@ enum RuleFlag : uint16_t {
 struct RuleSpec {
   uint8_t table = 0;
   uint16_t priority = 32768;
-  Match match;
+  MiniMatch match;
   std::shared_ptr<const RuleActionList> actions;  // never null; empty list: drop
   uint64_t cookie = 0;
   uint16_t idle_timeout = 0;  // seconds, 0: never
@@ -135,10 +135,12 @@ class Rule {
   mutable std::atomic<int64_t> used_{0};
   mutable std::atomic<const Rule*> successor_{nullptr};
   std::atomic<Rule*> next_same_match_{
-      nullptr};             // lower or equal priority, same match; RCU list headed by the classifier
-  Nanoseconds deadline_{};  // key in RuleTables' set of timeouts; 0: not there
+      nullptr};  // lower or equal priority, same match; RCU list headed by the classifier
+  union {
+    uint64_t staged_index_ = 0;  // in the open RuleChange, until it is published
+    Nanoseconds deadline_;       // from then on: key in RuleTables' set of timeouts; max: not there
+  };
   mutable std::atomic<uint32_t> references_{1};
-  uint32_t staged_index_ = 0;  // in the open RuleChange
   uint16_t priority_ = 0, idle_timeout_ = 0, hard_timeout_ = 0, flags_ = 0, importance_ = 0;
   uint8_t table_ = 0;
   mutable std::atomic<bool> counts_kept_{true};  // by the successor

@@ -226,7 +226,7 @@ void RuleStaging::stage(Rule* rule, Rule* old, bool keep_counts) {
     hide(*old);
   }
   rule->show_from(pending_);
-  rule->staged_index_ = static_cast<uint32_t>(staged_.size());
+  rule->staged_index_ = staged_.size();
   staged_.push_back({rule, predecessor, keep_counts});
   state_->rule_bytes += rule->memory_bytes();
   touch(rule->table()).insert(rule);
@@ -247,7 +247,7 @@ std::vector<Rule*> RuleStaging::collect(const RuleMod& mod) {
   const bool removal = mod.command == RuleCommand::remove || mod.command == RuleCommand::remove_strict;
   const RuleCriteria criteria{mod.spec.table, strict,          mod.spec.priority,
                               mod.cookie,     mod.cookie_mask, removal ? mod.out_port : kOfPortNone};
-  const MiniMatch match(mod.spec.match);
+  const MiniMatch& match = mod.spec.match;
   std::vector<Rule*> found;
   const auto take = [&](const Rule& rule) {
     if (criteria.selects(rule)) found.push_back(const_cast<Rule*>(&rule));

@@ -81,6 +81,16 @@ PrefixTrie::Value prefix_value(const PipelineKey& key, TrieField field) {
   return value;
 }
 
+PrefixTrie::Value prefix_value(const MiniMatch& match, TrieField field) {
+  PrefixTrie::Value value{};
+  for (size_t i = 0; i < field.n_bits / 32u; ++i) {
+    const size_t offset = field.offset + 4 * i;
+    const uint64_t word = match.value_at(offset / sizeof(KeyWord));
+    value[i] = load_unaligned<be32>(reinterpret_cast<const uint8_t*>(&word) + offset % sizeof(KeyWord)).host();
+  }
+  return value;
+}
+
 unsigned prefix_length(const PipelineMask& mask, TrieField field) {
   const PrefixTrie::Value bits = prefix_value(mask, field);
   unsigned length = 0;

@@ -30,6 +30,7 @@ inline constexpr size_t kTrieFields = 4;
 const std::array<TrieField, kTrieFields>& trie_fields();  // nw_dst, nw_src, ipv6_dst, ipv6_src
 
 PrefixTrie::Value prefix_value(const PipelineKey& key, TrieField field);
+PrefixTrie::Value prefix_value(const MiniMatch& match, TrieField field);
 // The length of the mask if it is a prefix of the field, 0 if it is empty or has gaps.
 unsigned prefix_length(const PipelineMask& mask, TrieField field);
 // Sets the first n bits of the field in `mask`.

@@ -20,7 +20,7 @@ DatapathFlow datapath_flow(const std::string& packet, const std::string& matched
   const auto rule = parse_rule_mod(matched + ",actions=drop", RuleCommand::add);
   EXPECT_TRUE(key.ok()) << key.status().message();
   EXPECT_TRUE(rule.ok()) << rule.status().message();
-  f.mask = rule->spec.match.mask.packet;
+  f.mask = rule->spec.match.expand().mask.packet;
   f.mask.in_port = f.mask.recirc_id = ~0u;
   f.mask.packet_type = packet_type ? ~be32{} : be32{};
   f.mask.eth_type = ~be16{};

@@ -81,7 +81,7 @@ TEST(FlowText, RandomRulesSurviveText) {
 }
 
 TEST(FlowText, ParsesIntoTheFieldsOfTheRegistry) {
-  const Match m = add("in_port=3,ip,nw_src=10.0.0.0/8,reg1=0x5,actions=drop").spec.match;
+  const Match m = add("in_port=3,ip,nw_src=10.0.0.0/8,reg1=0x5,actions=drop").spec.match.expand();
   Match expected;
   testing::match_number("in_port", 3, &expected);
   testing::match_number("eth_type", 0x0800, &expected);
@@ -156,7 +156,7 @@ TEST(FlowText, UsesNames) {
       add("table=acl,in_port=p6,actions=\"a-port-with-a-name-of-more-than-fifteen-characters\",resubmit(,acl)", &names)
           .spec;
   EXPECT_EQ(rule.table, 3);
-  EXPECT_EQ(rule.match.value.packet.in_port, 6u);
+  EXPECT_EQ(rule.match.expand().value.packet.in_port, 6u);
   EXPECT_EQ(format_rule(rule, nullptr, &names),
             " table=acl, in_port=p6 "
             "actions=output:\"a-port-with-a-name-of-more-than-fifteen-characters\",resubmit(,acl)");
@@ -225,7 +225,7 @@ TEST(FlowText, FlowKeyErrors) {
 }
 
 TEST(FlowText, FormatsMegaflows) {
-  Match m = add("in_port=1,tcp,nw_dst=10.0.0.0/8,tp_dst=80,actions=drop").spec.match;
+  Match m = add("in_port=1,tcp,nw_dst=10.0.0.0/8,tp_dst=80,actions=drop").spec.match.expand();
   m.mask.packet.recirc_id = ~0u;
   m.mask.packet.packet_type = ~be32{};
   m.mask.packet.nw_frag = 3;
@@ -294,7 +294,9 @@ TEST(FlowText, ChecksRulesFromElsewhere) {
   for (int i = 0; i < 100; ++i) nested = {CloneActions{std::make_shared<const RuleActionList>(nested)}};
   rule.actions = std::make_shared<const RuleActionList>(nested);
   EXPECT_THAT(check_rule(rule).message(), HasSubstr("nested"));
-  testing::match_number("tcp_dst", 80, &rule.match);
+  Match match;
+  testing::match_number("tcp_dst", 80, &match);
+  rule.match = match;
   rule.actions = std::make_shared<const RuleActionList>();
   EXPECT_THAT(check_rule(rule).message(), HasSubstr("match on tp_dst"));
 }

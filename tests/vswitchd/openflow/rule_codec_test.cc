@@ -22,18 +22,20 @@ TEST(RuleCodec, RandomRulesSurvive) {
 
 TEST(RuleCodec, EveryByteOfTheKeySurvives) {
   for (size_t i = 0; i < kPipelineKeyWords; ++i) {
+    Match match;
+    words(match.mask)[i] = ~uint64_t{0};
+    words(match.value)[i] = 0x0102030405060708;
     RuleSpec rule;
+    rule.match = match;
     rule.actions = std::make_shared<const RuleActionList>();
-    words(rule.match.mask)[i] = ~uint64_t{0};
-    words(rule.match.value)[i] = 0x0102030405060708;
-    const Match named = decode_rule(encode_rule(rule))->match;
+    const Match named = decode_rule(encode_rule(rule))->match.expand();
     // What is not padding comes back; padding never holds anything.
     const uint64_t mask = words(named.mask)[i];
     EXPECT_NE(mask, 0u) << "word " << i;
-    EXPECT_EQ(words(named.value)[i], words(rule.match.value)[i] & mask) << "word " << i;
-    words(rule.match.mask)[i] = mask;
-    words(rule.match.value)[i] &= mask;
-    EXPECT_EQ(named, rule.match) << "word " << i;
+    EXPECT_EQ(words(named.value)[i], words(match.value)[i] & mask) << "word " << i;
+    words(match.mask)[i] = mask;
+    words(match.value)[i] &= mask;
+    EXPECT_EQ(named, match) << "word " << i;
   }
 }
 

@@ -58,7 +58,7 @@ v1::FieldMatch& add(v1::Match& match, const std::string& field) {
 }
 
 TEST(ProtoConvertRule, ValuesInAllTheirForms) {
-  Match expected = parse("ip,nw_dst=10.0.0.1,actions=drop").spec.match;
+  Match expected = parse("ip,nw_dst=10.0.0.1,actions=drop").spec.match.expand();
   for (int form = 0; form < 3; ++form) {
     v1::Match match;
     add(match, "eth_type").mutable_value()->set_number(0x0800);
@@ -78,7 +78,7 @@ TEST(ProtoConvertRule, PrefixLengths) {
   add(match, "nw_src").mutable_value()->set_text("10.1.0.0/16");
   Result<Match> converted = match_from_proto(match, nullptr);
   ASSERT_TRUE(converted.ok());
-  EXPECT_EQ(*converted, parse("ip,nw_src=10.1.0.0/16,actions=drop").spec.match);
+  EXPECT_EQ(*converted, parse("ip,nw_src=10.1.0.0/16,actions=drop").spec.match.expand());
 }
 
 TEST(ProtoConvertRule, RefusesWhatCannotBe) {

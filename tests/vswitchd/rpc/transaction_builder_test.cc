@@ -106,7 +106,7 @@ TEST(TransactionBuilder, PortNamesInRules) {
                                   mods { text: "actions=output:new" } } })");
   ASSERT_FALSE(failure) << failure->status.message();
   const auto& rules = std::get<ModifyRules>(builder.transaction().operations.at(1));
-  EXPECT_EQ(rules.mods[0].spec.match.value.packet.in_port, 1u);
+  EXPECT_EQ(rules.mods[0].spec.match.expand().value.packet.in_port, 1u);
   EXPECT_EQ(std::get<OutputToPort>(rules.mods[0].spec.actions->at(0)).port, 2);
   EXPECT_EQ(std::get<OutputToPort>(rules.mods[1].spec.actions->at(0)).port, 7);
 }
