@@ -1,6 +1,7 @@
 #include "vswitchd/control/switch.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -23,6 +24,9 @@ namespace {
 constexpr auto kTick = 500ms;
 // A burst of learned addresses is answered by one revalidation this much later at most.
 constexpr auto kLearningPause = 20ms;
+
+// From so many rule changes on, what a transaction needed on its way is worth giving back to the system at once.
+constexpr size_t kManyRules = 10'000;
 
 constexpr char kBridgeKind[] = "bridge";
 constexpr char kPortKind[] = "port";
@@ -211,7 +215,7 @@ void Switch::Implementation::configure_bridge(const BridgeConfig& config, Bridge
 namespace {
 
 // The rule changes of one bridge in one list, as RuleTables wants them. Those of a single operation, the usual case of
-// a bulk load, are used where they are: a RuleMod takes kilobytes.
+// a bulk load, are used where they are.
 class RequestedMods {
  public:
   void add_default() { own_.push_back(default_rule()); }
@@ -439,7 +443,10 @@ void Switch::Implementation::announce(const ChangePlan& plan, const Configuratio
 }
 
 Result<TransactionResult> Switch::apply(const Transaction& transaction, TransactionFailure* failure) {
-  return impl_->apply(transaction, failure);
+  Result<TransactionResult> result = impl_->apply(transaction, failure);
+  // What was freed lies between what stays, where free() alone gives nothing back.
+  if (result.ok() && result->rules_added + result->rules_removed >= kManyRules) malloc_trim(0);
+  return result;
 }
 
 uint64_t Switch::revision() const { return impl_->revision_; }
