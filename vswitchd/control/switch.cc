@@ -302,7 +302,7 @@ void Switch::Implementation::publish_view() {
   views_.publish(build_view(configuration_, bridges_, patch_counters_, ++generation_));
 }
 
-void Switch::Implementation::publish(const ChangePlan& plan, StagedRules& staged) {
+Configuration Switch::Implementation::publish(ChangePlan& plan, StagedRules& staged) {
   // Bridges that go away keep their tables and addresses until nobody can be looking at them.
   std::vector<BridgeRuntime> leaving;
   for (const std::string& name : plan.deleted_bridges) {
@@ -313,12 +313,13 @@ void Switch::Implementation::publish(const ChangePlan& plan, StagedRules& staged
   for (auto& [name, runtime] : staged.new_bridges) bridges_[name] = std::move(runtime);
   for (const std::string& name : plan.updated_bridges) configure_bridge(plan.next.bridges.at(name), bridges_.at(name));
   for (const std::string& name : plan.deleted_ports) patch_counters_.erase(name);
-  const Configuration before = std::exchange(configuration_, plan.next);
+  Configuration before = std::exchange(configuration_, std::move(plan.next));
   revision_ = revision_ + 1;
   for (auto& [bridge, change] : staged.by_bridge) change.publish();
   publish_view();
   forget_addresses(plan, before);
   revalidator_->revalidate();
+  return before;
 }
 
 // Takes the addresses out that were learned on ports which are gone, or have another number or other VLANs now.
@@ -353,8 +354,7 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
   result.revision = revision_;
   if (transaction.validate_only) return result;
 
-  const Configuration before = configuration_;
-  PortChanges ports(*datapath_, before, *plan);
+  PortChanges ports(*datapath_, configuration_, *plan);
   std::string failed_port;
   if (Status status = ports.apply(&failed_port); !status.ok()) {
     if (failure != nullptr) *failure = {operation_of_port(transaction, failed_port), 0};
@@ -368,7 +368,7 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
   }
   if (Status status = commit_to_store(*plan, staged); !status.ok()) {
     ports.undo();
-    (void)datapath_->set_forwarding_threads(before.settings.forwarding_threads).ok();
+    (void)datapath_->set_forwarding_threads(configuration_.settings.forwarding_threads).ok();
     return status;
   }
   max_idle_ms_ = plan->next.settings.max_idle_ms;
@@ -376,8 +376,8 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
   std::vector<ChangeEvent> rule_events;
   for (const auto& [bridge, change] : staged.by_bridge)
     std::ranges::move(describe_rules(bridge, change), std::back_inserter(rule_events));
-  publish(*plan, staged);
   ports.finish();
+  const Configuration before = publish(*plan, staged);
   announce(*plan, before, std::move(rule_events));
   result.revision = revision_;
   return result;
@@ -435,8 +435,8 @@ void Switch::Implementation::announce(const ChangePlan& plan, const Configuratio
   for (const std::string& name : plan.deleted_bridges) tell(Kind::bridge_deleted, name, "");
   for (const std::string& name : plan.created_bridges) tell(Kind::bridge_created, name, "");
   for (const std::string& name : plan.updated_bridges) tell(Kind::bridge_changed, name, "");
-  for (const std::string& name : plan.created_ports) tell(Kind::port_created, plan.next.ports.at(name).bridge, name);
-  for (const std::string& name : plan.updated_ports) tell(Kind::port_changed, plan.next.ports.at(name).bridge, name);
+  for (const std::string& name : plan.created_ports) tell(Kind::port_created, configuration_.ports.at(name).bridge, name);
+  for (const std::string& name : plan.updated_ports) tell(Kind::port_changed, configuration_.ports.at(name).bridge, name);
   if (plan.settings_changed) tell(Kind::settings_changed, "", "");
   announce(std::move(events));
   announce(std::move(rule_events));

@@ -46,7 +46,8 @@ struct Switch::Implementation {
   };
   Status stage_rules(const ChangePlan& plan, StagedRules& staged, TransactionFailure* failure) REQUIRES(mutex_);
   Status commit_to_store(const ChangePlan& plan, const StagedRules& staged) REQUIRES(mutex_);
-  void publish(const ChangePlan& plan, StagedRules& staged) REQUIRES(mutex_);
+  // Takes plan.next; returns what was before.
+  Configuration publish(ChangePlan& plan, StagedRules& staged) REQUIRES(mutex_);
   void publish_view() REQUIRES(mutex_);
   void forget_addresses(const ChangePlan& plan, const Configuration& before) REQUIRES(mutex_);
   void configure_bridge(const BridgeConfig& config, BridgeRuntime& runtime);

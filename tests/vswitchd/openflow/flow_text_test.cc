@@ -42,7 +42,27 @@ TEST(FlowText, PrintsWhatOpenVSwitchPrints) {
     EXPECT_EQ(format_rule(add(format_rule(mod.spec)).spec), line.substr(tab + 1));
     ++count;
   }
-  EXPECT_GE(count, 290);
+  EXPECT_GE(count, 285);
+}
+
+TEST(FlowText, RefusesMatchesThatNothingFulfils) {
+  for (const char* text : {"ct_state=+trk+new,actions=1", "ct_zone=7,actions=1", "ct_mark=0x5/0xff,actions=1",
+                           "ct_label=0x1/0x3,actions=1"}) {
+    EXPECT_EQ(refusal(text).code(), StatusCode::unimplemented) << text;
+    EXPECT_THAT(refusal(text).message(), HasSubstr("ct_")) << text;
+  }
+  EXPECT_EQ(refusal("conj_id=3,actions=1").message(),
+            "matching on conj_id is not supported yet: this version has no conjunctions");
+  EXPECT_TRUE(refusal("ct_state=+trk", RuleCommand::remove).ok()) << "there is none to remove";
+}
+
+TEST(FlowText, RefusesVlanIdsThatDoNotFit) {
+  EXPECT_EQ(refusal("dl_vlan=5000,actions=1").message(),
+            "dl_vlan=5000: not a VLAN ID (0 to 4095, or 0xffff for packets without a tag)");
+  EXPECT_FALSE(refusal("ip,dl_vlan=0x1000 actions=1").ok());
+  for (const char* text : {"dl_vlan=0,actions=1", "dl_vlan=4095,actions=1", "dl_vlan=0xffff,actions=1"}) {
+    EXPECT_TRUE(refusal(text).ok()) << text;
+  }
 }
 
 TEST(FlowText, KeepsSpellingsThatTheWireLoses) {
