@@ -80,7 +80,7 @@ inline void match_l4(Match* m) {
 inline Match random_match() {
   Match m;
   for (std::string_view name : {"tun_id", "tun_src", "tun_dst", "tun_gbp_id", "metadata", "pkt_mark", "reg0", "reg3",
-                                "reg15", "xreg4", "eth_src", "eth_dst", "ct_mark"}) {
+                                "reg15", "xreg4", "eth_src", "eth_dst"}) {
     maybe_match(name, &m);
   }
   if (any_number(0, 2)) match_number("in_port", any_number(1, 0xff00), &m);
