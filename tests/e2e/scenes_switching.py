@@ -9,13 +9,14 @@ from lab import Failure, Lab, eventually
 def three_hosts(lab):
     """Three hosts on one switch, on ports p1, p2, p3; 10.0.0.1 to .3."""
     middle = lab.host("sw")
+    # Without IPv6 neither the hosts nor the kernel's own ends of the wires say anything unasked.
+    middle.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
     hosts = []
     switch = lab.switch(middle)
     switch.vsctl("add-br", "br0")
     for i in (1, 2, 3):
         host = lab.host(f"h{i}")
         lab.wire(host, "eth0", middle, f"p{i}")
-        # Without IPv6 a host says nothing unasked.
         host.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
         host.address("eth0", f"10.0.0.{i}/24", mac=f"02:00:00:00:00:0{i}")
         switch.vsctl("add-port", "br0", f"p{i}")

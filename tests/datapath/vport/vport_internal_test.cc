@@ -178,8 +178,9 @@ TEST_F(InternalTest, ADeviceOfAnotherKindIsLeftAlone) {
   const auto refused = bench_->create(config(), 1);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.status().code(), StatusCode::already_exists);
-  EXPECT_EQ(refused.status().message(),
-            "device in0 exists and is of kind veth; an internal port needs that name for a device of its own");
+  EXPECT_EQ(
+      refused.status().message(),
+      "port in0: device in0 exists and is of kind veth; an internal port needs that name for a device of its own");
   forget();
   EXPECT_NE(::if_nametoindex("in0"), 0u);
 }

@@ -428,7 +428,7 @@ TEST_F(NetdevTest, ADeviceThatIsNotEthernetIsRefused) {
   test::set_link_up("tun-l3");
   const auto created = bench_->create(config("tun-l3"), 1);
   ASSERT_FALSE(created.ok());
-  EXPECT_EQ(created.status().message(), "device tun-l3 is not an Ethernet device");
+  EXPECT_EQ(created.status().message(), "port tun-l3: device tun-l3 is not an Ethernet device");
 }
 
 }  // namespace
