@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <optional>
 
 #ifndef VSWITCH_VERSION
@@ -312,6 +314,13 @@ complete -F _{0} {0}
 int complain(const Program& program, std::string_view message, int status) {
   fmt::print(stderr, "{}: {}\n", program.name, message);
   return status;
+}
+
+int finish_output(std::string_view program, int status) {
+  const bool lost = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
+  if (!lost || status != kDone) return status;
+  fmt::print(stderr, "{}: cannot write the output: {}\n", program, std::strerror(errno));
+  return kRefused;
 }
 
 }  // namespace vswitch::cli

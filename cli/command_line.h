@@ -21,6 +21,10 @@ inline constexpr int kDone = 0;
 inline constexpr int kRefused = 1;
 inline constexpr int kUsage = 2;
 
+// The last thing a program does: what it printed must have arrived (a full disk, a closed pipe), or it did not do what
+// `status` says. Returns the exit status.
+int finish_output(std::string_view program, int status);
+
 struct OptionSpec {
   std::string_view name;        // "--strict"
   std::string_view value_name;  // "SECONDS"; "" if it takes none

@@ -3,5 +3,5 @@
 
 int main(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
-  return vswitch::cli::run_dpctl(words);
+  return vswitch::cli::finish_output("dpctl", vswitch::cli::run_dpctl(words));
 }

@@ -125,13 +125,24 @@ std::string macs_text(const v1::ListMacsResponse& macs) {
   return out;
 }
 
+// Two digits a byte: "0a.ff" with separator ".".
+std::string hex_text(std::string_view bytes, std::string_view separator) {
+  std::string out;
+  for (const char byte : bytes) {
+    if (!out.empty()) out += separator;
+    out += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  }
+  return out;
+}
+
 std::string packet_in_text(const v1::PacketIn& packet) {
   std::string port = packet.in_port() == v1::RESERVED_PORT_LOCAL ? "LOCAL" : std::to_string(packet.in_port());
   std::string out = fmt::format(
       "NXT_PACKET_IN2 (xid=0x0): table_id={} cookie={:#x} total_len={} in_port={} (via {}) "
       "data_len={} (unbuffered)\n",
       packet.table(), packet.cookie(), packet.total_size(), port, reason_text(packet.reason()), packet.packet().size());
-  out += packet.metadata().text() + "\n";
+  if (!packet.userdata().empty()) out += fmt::format("userdata={}\n", hex_text(packet.userdata(), "."));
+  out += hex_text(packet.packet(), "") + "\n";
   if (packet.lost() != 0) out += fmt::format("({} packets lost so far)\n", packet.lost());
   return out;
 }

@@ -6,6 +6,7 @@ namespace {
 
 const OptionSpec kStrict = {"--strict", "", "only the rule of exactly this match and priority", ""};
 const OptionSpec kNames = {"--names", "", "port names in place of numbers (default on a terminal)", ""};
+const OptionSpec kPortNames = {"--names", "", "port names in place of numbers, where flows and datapath actions name ports", ""};
 const OptionSpec kNoNames = {"--no-names", "", "port numbers", ""};
 const OptionSpec kBundle = {"--bundle", "", "all or nothing: that is always so here", ""};
 const OptionSpec kDryRun = {"--dry-run", "", "check everything, change nothing", ""};
@@ -45,7 +46,7 @@ const std::vector<Verb> kVerbs = {
      "Rules"},
     {"mod-flows",
      "BRIDGE FLOW",
-     "Give all rules within a match other actions",
+     "Give all rules within a match other actions; if there is none, add one",
      kFlowSyntax,
      "mod-flows br0 'tcp,actions=output:3'\n--strict mod-flows br0 'priority=100,tcp,tp_dst=80,actions=drop'",
      2,
@@ -129,7 +130,7 @@ const std::vector<Verb> kVerbs = {
      "trace br0 in_port=1,icmp --format json",
      2,
      3,
-     {kNames,
+     {kPortNames,
       kNoNames,
       {"--generate", "", "learn and count, as a real packet would", ""},
       {"--ct-next", "FLAGS", "not in this version: there is no connection tracking yet", ""}},
@@ -149,7 +150,7 @@ const std::vector<Verb> kVerbs = {
      "",
      "monitor br0\n--timeout=10 monitor br0",
      1,
-     kAnyNumber,
+     1,
      {},
      "Packets"},
 

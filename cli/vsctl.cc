@@ -17,10 +17,14 @@ namespace {
 
 std::string fill(const std::vector<std::string>& arguments, size_t first,
                  const std::function<std::string(const ColumnExpression&)>& set) {
+  std::set<std::pair<std::string, std::string>> given;
   for (size_t i = first; i < arguments.size(); ++i) {
     ColumnExpression what = parse_column_expression(arguments[i]);
     if (what.op != "=" || what.column.empty()) {
       return fmt::format("\"{}\": COLUMN=VALUE or COLUMN:KEY=VALUE is wanted", arguments[i]);
+    }
+    if (!given.emplace(what.column, what.key.value_or("")).second) {
+      return fmt::format("\"{}\": {} is given twice", arguments[i], what.key ? what.column + ":" + *what.key : what.column);
     }
     std::string problem = set(what);
     if (!problem.empty()) return problem;
@@ -314,14 +318,16 @@ int list_ports(Printer& printer, const std::string& bridge) {
   v1::ListPortsResponse reply;
   Outcome outcome = printer.client.list_ports(request, &reply);
   if (!outcome.ok) return printer.fail(outcome);
+  // The bridge's own port is not on the list, in either format.
+  auto* ports = reply.mutable_ports();
+  ports->erase(std::remove_if(ports->begin(), ports->end(), [](const v1::Port& port) { return port.is_local(); }),
+               ports->end());
   if (printer.json) {
     printer.out += to_json(reply);
     return kDone;
   }
   std::vector<std::string> names;
-  for (const v1::Port& port : reply.ports()) {
-    if (!port.is_local()) names.emplace_back(base_name(port.name()));
-  }
+  for (const v1::Port& port : reply.ports()) names.emplace_back(base_name(port.name()));
   return list_names(printer, names);
 }
 

@@ -127,6 +127,15 @@ std::string_view impossible_vlan(std::string_view text) {
   return {};
 }
 
+// Whether a table is given at all: the parser tells a missing one as 255.
+bool names_table(std::string_view text) {
+  for (size_t at = text.find("table="); at != text.npos; at = text.find("table=", at + 1)) {
+    if (at == 0 || text[at - 1] == ',' || text[at - 1] == ' ' || text[at - 1] == '\t') return true;
+    if (text.find("actions") < at) return false;
+  }
+  return false;
+}
+
 // The text for the parser, which wants it to end with a NUL and to have no other.
 Result<std::string> c_string(std::string_view text) {
   if (text.find('\0') != text.npos) return invalid_argument("flow text contains a NUL byte");
@@ -230,6 +239,8 @@ Status name_action_at_fault(const std::string& text, int command, const FlowName
   const char* actions_text = ofp_extract_actions(head.data());
   if (!actions_text) return error;
   Result<RuleActionList> actions = parse_actions(actions_text, names);
+  // An action that is not there fits no match: that is the better reason.
+  if (actions.status().code() == StatusCode::unimplemented) return actions.status();
   if (!actions.ok()) return error;
   FlowMod mod;
   if (!parse_ovs(std::string(head.c_str()) + ",actions=drop", command, names, &mod).ok()) return error;
@@ -283,6 +294,9 @@ Result<RuleMod> parse_mod(std::string_view text, int command, const FlowNames* n
   FlowMod mod;
   if (Status error = parse_ovs(*line, command, names, &mod); !error.ok()) {
     return name_action_at_fault(*line, command, names, error);
+  }
+  if (mod.command == OFPFC_ADD && mod.table_id == kTableAll && names_table(*line)) {
+    return invalid_argument("table=255 stands for all tables; a rule goes into one of 0 to 253", "table");
   }
   RuleMod out;
   VSWITCH_RETURN_IF_ERROR(fill_rule_mod(mod, &out));
