@@ -6,7 +6,8 @@ namespace {
 
 const OptionSpec kStrict = {"--strict", "", "only the rule of exactly this match and priority", ""};
 const OptionSpec kNames = {"--names", "", "port names in place of numbers (default on a terminal)", ""};
-const OptionSpec kPortNames = {"--names", "", "port names in place of numbers, where flows and datapath actions name ports", ""};
+const OptionSpec kPortNames = {"--names", "",
+                               "port names in place of numbers, where flows and datapath actions name ports", ""};
 const OptionSpec kNoNames = {"--no-names", "", "port numbers", ""};
 const OptionSpec kBundle = {"--bundle", "", "all or nothing: that is always so here", ""};
 const OptionSpec kDryRun = {"--dry-run", "", "check everything, change nothing", ""};
