@@ -158,6 +158,8 @@ Status DevicePort::reconcile_locked(Changes& changes) {
   if (DeviceIo* io = source_->io(); io != nullptr && !driver_->still_good(*io, link)) {
     changes.closed = source_->replace(nullptr);
     changes.sources = true;
+    // The device may have gone or changed its name since it was looked up: nothing is opened on old news.
+    link = environment_.links.find(device_);
   }
   Status status;
   if (source_->io() == nullptr) status = open_device(link, changes);

@@ -54,17 +54,17 @@ bool InternalDriver::still_good(DeviceIo& io, const std::optional<LinkInfo>& lin
   auto& tap = static_cast<TapDevice&>(io);  // open() made it
   const std::string name = tap.current_name();
   if (name.empty()) return false;  // deleted
-  if (link) {
-    last_mac_ = link->mac;
-    tap.set_persistent(true);
-    return is_tap(*link) && name == device_;
-  }
   if (name != device_) {
-    // Renamed here, or moved to another namespace and renamed there.
+    // Renamed here, or moved to another namespace and renamed there. `link` may have been looked up just before.
     if (const std::optional<LinkInfo> renamed = links_.find(name); renamed && renamed->ifindex == io.ifindex()) {
       renamed_to_ = name;
       return false;
     }
+  }
+  if (link) {
+    last_mac_ = link->mac;
+    tap.set_persistent(true);
+    return is_tap(*link) && name == device_;
   }
   tap.set_persistent(false);  // in another namespace nobody could adopt it, and it would stay for ever
   return true;
