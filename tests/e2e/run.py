@@ -29,31 +29,43 @@ def main(wanted):
     if os.geteuid() != 0:
         print("tests/e2e: network namespaces need root; run it with sudo", file=sys.stderr)
         return 1
-    passed, failed = 0, []
+    passed, failed, unsteady = 0, [], []
     for name, function in scenes():
         if wanted and not any(part in name for part in wanted):
             continue
-        start = time.monotonic()
-        try:
-            function()
-        except Exception as error:  # noqa: BLE001: a scene that fails must not keep the others from running
-            failed.append(name)
-            print(f"FAILED  {name} ({time.monotonic() - start:.1f} s)")
-            if isinstance(error, Failure):
-                frame = traceback.extract_tb(error.__traceback__)
-                at = [f for f in frame if "scenes_" in f.filename]
-                if at:
-                    print(f"  at {pathlib.Path(at[-1].filename).name}:{at[-1].lineno}: {at[-1].line}")
-                print("  " + str(error).replace("\n", "\n  "))
-            else:
-                traceback.print_exc(file=sys.stdout)
-        else:
+        if attempt(name, function):
             passed += 1
-            print(f"ok      {name} ({time.monotonic() - start:.1f} s)", flush=True)
+        # The kernel and a loaded machine take part in every scene. A second failure is ours; a first alone is told below.
+        elif attempt(name, function):
+            passed += 1
+            unsteady.append(name)
+        else:
+            failed.append(name)
+    if unsteady:
+        print("passed at the second try only, look into them: " + ", ".join(unsteady))
     if failed:
         print("failed: " + ", ".join(failed))
     print(f"{passed} passed, {len(failed)} failed")
     return 1 if failed or not passed else 0
+
+
+def attempt(name, function):
+    """Runs a scene and tells how it went. True if it passed."""
+    start = time.monotonic()
+    try:
+        function()
+    except Exception as error:  # noqa: BLE001: a scene that fails must not keep the others from running
+        print(f"FAILED  {name} ({time.monotonic() - start:.1f} s)")
+        if isinstance(error, Failure):
+            at = [f for f in traceback.extract_tb(error.__traceback__) if "scenes_" in f.filename]
+            if at:
+                print(f"  at {pathlib.Path(at[-1].filename).name}:{at[-1].lineno}: {at[-1].line}")
+            print("  " + str(error).replace("\n", "\n  "))
+        else:
+            traceback.print_exc(file=sys.stdout)
+        return False
+    print(f"ok      {name} ({time.monotonic() - start:.1f} s)", flush=True)
+    return True
 
 
 if __name__ == "__main__":
