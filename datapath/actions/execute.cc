@@ -198,7 +198,7 @@ class Executor {
 
   void copy_into(PacketBatch& copies, const Packet& packet) {
     ctx_.ledger.port(packet.in_port).copies.add();
-    if (PacketPtr copy = clone_packet(packet, ctx_.pool)) {
+    if (PacketPtr copy = ctx_.clone(packet)) {
       copies.add(std::move(copy));
     } else {
       ctx_.ledger.drop(packet.in_port, DropReason::no_buffer_for_copy);

@@ -9,6 +9,20 @@ namespace vswitch {
 
 void PacketDeleter::operator()(Packet* packet) const { packet->pool()->free(packet); }
 
+void free_packets(Packet* const* packets, size_t count) {
+  for (size_t begin = 0; begin < count;) {
+    if (packets[begin] == nullptr) {
+      ++begin;
+      continue;
+    }
+    PacketPool* const pool = packets[begin]->pool();
+    size_t end = begin + 1;
+    while (end < count && packets[end] != nullptr && packets[end]->pool() == pool) ++end;
+    pool->free(packets + begin, end - begin);
+    begin = end;
+  }
+}
+
 PacketPtr clone_packet(const Packet& packet, PacketPool& pool) {
   if (packet.size() > pool.buffer_size()) return nullptr;
   PacketPtr copy = pool.allocate(std::min(packet.headroom(), pool.buffer_size() - packet.size()));

@@ -121,6 +121,20 @@ class Packet {
   OffloadState offload;
   TunnelMetadata tunnel;      // valid only if has_tunnel
 
+  // A frame of `size` bytes that a device wrote to `data`, inside the buffer, and that came in by port `port_no`: metadata as
+  // after reset().
+  void start_received(uint8_t* data, uint32_t size, uint32_t port_no) {
+    data_ = data;
+    size_ = size;
+    in_port = port_no;
+    recirc_id = dp_hash = skb_priority = skb_mark = rss_hash = 0;
+    has_tunnel = false;
+    recirc_depth = 0;
+    cutlen = 0;
+    layers = {};
+    offload = {};
+  }
+
   PacketPool* pool() const { return pool_; }
 
  private:
@@ -147,6 +161,9 @@ struct PacketDeleter {
   void operator()(Packet* packet) const;  // gives the packet back to its pool
 };
 using PacketPtr = std::unique_ptr<Packet, PacketDeleter>;
+
+// Gives `count` packets back, each to its pool; null entries are skipped. Cheaper than one by one.
+void free_packets(Packet* const* packets, size_t count);
 
 // Copies frame and metadata (offload state and layer offsets included) into a packet of `pool`, with the same head room
 // where it fits. Null when the pool is empty or its buffers are too small.

@@ -48,7 +48,7 @@ class PacketBatch {
   // Forgets all slots; the caller has released every packet.
   void reset_released() { size_ = 0; }
   void clear() {
-    for (size_t i = 0; i < size_; ++i) PacketPtr{packets_[i]};
+    if (size_ != 0) free_packets(packets_.data(), size_);
     size_ = 0;
   }
   Packet** raw() { return packets_.data(); }

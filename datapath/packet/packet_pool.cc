@@ -33,6 +33,11 @@ uint8_t* map_memory(size_t size) {
 }  // namespace
 
 PacketPtr PacketPool::allocate(size_t headroom) {
+  if (__builtin_expect(foreign(), 0)) {
+    Packet* const packet = take_foreign();
+    if (packet != nullptr) packet->reset(headroom);
+    return PacketPtr(packet);
+  }
   assert(owner_.load(std::memory_order_relaxed) == std::this_thread::get_id());
   if (__builtin_expect(free_list_ == nullptr, 0) && !take_returned() && !build_more()) return nullptr;
   Packet* packet = free_list_;
@@ -41,25 +46,38 @@ PacketPtr PacketPool::allocate(size_t headroom) {
   return PacketPtr(packet);
 }
 
-void PacketPool::free(Packet* packet) {
-  if (owner_.load(std::memory_order_relaxed) == std::this_thread::get_id()) {
-    packet->next_free_ = free_list_;
-    free_list_ = packet;
-    return;
+void PacketPool::free(Packet* const* packets, size_t count) {
+  if (foreign()) {
+    give_back_foreign(packets, count);
+  } else if (owner_.load(std::memory_order_relaxed) == std::this_thread::get_id()) {
+    for (size_t i = 0; i < count; ++i) {
+      packets[i]->next_free_ = free_list_;
+      free_list_ = packets[i];
+    }
+  } else {
+    return_to_owner(packets, count);
   }
+}
+
+// One atomic operation for all of them: they are linked before they are pushed.
+void PacketPool::return_to_owner(Packet* const* packets, size_t count) {
+  for (size_t i = 0; i + 1 < count; ++i) packets[i]->next_free_ = packets[i + 1];
+  Packet* const last = packets[count - 1];
   // Push only: the owner takes the whole list at once, so no ABA problem arises. Release: what this thread wrote to the
   // packet comes before the owner's next use of it.
   Packet* head = returned_.load(std::memory_order_relaxed);
   do {
-    packet->next_free_ = head;
-  } while (!returned_.compare_exchange_weak(head, packet, std::memory_order_release, std::memory_order_relaxed));
+    last->next_free_ = head;
+  } while (!returned_.compare_exchange_weak(head, packets[0], std::memory_order_release, std::memory_order_relaxed));
 }
 
 void PacketPool::adopt(void* object, uint8_t* buffer) {
-  auto* packet = new (object) Packet(this, buffer, buffer_size_);
+  Packet* packet = construct(object, buffer);
   packet->next_free_ = free_list_;
   free_list_ = packet;
 }
+
+Packet* PacketPool::construct(void* object, uint8_t* buffer) { return new (object) Packet(this, buffer, buffer_size_); }
 
 bool PacketPool::take_returned() {
   // A plain load first: an empty pool under load must not keep stealing the cache line from the threads that give back.

@@ -22,6 +22,15 @@ struct ThreadContext {
 
   // Books the drop and frees the packet.
   void drop(PacketPtr packet, DropReason reason) { ledger.drop(packet->in_port, reason); }
+
+  // A copy, in memory of the same kind if it can be had there, so that the copy too can leave without another. Null when no
+  // pool has room.
+  PacketPtr clone(const Packet& packet) {
+    if (__builtin_expect(packet.pool()->foreign(), 0)) {
+      if (PacketPtr copy = clone_packet(packet, *packet.pool())) return copy;
+    }
+    return clone_packet(packet, pool);
+  }
 };
 
 }  // namespace vswitch

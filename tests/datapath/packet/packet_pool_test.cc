@@ -5,9 +5,11 @@
 #include <cstring>
 #include <map>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "datapath/packet/packet_batch.h"
+#include "datapath/packet/thread_context.h"
 #include "tests/support/frame_spec.h"
 
 namespace vswitch {
@@ -206,6 +208,69 @@ TEST(PacketBatch, CompactsInOrder) {
   EXPECT_EQ(batch[2].in_port, 4u);
   batch.clear();
   EXPECT_EQ(free_packets(pool), 5u);
+}
+
+TEST(PacketBatch, GivesPacketsOfSeveralPoolsBackToTheirOwn) {
+  HeapPacketPool first(256, 4), second(256, 4);
+  PacketBatch batch;
+  for (PacketPool* pool : std::initializer_list<PacketPool*>{&first, &first, &second, &first, &second}) {
+    batch.add(pool->allocate());
+  }
+  batch.release(1).reset();
+  batch.clear();
+  EXPECT_EQ(free_packets(first), 4u);
+  EXPECT_EQ(free_packets(second), 4u);
+}
+
+TEST(PacketBatch, GivesAllPacketsBackFromAnotherThread) {
+  HeapPacketPool pool(256, 8);
+  PacketBatch batch;
+  while (PacketPtr packet = pool.allocate()) batch.add(std::move(packet));
+  std::thread([&] { batch.clear(); }).join();
+  EXPECT_EQ(free_packets(pool), 8u);
+}
+
+// Memory of another library with a free list of its own.
+class ForeignPool final : public PacketPool {
+ public:
+  ForeignPool() : PacketPool(sizeof buffer_, 1, Memory::mbuf), packet_(construct(object_, buffer_)) {}
+  size_t given_back = 0;
+
+ private:
+  Packet* take_foreign() override { return std::exchange(packet_, nullptr); }
+  void give_back_foreign(Packet* const* packets, size_t count) override {
+    given_back += count;
+    packet_ = packets[0];
+  }
+
+  alignas(Packet) uint8_t object_[sizeof(Packet)];
+  uint8_t buffer_[512];
+  Packet* packet_;
+};
+
+TEST(ForeignPacketPool, IsUsedFromAnyThread) {
+  ForeignPool pool;
+  PacketPtr packet;
+  std::thread([&] { packet = pool.allocate(100); }).join();
+  ASSERT_NE(packet, nullptr);
+  EXPECT_EQ(packet->headroom(), 100u);
+  EXPECT_EQ(pool.allocate(), nullptr);
+  packet.reset();
+  EXPECT_EQ(pool.given_back, 1u);
+  EXPECT_NE(pool.allocate(), nullptr);
+}
+
+TEST(ForeignPacketPool, HoldsCopiesOfItsPacketsWhileItHasRoom) {
+  ForeignPool pool;
+  HeapPacketPool own(512, 1);
+  Ledger ledger;
+  ThreadContext ctx{0, own, ledger};
+  const PacketPtr packet = pool.allocate();
+  const PacketPtr copy = ctx.clone(*packet);
+  ASSERT_NE(copy, nullptr);
+  EXPECT_EQ(copy->pool(), &own) << "the foreign pool is empty";
+  const PacketPtr none = ctx.clone(*packet);
+  EXPECT_EQ(none, nullptr);
 }
 
 }  // namespace
