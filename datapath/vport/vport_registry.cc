@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "datapath/vport/dpdk/vport_dpdk.h"
 #include "datapath/vport/vport_dummy.h"
 #include "datapath/vport/vport_internal.h"
 #include "datapath/vport/vport_netdev.h"
@@ -51,6 +52,7 @@ std::span<const VportType> vport_types() {
       kVxlanVportType,
       kDummyVportType,
       kPcapVportType,
+      kDpdkVportType,
   };
   return types;
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks that #include lines follow the one-way rule of docs/architecture.md: a folder includes only what stands below it.
 
-Also: only vswitchd/openflow sees libopenvswitch, only vswitchd/rpc and cli see gRPC and protobuf, only vswitchd/store sees SQLite.
+Also: only vswitchd/openflow sees libopenvswitch, only vswitchd/rpc and cli see gRPC and protobuf, only vswitchd/store sees SQLite, only
+datapath/vport/dpdk sees DPDK.
 """
 import pathlib
 import re
@@ -17,7 +18,9 @@ ALLOWED = {
     "datapath/tunnel": ["datapath/base", "datapath/packet", "datapath/flow"],
     "datapath/actions": ["datapath/base", "datapath/packet", "datapath/flow"],
     "datapath/flow_table": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/actions"],
-    "datapath/vport": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/tunnel", "datapath/actions"],
+    "datapath/vport": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/tunnel", "datapath/actions",
+                       "datapath/vport/dpdk"],
+    "datapath/vport/dpdk": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/vport"],
     "datapath/core": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/tunnel", "datapath/actions",
                       "datapath/flow_table", "datapath/vport"],
     "vswitchd/rules": ["datapath/"],
@@ -35,6 +38,7 @@ RESTRICTED = {
     re.compile(r"^(grpc|grpcpp|google/protobuf)/|\.pb\.h$"): ["vswitchd/rpc", "cli"],
     re.compile(r"^sqlite3\.h$"): ["vswitchd/store"],
     re.compile(r"^netlink/"): ["datapath/vport"],
+    re.compile(r"^rte_"): ["datapath/vport/dpdk"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]')
 

@@ -1,0 +1,348 @@
+#include "datapath/vport/dpdk/vport_dpdk.h"
+
+#include <fmt/format.h>
+#include <rte_ethdev.h>
+#include <rte_spinlock.h>
+
+#include <array>
+#include <atomic>
+#include <cstring>
+
+#include "datapath/base/mutex.h"
+#include "datapath/vport/dpdk/dpdk_device.h"
+#include "datapath/vport/dpdk/dpdk_options.h"
+#include "datapath/vport/dpdk/eal.h"
+#include "datapath/vport/tx_finish.h"
+
+namespace vswitch {
+namespace {
+
+using dpdk::MbufPool;
+
+constexpr uint32_t kEthernetHeader = 14;
+constexpr uint64_t kForeignBuffer = RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL;
+
+// One receive queue.
+class Queue final : public RxSource {
+ public:
+  Queue(uint16_t device, uint16_t queue, uint32_t port_no, std::shared_ptr<VportCounters> counters)
+      : device_(device), queue_(queue), port_no_(port_no), counters_(std::move(counters)) {}
+
+  size_t receive(ThreadContext& ctx, PacketBatch& batch) override;
+  int poll_fd() const override { return -1; }
+  bool always_ready() const override { return true; }  // polled: nothing tells when a frame is there
+
+ private:
+  // A frame in several buffers, or in one that is not its mbuf's own: into one of our packets.
+  PacketPtr copy_out(ThreadContext& ctx, rte_mbuf* mbuf, VportCounters::Slot& counters);
+
+  const uint16_t device_;
+  const uint16_t queue_;
+  const uint32_t port_no_;
+  const std::shared_ptr<VportCounters> counters_;
+};
+
+size_t Queue::receive(ThreadContext& ctx, PacketBatch& batch) {
+  dpdk::register_thread();
+  rte_mbuf* mbufs[PacketBatch::kMaxPackets];
+  const auto room = static_cast<uint16_t>(PacketBatch::kMaxPackets - batch.size());
+  const uint16_t count = rte_eth_rx_burst(device_, queue_, mbufs, room);
+  if (count == 0) return 0;
+  for (uint16_t i = 0; i < count; ++i) {
+    __builtin_prefetch(MbufPool::packet_of(mbufs[i]), 1);
+    __builtin_prefetch(rte_pktmbuf_mtod(mbufs[i], void*));
+  }
+  VportCounters::Slot& counters = counters_->slot(ctx);
+  const size_t before = batch.size();
+  uint64_t bytes = 0, multicast = 0;
+  for (uint16_t i = 0; i < count; ++i) {
+    rte_mbuf* const mbuf = mbufs[i];
+    PacketPtr packet;
+    if (__builtin_expect(mbuf->nb_segs == 1 && (mbuf->ol_flags & kForeignBuffer) == 0, 1)) {
+      packet.reset(MbufPool::packet_of(mbuf));
+      packet->start_received(rte_pktmbuf_mtod(mbuf, uint8_t*), mbuf->data_len, port_no_);
+    } else {
+      packet = copy_out(ctx, mbuf, counters);
+      if (!packet) continue;
+    }
+    bytes += packet->size();
+    multicast += *packet->data() & 1;
+    batch.add(std::move(packet));
+  }
+  const size_t received = batch.size() - before;
+  count_received(received, bytes, multicast, counters);
+  return received;
+}
+
+PacketPtr Queue::copy_out(ThreadContext& ctx, rte_mbuf* mbuf, VportCounters::Slot& counters) {
+  PacketPtr packet = ctx.pool.allocate();
+  const uint32_t size = mbuf->pkt_len;
+  const bool fits = packet && size <= packet->tailroom();
+  if (fits) {
+    const void* const frame = rte_pktmbuf_read(mbuf, 0, size, packet->data());
+    if (frame != packet->data()) std::memcpy(packet->data(), frame, size);
+    packet->set_size(size);
+    packet->in_port = port_no_;
+  }
+  rte_pktmbuf_free(mbuf);
+  if (fits) return packet;
+  drop_on_receive(ctx, port_no_, packet ? DropReason::rx_invalid_packet : DropReason::rx_no_buffer, counters);
+  return nullptr;
+}
+
+// A lock of its own line per transmit queue.
+struct alignas(64) TxLock {
+  rte_spinlock_t lock = RTE_SPINLOCK_INITIALIZER;
+};
+
+class DpdkVport final : public Vport {
+ public:
+  static Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_no,
+                                               VportEnvironment& environment, bool must_work) {
+    std::unique_ptr<DpdkVport> port(new DpdkVport(config, port_no, environment));
+    if (Status status = port->open(); !status.ok()) {
+      if (must_work) return status;
+      MutexLock lock(port->mutex_);
+      port->error_ = status.message();
+    }
+    return std::unique_ptr<Vport>(std::move(port));
+  }
+  ~DpdkVport() override = default;
+
+  std::string_view type() const override { return "dpdk"; }
+  void send(ThreadContext& ctx, PacketBatch& batch) override;
+  std::vector<std::shared_ptr<RxSource>> sources() override;
+  VportState state() const override;
+  VportStats stats() const override;
+  Status reconfigure(const VportConfig& config) override;
+  Status set_admin_up(bool up) override;
+
+ private:
+  DpdkVport(const VportConfig& config, uint32_t port_no, VportEnvironment& environment)
+      : Vport(config.name, port_no), host_(environment.host), config_(config) {}
+
+  Status open();
+  void publish(std::unique_ptr<dpdk::Device> device) REQUIRES(mutex_);
+  // True if the packet can go as it is: in an mbuf, complete, and not too long.
+  bool is_ready(const Packet& packet) const {
+    return MbufPool::holds(packet) && packet.offload.checksum != ChecksumState::partial &&
+           packet.offload.gso == GsoType::none && packet.size() <= max_frame_;
+  }
+  void send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+  void transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+  uint16_t burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count);
+
+  VportHost& host_;
+  const std::shared_ptr<VportCounters> counters_ = std::make_shared<VportCounters>();
+
+  // For the packet threads: constant once ready_ is true.
+  std::atomic<bool> ready_{false};
+  std::atomic<bool> admin_up_{true};
+  uint16_t device_id_ = 0;
+  uint16_t n_txq_ = 1;
+  uint32_t mtu_ = 0;
+  uint32_t max_frame_ = 0;
+  MbufPool* pool_ = nullptr;
+  std::array<TxLock, kMaxThreads> tx_locks_;
+  std::array<Counter, kMaxThreads> unsent_;
+
+  mutable Mutex mutex_;
+  VportConfig config_ GUARDED_BY(mutex_);
+  std::string error_ GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<RxSource>> queues_ GUARDED_BY(mutex_);
+  std::unique_ptr<dpdk::Device> device_ GUARDED_BY(mutex_);
+};
+
+Status DpdkVport::open() {
+  MutexLock lock(mutex_);
+  const Result<DpdkOptions> options = parse_dpdk_options(config_);
+  if (!options.ok()) return options.status();
+  VSWITCH_RETURN_IF_ERROR(dpdk::start_eal(dpdk::pci_address_of(options->devargs)).with_prefix("port " + name()));
+  dpdk::DeviceConfig wanted;
+  wanted.devargs = options->devargs;
+  wanted.owner = name();
+  wanted.n_rxq = options->n_rxq;
+  wanted.n_txq = options->n_txq;
+  wanted.n_rxq_desc = options->n_rxq_desc;
+  wanted.n_txq_desc = options->n_txq_desc;
+  wanted.mtu = config_.mtu_request;
+  wanted.mac = config_.mac;
+  wanted.mbufs = options->mbufs;
+  wanted.mbuf_size = options->mbuf_size;
+  Result<std::unique_ptr<dpdk::Device>> device = dpdk::Device::open(wanted);
+  if (!device.ok()) return device.status().with_prefix("port " + name());
+  publish(std::move(*device));
+  return {};
+}
+
+void DpdkVport::publish(std::unique_ptr<dpdk::Device> device) {
+  device_ = std::move(device);
+  device_id_ = device_->port_id();
+  n_txq_ = std::min<uint16_t>(device_->n_txq(), kMaxThreads);
+  mtu_ = device_->mtu();
+  max_frame_ = mtu_ == 0 ? UINT16_MAX : mtu_ + kEthernetHeader;
+  pool_ = &device_->pool();
+  for (uint16_t queue = 0; queue < device_->n_rxq(); ++queue) {
+    queues_.push_back(std::make_shared<Queue>(device_id_, queue, port_no(), counters_));
+  }
+  error_.clear();
+  ready_.store(true, std::memory_order_release);
+}
+
+void DpdkVport::send(ThreadContext& ctx, PacketBatch& batch) {
+  VportCounters::Slot& counters = counters_->slot(ctx);
+  if (!ready_.load(std::memory_order_acquire) || !admin_up_.load(std::memory_order_relaxed)) {
+    drop_on_send(ctx, batch, DropReason::port_down, counters);
+    return;
+  }
+  dpdk::register_thread();
+  for (size_t i = 0; i < batch.size(); ++i) {
+    if (__builtin_expect(!is_ready(batch[i]), 0)) return send_one_by_one(ctx, batch, counters);
+  }
+  transmit(ctx, batch, counters);
+}
+
+// Brings packets into wire form and into mbufs, in order.
+void DpdkVport::send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
+  // Pieces of super-frames are made in mbufs at once.
+  ThreadContext in_mbufs{ctx.index, *pool_, ctx.ledger, ctx.now};
+  PacketBatch out;
+  const auto add = [&](PacketPtr packet) {
+    if (!MbufPool::holds(*packet)) {
+      PacketPtr copy = clone_packet(*packet, *pool_);
+      if (!copy) {
+        const bool too_big = packet->size() > pool_->buffer_size();
+        drop_on_send(ctx, std::move(packet), too_big ? DropReason::tx_too_big : DropReason::tx_queue_full, counters);
+        return;
+      }
+      packet = std::move(copy);
+    }
+    out.add(std::move(packet));
+    if (out.full()) transmit(ctx, out, counters);
+  };
+  for (size_t i = 0; i < batch.size(); ++i) {
+    PacketPtr packet = batch.release(i);
+    if (!fits_mtu(*packet, mtu_)) {
+      drop_on_send(ctx, std::move(packet), DropReason::tx_too_big, counters);
+    } else {
+      finish_packet(in_mbufs, std::move(packet), counters, add);
+    }
+  }
+  batch.reset_released();
+  if (!out.empty()) transmit(ctx, out, counters);
+}
+
+// REQUIRES: all packets are in mbufs and in wire form.
+void DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
+  rte_mbuf* mbufs[PacketBatch::kMaxPackets];
+  uint32_t in_ports[PacketBatch::kMaxPackets];
+  const auto count = static_cast<uint16_t>(batch.size());
+  uint64_t bytes = 0;
+  for (uint16_t i = 0; i < count; ++i) {
+    Packet& packet = batch[i];
+    rte_mbuf* const mbuf = MbufPool::mbuf_of(&packet);
+    mbuf->data_off = static_cast<uint16_t>(packet.headroom());
+    mbuf->data_len = static_cast<uint16_t>(packet.size());
+    mbuf->pkt_len = static_cast<uint32_t>(packet.size());
+    mbuf->ol_flags = 0;
+    bytes += packet.size();
+    in_ports[i] = packet.in_port;
+    mbufs[i] = mbuf;
+  }
+  batch.reset_released();  // they are the device's now
+  const uint16_t sent = burst(ctx, mbufs, count);
+  for (uint16_t i = sent; i < count; ++i) {
+    bytes -= mbufs[i]->pkt_len;
+    drop_on_send(ctx, PacketPtr(MbufPool::packet_of(mbufs[i])), DropReason::tx_queue_full, counters);
+  }
+  if (sent != count) unsent_[ctx.index].add(count - sent);
+  counters.tx_packets.add(sent);
+  counters.tx_bytes.add(bytes);
+  // Neighbours mostly came in by the same port: one look at the books per run of them.
+  for (uint16_t begin = 0; begin < sent;) {
+    uint16_t end = begin + 1;
+    while (end < sent && in_ports[end] == in_ports[begin]) ++end;
+    ctx.ledger.port(in_ports[begin]).sent.add(end - begin);
+    begin = end;
+  }
+}
+
+uint16_t DpdkVport::burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count) {
+  const auto queue = static_cast<uint16_t>(ctx.index % n_txq_);
+  const bool shared = n_txq_ < kMaxThreads;
+  if (shared) rte_spinlock_lock(&tx_locks_[queue].lock);
+  uint16_t sent = rte_eth_tx_burst(device_id_, queue, mbufs, count);
+  // A device may take a part and have room again at once, having freed what it sent before.
+  while (sent < count) {
+    const uint16_t more = rte_eth_tx_burst(device_id_, queue, mbufs + sent, static_cast<uint16_t>(count - sent));
+    if (more == 0) break;
+    sent = static_cast<uint16_t>(sent + more);
+  }
+  if (shared) rte_spinlock_unlock(&tx_locks_[queue].lock);
+  return sent;
+}
+
+std::vector<std::shared_ptr<RxSource>> DpdkVport::sources() {
+  if (!admin_up_.load()) return {};
+  MutexLock lock(mutex_);
+  return queues_;
+}
+
+VportState DpdkVport::state() const {
+  MutexLock lock(mutex_);
+  VportState state;
+  state.admin_up = admin_up_.load();
+  state.error = error_;
+  if (device_ == nullptr) return state;
+  device_->describe(state);
+  state.carrier = state.carrier && state.admin_up;
+  state.mtu = mtu_;
+  return state;
+}
+
+VportStats DpdkVport::stats() const {
+  VportStats stats = counters_->total();
+  uint64_t unsent = 0;
+  for (const Counter& counter : unsent_) unsent += counter.get();
+  MutexLock lock(mutex_);
+  if (device_ != nullptr) device_->add_device_counts(unsent, stats);
+  return stats;
+}
+
+Status DpdkVport::reconfigure(const VportConfig& config) {
+  MutexLock lock(mutex_);
+  if (device_ == nullptr || config.options != config_.options || config.mtu_request != config_.mtu_request) {
+    return unimplemented("the device has to be made anew");
+  }
+  if (config.mac != config_.mac) {
+    if (config.mac.is_zero()) return unimplemented("the device has to be made anew");
+    VSWITCH_RETURN_IF_ERROR(device_->set_mac(config.mac).with_prefix("port " + name()));
+  }
+  config_ = config;
+  return {};
+}
+
+Status DpdkVport::set_admin_up(bool up) {
+  if (up && !ready_.load()) {
+    // In error since the daemon started; whoever sets it up has perhaps mended the cause.
+    Status status = open();
+    MutexLock lock(mutex_);
+    error_ = status.message();
+    if (!status.ok()) return status;
+  }
+  admin_up_.store(up);
+  {
+    MutexLock lock(mutex_);
+    if (device_ != nullptr) device_->set_link_up(up);
+  }
+  host_.sources_changed(*this);
+  return {};
+}
+
+Status validate(const VportConfig& config) { return parse_dpdk_options(config).status(); }
+
+}  // namespace
+
+constinit const VportType kDpdkVportType = {"dpdk", validate, DpdkVport::create, nullptr};
+
+}  // namespace vswitch
