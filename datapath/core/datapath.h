@@ -56,6 +56,9 @@ class Datapath {
 
   // ---- ports. `port_no` 0: any free number. See VportType::create for must_work.
   virtual Result<uint32_t> add_port(const VportConfig& config, uint32_t port_no, bool must_work) = 0;
+  // Tells, changing nothing, what add_port() with must_work (port_no 0 or without a port) or reconfigure_port() would
+  // refuse now, as far as that can be known beforehand (VportType::check).
+  virtual Status check_port(uint32_t port_no, const VportConfig& config) = 0;
   // While held, ports that are added or made anew receive nothing: what arrives waits at the device. So no packet comes
   // in by a port before whoever answers upcalls knows it. Ports that are there already go on. Does not nest.
   virtual void hold_new_ports() = 0;

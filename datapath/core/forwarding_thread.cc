@@ -3,7 +3,7 @@
 #include <sys/epoll.h>
 
 #include <array>
-#include <unordered_set>
+#include <utility>
 
 #include "datapath/base/rcu.h"
 
@@ -60,8 +60,9 @@ ForwardingThread::ForwardingThread(size_t index, Ledger& ledger, const FlowTable
     : clock_(clock),
       pool_(HeapPacketPool::kSuperFrameBuffer, kPoolPackets),
       ctx_{index, pool_, ledger, clock.now()},
-      sources_(new Published{1, {}}),  // not yet adopted
+      sources_(new Published{1, 0, {}}),  // not yet adopted
       processor_(std::make_unique<Processor>(ctx_, flows, ports, upcalls_, handler_wakeup)),
+      epoll_(epoll_create1(EPOLL_CLOEXEC)),
       thread_([this] { run(); }) {}
 
 ForwardingThread::~ForwardingThread() {
@@ -79,9 +80,10 @@ ForwardingThread::~ForwardingThread() {
 
 const LookupCounters& ForwardingThread::counters() const { return processor_->counters(); }
 
-void ForwardingThread::set_sources(SourceList sources) {
+void ForwardingThread::set_sources(SourceList sources, bool renew) {
   const Published* old = sources_.load(std::memory_order_relaxed);
-  sources_.store(new Published{old->generation + 1, std::move(sources)}, std::memory_order_release);
+  const uint64_t renewals = old->renewals + (renew ? 1 : 0);
+  sources_.store(new Published{old->generation + 1, renewals, std::move(sources)}, std::memory_order_release);
   wakeup_.signal();
   rcu::retire([old] { delete old; });
 }
@@ -89,6 +91,10 @@ void ForwardingThread::set_sources(SourceList sources) {
 void ForwardingThread::run() {
   pool_.claim();
   rcu::ThreadRegistration registration;
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = kWakeupSlot;
+  epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wakeup_.fd(), &event);
   int idle_rounds = 0;
   while (!stop_.load(std::memory_order_acquire)) {
     const Published* published = sources_.load(std::memory_order_acquire);
@@ -108,36 +114,70 @@ void ForwardingThread::run() {
   polled_.clear();
 }
 
+// Costs system calls only for what is different from the list before: a switch may have thousands of ports.
 void ForwardingThread::adopt_sources(const Published& published) {
   // The wakeup is not cleared here: a signal to stop, or of the next list, may have come since run() looked, and the
   // thread may go to sleep before it looks again.
   adopted_ = published.generation;
-  // A source that was here and had nothing is told by epoll when it has: a new port does not cost a look at all others.
-  std::unordered_set<const RxSource*> idle;
-  for (const PolledSource& polled : polled_) {
-    if (!polled.hot) idle.insert(polled.source.get());
+  const bool renew = std::exchange(adopted_renewals_, published.renewals) != published.renewals;
+  for (const std::shared_ptr<RxSource>& source : published.sources) polled_[take_slot(source)].listed = adopted_;
+  // Descriptors that are out of use go first: their numbers may be those of new ones by now.
+  for (size_t slot = 0; slot < polled_.size(); ++slot) {
+    PolledSource& polled = polled_[slot];
+    if (polled.source == nullptr) continue;
+    const bool gone = polled.listed != adopted_;
+    if (gone || renew || polled.watched_fd != polled.source->poll_fd()) stop_watching(polled);
+    if (!gone) continue;
+    slots_.erase(polled.source.get());
+    polled = {};
+    free_slots_.push_back(slot);
   }
-  polled_.clear();
   always_ready_ = 0;
-  epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
+  for (size_t slot = 0; slot < polled_.size(); ++slot) {
+    PolledSource& polled = polled_[slot];
+    if (polled.source == nullptr) continue;
+    if (polled.watched_fd < 0) watch(slot);
+    if (!polled.source->always_ready()) continue;
+    ++always_ready_;
+    polled.hot = true;
+  }
+}
+
+// The source's place. A new one counts as hot until it had nothing; of one that was here before, epoll tells.
+size_t ForwardingThread::take_slot(const std::shared_ptr<RxSource>& source) {
+  if (const auto known = slots_.find(source.get()); known != slots_.end()) return known->second;
+  size_t slot = polled_.size();
+  if (free_slots_.empty()) {
+    polled_.emplace_back();
+  } else {
+    slot = free_slots_.back();
+    free_slots_.pop_back();
+  }
+  polled_[slot] = {source, true, -1, 0};
+  slots_.emplace(source.get(), slot);
+  return slot;
+}
+
+void ForwardingThread::stop_watching(PolledSource& polled) {
+  // It may be closed already; then epoll has let go of it by itself.
+  if (polled.watched_fd >= 0) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, polled.watched_fd, nullptr);
+  polled.watched_fd = -1;
+}
+
+void ForwardingThread::watch(size_t slot) {
+  const int fd = polled_[slot].source->poll_fd();
+  if (fd < 0) return;
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.u64 = kWakeupSlot;
-  epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wakeup_.fd(), &event);
-  for (const std::shared_ptr<RxSource>& source : published.sources) {
-    event.data.u64 = polled_.size();
-    const int fd = source->poll_fd();
-    if (fd >= 0) epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
-    if (source->always_ready()) ++always_ready_;
-    polled_.push_back({source, !idle.contains(source.get())});
-  }
+  event.data.u64 = slot;
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) polled_[slot].watched_fd = fd;
 }
 
 // One batch from every hot source. True if any had packets.
 bool ForwardingThread::poll_round() {
   bool any = false;
   for (PolledSource& polled : polled_) {
-    if (!polled.hot) continue;
+    if (!polled.hot) continue;  // a free slot is not
     PacketBatch batch;
     const size_t n = polled.source->receive(ctx_, batch);
     polled.hot = n != 0 || polled.source->always_ready();
@@ -159,7 +199,7 @@ void ForwardingThread::mark_ready(int timeout_ms) {
     if (slot == kWakeupSlot) {
       wakeup_.clear();
     } else if (slot < polled_.size()) {
-      polled_[slot].hot = true;
+      polled_[slot].hot = polled_[slot].source != nullptr;
     }
   }
 }

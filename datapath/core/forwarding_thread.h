@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "datapath/base/clock.h"
@@ -34,8 +35,9 @@ class ForwardingThread {
                    Wakeup& handler_wakeup);
   ~ForwardingThread();  // stops the thread; the handler must not use upcalls() any more
 
-  // Publishes the list of sources to poll. Control thread. The old list is freed after a grace period.
-  void set_sources(SourceList sources);
+  // Publishes the list of sources to poll. Control thread. The old list is freed after a grace period. `renew`: the
+  // descriptor of a source that stays may be another one, even if it has the same number.
+  void set_sources(SourceList sources, bool renew);
   const SourceList& sources() const { return sources_.load(std::memory_order_acquire)->sources; }  // control thread
 
   UpcallQueue& upcalls() { return upcalls_; }
@@ -45,20 +47,27 @@ class ForwardingThread {
 
  private:
   class Processor;
+  // Stays at its index of polled_, which is what epoll gives back.
   struct PolledSource {
-    std::shared_ptr<RxSource> source;
-    bool hot = false;  // had packets when last polled
+    std::shared_ptr<RxSource> source;  // null: free
+    bool hot = false;                  // had packets when last polled
+    int watched_fd = -1;               // with epoll
+    uint64_t listed = 0;               // generation of the last list that had it
   };
 
   // The address of a list does not identify it: while the thread sleeps, the list it adopted may be freed and a new one
   // take its place in memory.
   struct Published {
     uint64_t generation = 0;
+    uint64_t renewals = 0;  // lists so far that were published with `renew`
     SourceList sources;
   };
 
   void run();
   void adopt_sources(const Published& published);
+  void stop_watching(PolledSource& polled);
+  void watch(size_t slot);
+  size_t take_slot(const std::shared_ptr<RxSource>& source);
   bool poll_round();
   void mark_ready(int timeout_ms);
   void sleep_until_ready();
@@ -75,7 +84,10 @@ class ForwardingThread {
   // The thread's own.
   std::unique_ptr<Processor> processor_;
   uint64_t adopted_ = 0;  // generation
+  uint64_t adopted_renewals_ = 0;
   std::vector<PolledSource> polled_;
+  std::unordered_map<const RxSource*, size_t> slots_;  // of polled_
+  std::vector<size_t> free_slots_;
   UniqueFd epoll_;
   size_t always_ready_ = 0;
 

@@ -25,6 +25,12 @@ std::string joined_type_names() {
   return names;
 }
 
+Status unknown_type(const VportConfig& config) {
+  return invalid_argument(
+      fmt::format("port \"{}\": unknown type \"{}\"; known types: {}", config.name, config.type, joined_type_names()),
+      "type");
+}
+
 }  // namespace
 
 uint64_t BooksSum::dropped_total() const {
@@ -92,11 +98,7 @@ Result<uint32_t> UserspaceDatapath::choose_port_no(uint32_t wanted) const {
 
 Status UserspaceDatapath::attach(uint32_t port_no, const VportConfig& config, bool must_work) {
   const VportType* type = find_vport_type(config.type);
-  if (type == nullptr) {
-    return invalid_argument(
-        fmt::format("port \"{}\": unknown type \"{}\"; known types: {}", config.name, config.type, joined_type_names()),
-        "type");
-  }
+  if (type == nullptr) return unknown_type(config);
   VSWITCH_RETURN_IF_ERROR(type->validate(config));
   Result<std::unique_ptr<Vport>> port = type->create(config, port_no, *environment_, must_work);
   if (!port.ok()) return port.status();
@@ -104,7 +106,9 @@ Status UserspaceDatapath::attach(uint32_t port_no, const VportConfig& config, bo
   AttachedPort& attached = ports_[port_no] = AttachedPort{std::move(*port), config, type};
   attached.held = hold_;
   port_map_->set(port_no, raw);
-  if (!hold_) distribute_sources();
+  if (hold_) return {};
+  raw->start_receiving();
+  distribute_sources();
   return {};
 }
 
@@ -125,6 +129,16 @@ Result<uint32_t> UserspaceDatapath::add_port(const VportConfig& config, uint32_t
   return chosen;
 }
 
+Status UserspaceDatapath::check_port(uint32_t port_no, const VportConfig& config) {
+  const VportType* type = find_vport_type(config.type);
+  if (type == nullptr) return unknown_type(config);
+  VSWITCH_RETURN_IF_ERROR(type->validate(config));
+  if (type->check == nullptr) return {};
+  MutexLock lock(mutex_);
+  const auto it = ports_.find(port_no);
+  return type->check(config, it == ports_.end() ? nullptr : &it->second.config, *environment_);
+}
+
 void UserspaceDatapath::hold_new_ports() {
   MutexLock lock(mutex_);
   hold_ = true;
@@ -134,7 +148,11 @@ void UserspaceDatapath::release_new_ports() {
   MutexLock lock(mutex_);
   hold_ = false;
   bool any = false;
-  for (auto& [port_no, attached] : ports_) any = std::exchange(attached.held, false) || any;
+  for (auto& [port_no, attached] : ports_) {
+    if (!std::exchange(attached.held, false)) continue;
+    attached.port->start_receiving();
+    any = true;
+  }
   if (any) distribute_sources();
 }
 
@@ -235,7 +253,7 @@ void UserspaceDatapath::observe_ports(PortObserver observer) {
 
 // Gives every source to one thread. A source stays where it is unless its thread is gone or has more than its share;
 // others go to the thread with the fewest. A source that moves leaves its old thread before the new one gets it.
-void UserspaceDatapath::distribute_sources() {
+void UserspaceDatapath::distribute_sources(bool renew) {
   MutexLock lock(sources_mutex_);
   SourceList wanted;
   std::set<const RxSource*> seen;
@@ -263,7 +281,7 @@ void UserspaceDatapath::distribute_sources() {
     }
   }
   if (moving) {
-    hand_out(lists);
+    hand_out(lists, renew);
     rcu::synchronize();
   }
   for (std::shared_ptr<RxSource>& source : homeless) {
@@ -271,11 +289,11 @@ void UserspaceDatapath::distribute_sources() {
                                    [](const SourceList& a, const SourceList& b) { return a.size() < b.size(); });
     fewest->push_back(std::move(source));
   }
-  hand_out(lists);
+  hand_out(lists, renew);
 }
 
-void UserspaceDatapath::hand_out(const std::vector<SourceList>& lists) {
-  for (size_t t = 0; t < lists.size(); ++t) threads_[t]->set_sources(lists[t]);
+void UserspaceDatapath::hand_out(const std::vector<SourceList>& lists, bool renew) {
+  for (size_t t = 0; t < lists.size(); ++t) threads_[t]->set_sources(lists[t], renew);
 }
 
 void UserspaceDatapath::sources_changed(Vport&) {
@@ -308,7 +326,7 @@ void UserspaceDatapath::maintain() {
     }
     if (redistribute) {
       MutexLock lock(mutex_);
-      distribute_sources();
+      distribute_sources(true);
     }
     if (const Nanoseconds now = clock_.now(); now - last_rerank >= kRerankInterval) {
       last_rerank = now;
@@ -406,7 +424,7 @@ void UserspaceDatapath::start_forwarding_thread() {
 void UserspaceDatapath::stop_forwarding_thread() {
   std::unique_ptr<ForwardingThread> last = std::move(threads_.back());
   threads_.pop_back();
-  last->set_sources({});
+  last->set_sources({}, false);
   rcu::synchronize();
   // No packet is lost: what it had queued is handled before its queue goes.
   while (!last->upcalls().empty()) handler_->run_job([](ThreadContext&, ActionSink&) {});

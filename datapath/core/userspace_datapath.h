@@ -41,6 +41,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   ~UserspaceDatapath() override;
 
   Result<uint32_t> add_port(const VportConfig& config, uint32_t port_no, bool must_work) override;
+  Status check_port(uint32_t port_no, const VportConfig& config) override;
   void hold_new_ports() override;
   void release_new_ports() override;
   Status remove_port(uint32_t port_no, bool forget) override;
@@ -86,8 +87,9 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   Status attach(uint32_t port_no, const VportConfig& config, bool must_work) REQUIRES(mutex_);
   Status attach_again(uint32_t port_no, const VportConfig& config, bool must_work, bool admin_up) REQUIRES(mutex_);
   std::unique_ptr<Vport> detach(uint32_t port_no) REQUIRES(mutex_);
-  void distribute_sources() EXCLUDES(sources_mutex_) REQUIRES(mutex_);
-  void hand_out(const std::vector<SourceList>& lists) REQUIRES(mutex_, sources_mutex_);
+  // `renew`: a port has said that its sources changed.
+  void distribute_sources(bool renew = false) EXCLUDES(sources_mutex_) REQUIRES(mutex_);
+  void hand_out(const std::vector<SourceList>& lists, bool renew) REQUIRES(mutex_, sources_mutex_);
   void start_forwarding_thread() REQUIRES(mutex_);
   void stop_forwarding_thread() REQUIRES(mutex_);
   void serve_all_queues() REQUIRES(mutex_);

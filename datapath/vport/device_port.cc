@@ -30,6 +30,14 @@ std::string driver_name(const std::string& device) {
 
 }  // namespace
 
+Status check_device_settings(const VportConfig& config, const LinkInfo& link) {
+  const uint32_t mtu = config.mtu_request;
+  if (mtu == 0 || mtu == link.mtu || link.max_mtu == 0 || (mtu >= link.min_mtu && mtu <= link.max_mtu)) return {};
+  return invalid_argument(
+      fmt::format("device {}: MTU {} is not between {} and {}", link.name, mtu, link.min_mtu, link.max_mtu),
+      "mtu_request");
+}
+
 struct DevicePort::Anchor {
   Mutex mutex;
   DevicePort* port GUARDED_BY(mutex);
@@ -183,6 +191,7 @@ Status DevicePort::open_device(std::optional<LinkInfo>& link, Changes& changes) 
 }
 
 Status DevicePort::configure_device(const VportConfig& config, const LinkInfo& link) {
+  VSWITCH_RETURN_IF_ERROR(check_device_settings(config, link));
   const bool change_mtu = config.mtu_request != 0 && config.mtu_request != link.mtu;
   if (change_mtu) VSWITCH_RETURN_IF_ERROR(environment_.links.set_mtu(device_, config.mtu_request));
   if (config.mac.is_zero() || config.mac == link.mac) return {};

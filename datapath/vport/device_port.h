@@ -35,6 +35,9 @@ class DeviceDriver {
   virtual bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) = 0;
 };
 
+// Whether the MTU and MAC that `config` asks for can be given to the device, as far as the device tells.
+Status check_device_settings(const VportConfig& config, const LinkInfo& link);
+
 class DevicePort final : public Vport {
  public:
   // Opens the device. With `must_work`, fails when it cannot be used; else the port comes up in error.

@@ -22,8 +22,12 @@ struct LinkInfo {
   uint32_t ifindex = 0;
   uint32_t mtu = 0;
   MacAddress mac{};
-  bool up = false;       // IFF_UP
-  bool carrier = false;  // IFF_LOWER_UP
+  bool up = false;        // IFF_UP
+  bool carrier = false;   // IFF_LOWER_UP
+  bool loopback = false;  // IFF_LOOPBACK
+  bool ethernet = true;   // frames have Ethernet headers
+  uint32_t min_mtu = 0;   // what the device lets its MTU be set to; 0: does not tell
+  uint32_t max_mtu = 0;
   std::string kind;      // veth, tun, bridge, vxlan, ... "" for physical
   uint64_t speed_bps = 0;
 };

@@ -11,6 +11,7 @@
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
+#include <net/if_arp.h>
 #include <netlink/cache.h>
 #include <netlink/route/addr.h>
 #include <netlink/route/link.h>
@@ -80,7 +81,11 @@ std::optional<Link> decode_link(nl_msg* message) {
   link.info.ifindex = static_cast<uint32_t>(about->ifi_index);
   link.info.up = (about->ifi_flags & IFF_UP) != 0;
   link.info.carrier = (about->ifi_flags & IFF_LOWER_UP) != 0;
+  link.info.loopback = (about->ifi_flags & IFF_LOOPBACK) != 0;
+  link.info.ethernet = about->ifi_type == ARPHRD_ETHER || about->ifi_type == ARPHRD_LOOPBACK;
   if (nlattr* mtu = nlmsg_find_attr(header, sizeof(ifinfomsg), IFLA_MTU)) link.info.mtu = nla_get_u32(mtu);
+  if (nlattr* mtu = nlmsg_find_attr(header, sizeof(ifinfomsg), IFLA_MIN_MTU)) link.info.min_mtu = nla_get_u32(mtu);
+  if (nlattr* mtu = nlmsg_find_attr(header, sizeof(ifinfomsg), IFLA_MAX_MTU)) link.info.max_mtu = nla_get_u32(mtu);
   nlattr* address = nlmsg_find_attr(header, sizeof(ifinfomsg), IFLA_ADDRESS);
   if (address != nullptr && nla_len(address) == static_cast<int>(link.info.mac.bytes.size())) {
     std::memcpy(link.info.mac.bytes.data(), nla_data(address), link.info.mac.bytes.size());

@@ -1,7 +1,9 @@
 #include "datapath/vport/pcap_file.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -58,6 +60,26 @@ Result<std::unique_ptr<PcapWriter>> PcapWriter::open(const std::string& path) {
   std::unique_ptr<pcap_dumper_t, Closer> dumper(pcap_dump_open_append(format.get(), path.c_str()));
   if (!dumper) return file_error(path, pcap_geterr(format.get()));
   return std::unique_ptr<PcapWriter>(new PcapWriter(path, std::move(format), std::move(dumper)));
+}
+
+Status PcapWriter::check(const std::string& path) {
+  struct stat file {};
+  if (::stat(path.c_str(), &file) != 0) {
+    if (errno != ENOENT) return file_error(path, std::generic_category().message(errno));
+    const size_t slash = path.rfind('/');
+    const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    if (::access(directory.c_str(), W_OK | X_OK) == 0) return {};
+    return file_error(path, std::generic_category().message(errno));
+  }
+  if (S_ISDIR(file.st_mode)) return file_error(path, std::generic_category().message(EISDIR));
+  if (::access(path.c_str(), W_OK) != 0) return file_error(path, std::generic_category().message(errno));
+  if (!S_ISREG(file.st_mode) || file.st_size == 0) return {};
+  // Frames are appended to a file of the same kind only.
+  std::array<char, PCAP_ERRBUF_SIZE> why{};
+  const std::unique_ptr<pcap_t, Closer> content(pcap_open_offline(path.c_str(), why.data()));
+  if (!content) return file_error(path, why.data());
+  if (pcap_datalink(content.get()) == DLT_EN10MB) return {};
+  return file_error(path, "holds frames other than Ethernet");
 }
 
 Status PcapWriter::write(const PacketBatch& batch, size_t first) {

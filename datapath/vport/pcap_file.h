@@ -43,6 +43,8 @@ class PcapFrames {
 class PcapWriter {
  public:
   static Result<std::unique_ptr<PcapWriter>> open(const std::string& path);
+  // Whether open() would succeed; makes and changes nothing.
+  static Status check(const std::string& path);
 
   // Writes the frames from index `first` on and flushes them to the file. The first error is final: nothing is written
   // after it.

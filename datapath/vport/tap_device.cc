@@ -54,6 +54,11 @@ ifreq request_for(const std::string& name) {
 
 }  // namespace
 
+Status TapDevice::check_access(const std::string& name) {
+  const UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  return fd ? Status() : tap_error(name, "cannot open /dev/net/tun", errno);
+}
+
 Result<std::unique_ptr<TapDevice>> TapDevice::open(const std::string& name) {
   UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd) return tap_error(name, "cannot open /dev/net/tun", errno);

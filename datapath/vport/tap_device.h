@@ -18,6 +18,9 @@ class TapDevice final : public DeviceIo {
   // Attaches to the TAP called `name`, creating it if there is none.
   static Result<std::unique_ptr<TapDevice>> open(const std::string& name);
 
+  // Whether TAPs can be had at all; makes none.
+  static Status check_access(const std::string& name);
+
   explicit TapDevice(DeviceDescriptor descriptor) : DeviceIo(std::move(descriptor)) {}
 
   size_t receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) override;

@@ -282,4 +282,10 @@ std::string TunnelIdentity::to_string() const {
                      in_key.flow ? "flow" : fmt::format("{}", in_key.value), dst_port);
 }
 
+Status duplicate_tunnel(std::string_view type, const std::string& port, const std::string& other,
+                        const TunnelIdentity& identity) {
+  return already_exists(fmt::format("port {}: port {} already receives these packets: type={}, {}", port, other, type,
+                                    identity.to_string()));
+}
+
 }  // namespace vswitch

@@ -69,4 +69,8 @@ struct TunnelIdentity {
   std::string to_string() const;  // "remote_ip=10.0.0.2, local_ip=any, in_key=5, dst_port=4789"
 };
 
+// The refusal of a port that would receive what port `other` of the same type receives: already_exists.
+Status duplicate_tunnel(std::string_view type, const std::string& port, const std::string& other,
+                        const TunnelIdentity& identity);
+
 }  // namespace vswitch

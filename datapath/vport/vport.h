@@ -91,6 +91,10 @@ class Vport {
 
   // The sources that this port needs polled now. Shared ones appear with every port that uses them.
   virtual std::vector<std::shared_ptr<RxSource>> sources() = 0;
+  // Whoever is asked about this port's packets knows it now. Until this call a port takes nothing from a source that it
+  // shares with others, which may be polled already: what arrives there goes where it would go without this port.
+  // Control thread only, once.
+  virtual void start_receiving() {}
 
   virtual VportState state() const = 0;  // any thread
   virtual VportStats stats() const = 0;  // any thread; current
@@ -147,6 +151,10 @@ struct VportType {
   // Releases what outlives the daemon on purpose (the persistent TAP of an internal port) when a person deletes the port;
   // null: nothing does.
   void (*forget)(const VportConfig& config, VportEnvironment& environment);
+  // Tells, changing nothing, what create() with must_work would refuse now (`current` null), or reconfiguring the port
+  // that has the configuration `current`, as far as that can be known beforehand. The configuration is valid. Null:
+  // nothing can be told.
+  Status (*check)(const VportConfig& config, const VportConfig* current, VportEnvironment& environment) = nullptr;
 };
 
 }  // namespace vswitch

@@ -48,6 +48,17 @@ MacAddress mac_for(const std::string& name) {
   return MacAddress::from_u64(uint64_t{0xaa55} << 32 | hash);
 }
 
+Status check_capture(const std::string& port, const std::string& path, const std::string& field) {
+  if (path.empty()) return {};
+  const Status status = PcapWriter::check(path);
+  return status.ok() ? status : Status(status.code(), fmt::format("port {}: {}", port, status.message()), field);
+}
+
+Status check(const VportConfig& config, const VportConfig*, VportEnvironment&) {
+  VSWITCH_RETURN_IF_ERROR(check_capture(config.name, transmit_file(config), "options:tx_pcap"));
+  return check_capture(config.name, receive_file(config), "options:rx_pcap");
+}
+
 Status check_either(const VportConfig& config, const char* one, const char* other) {
   if (config.options.contains(one) && config.options.contains(other)) {
     return invalid_argument(fmt::format("port {}: {} and {} mean the same; give one", config.name, one, other),
@@ -252,6 +263,6 @@ Status DummyVport::set_admin_up(bool up) {
   return {};
 }
 
-constinit const VportType kDummyVportType = {"dummy", validate, DummyVport::create, nullptr};
+constinit const VportType kDummyVportType = {"dummy", validate, DummyVport::create, nullptr, check};
 
 }  // namespace vswitch

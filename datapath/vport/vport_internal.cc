@@ -14,7 +14,17 @@
 namespace vswitch {
 namespace {
 
+// What the kernel lets a TAP's MTU be.
+constexpr uint32_t kMinTapMtu = 68, kMaxTapMtu = 65521;
+
 bool is_tap(const LinkInfo& link) { return link.kind == "tun"; }
+
+Status check_is_tap(const LinkInfo& link) {
+  if (is_tap(link)) return {};
+  return already_exists(
+      fmt::format("device {} exists and is {}; an internal port needs that name for a device of its own", link.name,
+                  link.kind.empty() ? "not a TAP" : "of kind " + link.kind));
+}
 
 class InternalDriver final : public DeviceDriver {
  public:
@@ -34,11 +44,7 @@ class InternalDriver final : public DeviceDriver {
 };
 
 Result<std::unique_ptr<DeviceIo>> InternalDriver::open(const std::optional<LinkInfo>& link) {
-  if (link && !is_tap(*link)) {
-    return already_exists(
-        fmt::format("device {} exists and is {}; an internal port needs that name for a device of its own", device_,
-                    link->kind.empty() ? "not a TAP" : "of kind " + link->kind));
-  }
+  if (link) VSWITCH_RETURN_IF_ERROR(check_is_tap(*link));
   if (!link && !renamed_to_.empty() && links_.find(renamed_to_)) {
     return failed_precondition(fmt::format("device {} was renamed to {}", device_, renamed_to_));
   }
@@ -78,6 +84,11 @@ Status validate(const VportConfig& config) {
       })) {
     return invalid_argument(fmt::format("port {}: not a name that a Linux device can have", name), "name");
   }
+  if (config.mtu_request != 0 && (config.mtu_request < kMinTapMtu || config.mtu_request > kMaxTapMtu)) {
+    return invalid_argument(
+        fmt::format("port {}: MTU {} is not between {} and {}", name, config.mtu_request, kMinTapMtu, kMaxTapMtu),
+        "mtu_request");
+  }
   return {};
 }
 
@@ -85,6 +96,15 @@ Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_n
                                       bool must_work) {
   auto driver = std::make_unique<InternalDriver>(internal_device_name(config.name), environment.links);
   return DevicePort::create(config, port_no, environment, must_work, std::move(driver));
+}
+
+Status check(const VportConfig& config, const VportConfig* current, VportEnvironment& environment) {
+  const std::string device = internal_device_name(config.name);
+  const std::optional<LinkInfo> link = environment.links.find(device);
+  if (current != nullptr) return link ? check_device_settings(config, *link) : Status();
+  Status status = link ? check_is_tap(*link) : TapDevice::check_access(device);
+  if (status.ok() && link) status = check_device_settings(config, *link);
+  return status.with_prefix("port " + config.name);
 }
 
 // The port itself is gone by now: it would make the device anew.
@@ -109,6 +129,6 @@ std::string internal_device_name(const std::string& port_name) {
   return fmt::format("{}-{:04x}", port_name.substr(0, 10), (hash ^ hash >> 16) & 0xffff);
 }
 
-constinit const VportType kInternalVportType = {"internal", validate, create, forget};
+constinit const VportType kInternalVportType = {"internal", validate, create, forget, check};
 
 }  // namespace vswitch

@@ -20,15 +20,27 @@ std::string device_of(const VportConfig& config) {
   return device == config.options.end() ? config.name : device->second;
 }
 
+// Why a device cannot be a port, whatever becomes of it.
+Status check_device(const LinkInfo& link) {
+  // What a host sends to itself would be forwarded to others, and what others send there, answered by nobody.
+  if (link.loopback) {
+    return failed_precondition(fmt::format("device {} is a loopback device, which cannot be a port", link.name));
+  }
+  if (!link.ethernet) return failed_precondition(fmt::format("device {} is not an Ethernet device", link.name));
+  return {};
+}
+
 class NetdevDriver final : public DeviceDriver {
  public:
-  explicit NetdevDriver(std::string device) : device_(std::move(device)) {}
+  NetdevDriver(std::string device, const LinkMonitor& links) : device_(std::move(device)), links_(links) {}
 
   std::string_view type() const override { return "netdev"; }
   std::string device_name(const VportConfig& config) const override { return device_of(config); }
 
   Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) override {
-    if (!link) return not_found(fmt::format("device {} does not exist", device_));
+    if (!link) return why_missing();
+    VSWITCH_RETURN_IF_ERROR(check_device(*link));
+    last_ifindex_ = link->ifindex;
     if (!link->up) return unavailable(fmt::format("device {} is down", device_));
     Result<std::unique_ptr<PacketSocket>> socket = PacketSocket::open(*link);
     if (!socket) return socket.status();
@@ -40,7 +52,15 @@ class NetdevDriver final : public DeviceDriver {
   }
 
  private:
+  Status why_missing() const {
+    const std::optional<LinkInfo> renamed = last_ifindex_ == 0 ? std::nullopt : links_.find(last_ifindex_);
+    if (renamed) return not_found(fmt::format("device {} was renamed to {}", device_, renamed->name));
+    return not_found(fmt::format("device {} does not exist", device_));
+  }
+
   const std::string device_;
+  const LinkMonitor& links_;
+  uint32_t last_ifindex_ = 0;  // of the device, when it was here last
 };
 
 Status validate(const VportConfig& config) {
@@ -58,11 +78,26 @@ Status validate(const VportConfig& config) {
 
 Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_no, VportEnvironment& environment,
                                       bool must_work) {
-  return DevicePort::create(config, port_no, environment, must_work, std::make_unique<NetdevDriver>(device_of(config)));
+  return DevicePort::create(config, port_no, environment, must_work,
+                            std::make_unique<NetdevDriver>(device_of(config), environment.links));
+}
+
+Status check(const VportConfig& config, const VportConfig* current, VportEnvironment& environment) {
+  const std::string device = device_of(config);
+  const std::optional<LinkInfo> link = environment.links.find(device);
+  const bool stays = current != nullptr && device_of(*current) == device;
+  Status status;
+  if (link) {
+    status = stays ? Status() : check_device(*link);
+    if (status.ok()) status = check_device_settings(config, *link);
+  } else if (!stays) {
+    status = not_found(fmt::format("device {} does not exist", device));
+  }
+  return stays ? status : status.with_prefix("port " + config.name);
 }
 
 }  // namespace
 
-constinit const VportType kNetdevVportType = {"netdev", validate, create, nullptr};
+constinit const VportType kNetdevVportType = {"netdev", validate, create, nullptr, check};
 
 }  // namespace vswitch

@@ -267,8 +267,23 @@ Status PcapVport::set_admin_up(bool up) {
   return {};
 }
 
+Status at_option(const VportConfig& config, const char* option, const Status& status) {
+  if (status.ok()) return {};
+  return Status(status.code(), fmt::format("port {}: {}", config.name, status.message()),
+                fmt::format("options:{}", option));
+}
+
+Status check(const VportConfig& config, const VportConfig* current, VportEnvironment&) {
+  if (current != nullptr && current->options == config.options) return {};
+  if (const std::string file = option(config, "rx_pcap"); !file.empty()) {
+    VSWITCH_RETURN_IF_ERROR(at_option(config, "rx_pcap", PcapFrames::load(file).status()));
+  }
+  const std::string file = transmit_file(config);
+  return file.empty() ? Status() : at_option(config, "tx_pcap", PcapWriter::check(file));
+}
+
 }  // namespace
 
-constinit const VportType kPcapVportType = {"pcap", validate, PcapVport::create, nullptr};
+constinit const VportType kPcapVportType = {"pcap", validate, PcapVport::create, nullptr, check};
 
 }  // namespace vswitch

@@ -49,6 +49,18 @@ struct RouteView {
   bool operator==(const RouteView&) const = default;
 };
 
+Status check_local_address(const std::string& port, const TunnelConfig& tunnel, const LinkMonitor& links) {
+  if (!tunnel.local.is_set() || links.is_local_address(tunnel.local)) return {};
+  return failed_precondition(
+      fmt::format("port {}: local_ip={}: not an address of this host", port, tunnel.local.to_string()),
+      "options:local_ip");
+}
+
+Result<VxlanEndpoints*> endpoints_of(VportEnvironment& environment) {
+  if (auto* endpoints = dynamic_cast<VxlanEndpoints*>(&environment.tunnels)) return endpoints;
+  return internal_error("the environment's tunnel endpoints are of an unknown kind");
+}
+
 class VxlanVport final : public Vport {
  public:
   static Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_no,
@@ -58,6 +70,7 @@ class VxlanVport final : public Vport {
   std::string_view type() const override { return kTraits.type; }
   void send(ThreadContext& ctx, PacketBatch& batch) override;
   std::vector<std::shared_ptr<RxSource>> sources() override;
+  void start_receiving() override;
   VportState state() const override;
   VportStats stats() const override { return receiver_->counters.total(); }
   Status reconfigure(const VportConfig& config) override;
@@ -77,7 +90,6 @@ class VxlanVport final : public Vport {
         receiver_(std::make_shared<VxlanReceiver>(port_no)) {}
 
   Status start(const VportConfig& config, const TunnelConfig& tunnel, bool must_work);
-  Status check_local_address(const TunnelConfig& tunnel) const;
   Status attach(const TunnelConfig& tunnel) REQUIRES(mutex_);
   void publish(const TunnelConfig& tunnel) REQUIRES(mutex_);
   bool try_again() EXCLUDES(mutex_);
@@ -99,22 +111,17 @@ class VxlanVport final : public Vport {
   TunnelConfig tunnel_ GUARDED_BY(mutex_);
   MacAddress mac_ GUARDED_BY(mutex_);
   std::unique_ptr<VxlanAttachment> attachment_ GUARDED_BY(mutex_);
+  bool receiving_ GUARDED_BY(mutex_) = false;
   std::string attach_error_ GUARDED_BY(mutex_);
   RouteView route_ GUARDED_BY(mutex_);
 
   std::shared_ptr<void> retry_, watch_;  // last: end first
 };
 
-Status VxlanVport::check_local_address(const TunnelConfig& tunnel) const {
-  if (!tunnel.local.is_set() || environment_.links.is_local_address(tunnel.local)) return {};
-  return failed_precondition(
-      fmt::format("port {}: local_ip={}: not an address of this host", name(), tunnel.local.to_string()),
-      "options:local_ip");
-}
-
 Status VxlanVport::attach(const TunnelConfig& tunnel) {
   auto attachment = endpoints_.attach(name(), tunnel, receiver_);
   if (!attachment.ok()) return attachment.status();
+  if (receiving_) (*attachment)->start_receiving();
   // The new place is taken before the old is given up, so a socket that both use stays open.
   attachment_ = std::move(attachment).value();
   attach_error_.clear();
@@ -128,7 +135,7 @@ void VxlanVport::publish(const TunnelConfig& tunnel) {
 }
 
 Status VxlanVport::start(const VportConfig& config, const TunnelConfig& tunnel, bool must_work) {
-  if (must_work) VSWITCH_RETURN_IF_ERROR(check_local_address(tunnel));
+  if (must_work) VSWITCH_RETURN_IF_ERROR(check_local_address(name(), tunnel, environment_.links));
   bool waits = false;
   {
     MutexLock lock(mutex_);
@@ -168,9 +175,9 @@ Result<std::unique_ptr<Vport>> VxlanVport::create(const VportConfig& config, uin
                                                   VportEnvironment& environment, bool must_work) {
   const Result<TunnelConfig> tunnel = parse_tunnel_config(config, kTraits);
   if (!tunnel.ok()) return tunnel.status();
-  auto* endpoints = dynamic_cast<VxlanEndpoints*>(&environment.tunnels);
-  if (endpoints == nullptr) return internal_error("the environment's tunnel endpoints are of an unknown kind");
-  std::unique_ptr<VxlanVport> port(new VxlanVport(config, port_no, environment, *endpoints));
+  const Result<VxlanEndpoints*> endpoints = endpoints_of(environment);
+  if (!endpoints.ok()) return endpoints.status();
+  std::unique_ptr<VxlanVport> port(new VxlanVport(config, port_no, environment, **endpoints));
   VSWITCH_RETURN_IF_ERROR(port->start(config, *tunnel, must_work));
   return std::unique_ptr<Vport>(std::move(port));
 }
@@ -201,9 +208,16 @@ std::vector<std::shared_ptr<RxSource>> VxlanVport::sources() {
   return {attachment_->endpoints().begin(), attachment_->endpoints().end()};
 }
 
+void VxlanVport::start_receiving() {
+  MutexLock lock(mutex_);
+  receiving_ = true;
+  if (attachment_) attachment_->start_receiving();
+}
+
 RouteView VxlanVport::look_up_route(const TunnelConfig& tunnel) const {
   RouteView view;
-  if (const Status status = check_local_address(tunnel); !status.ok()) view.error = status.message();
+  if (const Status status = check_local_address(name(), tunnel, environment_.links); !status.ok())
+    view.error = status.message();
   if (!tunnel.remote.is_set()) return view;
   const Result<RouteInfo> route = environment_.links.route_to(tunnel.remote, tunnel.local, tunnel.mark.value_or(0));
   if (!route.ok()) {
@@ -274,7 +288,7 @@ VportState VxlanVport::state() const {
 Status VxlanVport::reconfigure(const VportConfig& config) {
   const Result<TunnelConfig> tunnel = parse_tunnel_config(config, kTraits);
   if (!tunnel.ok()) return tunnel.status();
-  VSWITCH_RETURN_IF_ERROR(check_local_address(*tunnel));
+  VSWITCH_RETURN_IF_ERROR(check_local_address(name(), *tunnel, environment_.links));
   bool moved = false;
   {
     MutexLock lock(mutex_);
@@ -305,10 +319,20 @@ Status validate(const VportConfig& config) {
   return parse_tunnel_config(config, kTraits).status();
 }
 
+// Which other port may have the place is not asked: it may be about to go in the same transaction, and whoever plans
+// that compares configurations.
+Status check(const VportConfig& config, const VportConfig*, VportEnvironment& environment) {
+  const Result<TunnelConfig> tunnel = parse_tunnel_config(config, kTraits);
+  if (!tunnel.ok()) return tunnel.status();
+  VSWITCH_RETURN_IF_ERROR(check_local_address(config.name, *tunnel, environment.links));
+  const Result<VxlanEndpoints*> endpoints = endpoints_of(environment);
+  return endpoints.ok() ? (*endpoints)->check_sockets(config.name, *tunnel) : endpoints.status();
+}
+
 }  // namespace
 
 constinit const TunnelTypeTraits kVxlanTraits = kTraits;
 
-const VportType kVxlanVportType = {kTraits.type, validate, VxlanVport::create, nullptr};
+const VportType kVxlanVportType = {kTraits.type, validate, VxlanVport::create, nullptr, check};
 
 }  // namespace vswitch

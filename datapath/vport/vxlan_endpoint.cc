@@ -287,11 +287,12 @@ void VxlanEndpoint::take_frame(ThreadContext& ctx, PacketBatch& batch, VxlanRece
 
 VxlanAttachment::~VxlanAttachment() { registry_.detach(*this); }
 
+void VxlanAttachment::start_receiving() { registry_.start_receiving(*this); }
+
 Status VxlanEndpoints::check_duplicate(const std::string& port_name, const TunnelIdentity& identity) const {
   for (const VxlanAttachment* other : attachments_) {
     if (!(other->identity_ == identity) || other->port_name_ == port_name) continue;
-    return already_exists(fmt::format("port {}: port {} already receives these packets: type=vxlan, {}", port_name,
-                                      other->port_name_, identity.to_string()));
+    return duplicate_tunnel("vxlan", port_name, other->port_name_, identity);
   }
   return {};
 }
@@ -304,20 +305,22 @@ Result<std::shared_ptr<VxlanEndpoint>> VxlanEndpoints::open_endpoint(const Endpo
   return endpoint;
 }
 
-Status VxlanEndpoints::open_endpoints(const TunnelConfig& config, VxlanAttachment& attachment) {
+Result<std::vector<std::shared_ptr<VxlanEndpoint>>> VxlanEndpoints::open_endpoints(const std::string& port_name,
+                                                                                   const TunnelConfig& config) {
   const bool v4 = config.uses_family(IpAddress::Family::v4), v6 = config.uses_family(IpAddress::Family::v6);
+  std::vector<std::shared_ptr<VxlanEndpoint>> endpoints;
   if (v4) {
     auto endpoint = open_endpoint({config.dst_port, IpAddress::Family::v4});
-    if (!endpoint.ok()) return endpoint.status();
-    attachment.endpoints_.push_back(*endpoint);
+    if (!endpoint.ok()) return endpoint.status().with_prefix("port " + port_name);
+    endpoints.push_back(*endpoint);
   }
   if (v6) {
     auto endpoint = open_endpoint({config.dst_port, IpAddress::Family::v6});
     const bool missing = !endpoint.ok() && endpoint.status().code() == StatusCode::unimplemented;
-    if (!endpoint.ok() && !(v4 && missing)) return endpoint.status();
-    if (endpoint.ok()) attachment.endpoints_.push_back(*endpoint);
+    if (!endpoint.ok() && !(v4 && missing)) return endpoint.status().with_prefix("port " + port_name);
+    if (endpoint.ok()) endpoints.push_back(*endpoint);
   }
-  return {};
+  return endpoints;
 }
 
 Result<std::unique_ptr<VxlanAttachment>> VxlanEndpoints::attach(const std::string& port_name,
@@ -329,18 +332,29 @@ Result<std::unique_ptr<VxlanAttachment>> VxlanEndpoints::attach(const std::strin
   attachment->receiver_ = std::move(receiver);
   MutexLock lock(mutex_);
   VSWITCH_RETURN_IF_ERROR(check_duplicate(port_name, attachment->identity_));
-  if (Status status = open_endpoints(config, *attachment); !status.ok()) {
-    return status.with_prefix("port " + port_name);
-  }
+  auto endpoints = open_endpoints(port_name, config);
+  if (!endpoints.ok()) return endpoints.status();
+  attachment->endpoints_ = std::move(*endpoints);
   attachments_.push_back(attachment.get());
-  publish_tables(attachment->endpoints_);
   return attachment;
+}
+
+Status VxlanEndpoints::check_sockets(const std::string& port_name, const TunnelConfig& config) {
+  MutexLock lock(mutex_);
+  return open_endpoints(port_name, config).status();
+}
+
+void VxlanEndpoints::start_receiving(VxlanAttachment& attachment) {
+  MutexLock lock(mutex_);
+  attachment.receiving_ = true;
+  publish_tables(attachment.endpoints_);
 }
 
 void VxlanEndpoints::publish_tables(const std::vector<std::shared_ptr<VxlanEndpoint>>& changed) {
   for (const auto& endpoint : changed) {
     auto table = std::make_unique<VxlanPortTable>();
     for (const VxlanAttachment* attachment : attachments_) {
+      if (!attachment->receiving_) continue;
       const auto& used = attachment->endpoints_;
       if (std::find(used.begin(), used.end(), endpoint) == used.end()) continue;
       table->add(attachment->identity_, attachment->receiver_);
@@ -351,7 +365,7 @@ void VxlanEndpoints::publish_tables(const std::vector<std::shared_ptr<VxlanEndpo
 
 void VxlanEndpoints::detach(VxlanAttachment& attachment) {
   MutexLock lock(mutex_);
-  if (std::erase(attachments_, &attachment) == 0) return;
+  if (std::erase(attachments_, &attachment) == 0 || !attachment.receiving_) return;
   publish_tables(attachment.endpoints_);
 }
 

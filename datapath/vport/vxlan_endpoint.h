@@ -5,6 +5,9 @@
 //   VxlanReceiver    what the endpoint knows of a port: number, counters, extensions
 //   VxlanAttachment  a port's place in the registry; giving it up closes the sockets that nobody else uses
 //
+// A place is taken in two steps: attach() makes sure that the port can have it, and from start_receiving() on the lookup
+// finds the port. In between, packets that are to be the port's go where they went before it came.
+//
 // Port lookup: by VNI, outer source and outer destination. The most specific configuration wins, in the order of Open
 // vSwitch: a given in_key before in_key=flow, then a given remote_ip before flow, then a given local_ip before any
 // before flow. At most twelve hash lookups, and only for the kinds of configuration that exist.
@@ -148,6 +151,7 @@ class VxlanAttachment {
   VxlanAttachment(const VxlanAttachment&) = delete;
   VxlanAttachment& operator=(const VxlanAttachment&) = delete;
   const std::vector<std::shared_ptr<VxlanEndpoint>>& endpoints() const { return endpoints_; }
+  void start_receiving();
 
  private:
   friend class VxlanEndpoints;
@@ -157,6 +161,7 @@ class VxlanAttachment {
   std::string port_name_;
   std::shared_ptr<VxlanReceiver> receiver_;
   std::vector<std::shared_ptr<VxlanEndpoint>> endpoints_;
+  bool receiving_ = false;  // guarded by the registry's mutex
 };
 
 class VxlanEndpoints final : public TunnelEndpoints {
@@ -166,6 +171,9 @@ class VxlanEndpoints final : public TunnelEndpoints {
   // open_udp_receiver().
   Result<std::unique_ptr<VxlanAttachment>> attach(const std::string& port_name, const TunnelConfig& config,
                                                   std::shared_ptr<VxlanReceiver> receiver) EXCLUDES(mutex_);
+
+  // Whether attach() would get its sockets; those that are not open yet are opened for the moment of the call.
+  Status check_sockets(const std::string& port_name, const TunnelConfig& config) EXCLUDES(mutex_);
 
   // For ports that could not be attached because a socket was not to be had.
   VxlanRetry& retry() { return retry_; }
@@ -179,8 +187,10 @@ class VxlanEndpoints final : public TunnelEndpoints {
 
   Status check_duplicate(const std::string& port_name, const TunnelIdentity& identity) const REQUIRES(mutex_);
   Result<std::shared_ptr<VxlanEndpoint>> open_endpoint(const EndpointKey& key) REQUIRES(mutex_);
-  Status open_endpoints(const TunnelConfig& config, VxlanAttachment& attachment) REQUIRES(mutex_);
+  Result<std::vector<std::shared_ptr<VxlanEndpoint>>> open_endpoints(const std::string& port_name,
+                                                                     const TunnelConfig& config) REQUIRES(mutex_);
   void publish_tables(const std::vector<std::shared_ptr<VxlanEndpoint>>& changed) REQUIRES(mutex_);
+  void start_receiving(VxlanAttachment& attachment) EXCLUDES(mutex_);
   void detach(VxlanAttachment& attachment) EXCLUDES(mutex_);
 
   Mutex mutex_;

@@ -14,7 +14,9 @@ Result<std::unique_ptr<Vport>> VportBench::create(const VportConfig& config, uin
   const VportType* type = find_vport_type(config.type);
   if (type == nullptr) return not_found("no such port type: " + config.type);
   VSWITCH_RETURN_IF_ERROR(type->validate(config));
-  return type->create(config, port_no, environment_, must_work);
+  auto port = type->create(config, port_no, environment_, must_work);
+  if (port.ok()) (*port)->start_receiving();
+  return port;
 }
 
 PacketBatch VportBench::receive(Vport& port) {

@@ -192,7 +192,9 @@ Result<std::unique_ptr<Vport>> TunnelBench::create(const std::string& name, uint
   config.options = std::move(options);
   const VportType* type = find_vport_type("vxlan");
   VSWITCH_RETURN_IF_ERROR(type->validate(config));
-  return type->create(config, port_no, environment_, must_work);
+  auto port = type->create(config, port_no, environment_, must_work);
+  if (port.ok()) (*port)->start_receiving();
+  return port;
 }
 
 std::unique_ptr<Vport> TunnelBench::create_good(const std::string& name, uint32_t port_no, Options options) {

@@ -1,14 +1,19 @@
 #include "datapath/core/userspace_datapath.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <mutex>
 #include <thread>
 
+#include "datapath/base/unique_fd.h"
 #include "datapath/flow/extract.h"
+#include "datapath/tunnel/vxlan_header.h"
 #include "tests/support/eventually.h"
 #include "tests/support/fake_link_monitor.h"
+#include "tests/support/netns.h"
 #include "tests/support/packet_builder.h"
 
 namespace vswitch {
@@ -17,6 +22,8 @@ namespace {
 using test::Bytes;
 using test::eventually;
 using test::PacketBuilder;
+
+[[maybe_unused]] const auto* const kNamespace = testing::AddGlobalTestEnvironment(new test::PrivateNamespace);
 
 // Translates by in_port: packets from a port go where `routes` says; the megaflow matches in_port and the UDP source
 // port.
@@ -52,10 +59,12 @@ class UserspaceDatapathTest : public ::testing::Test {
     for (const uint32_t port : ports_) EXPECT_TRUE(datapath_.remove_port(port, true).ok());
   }
 
-  uint32_t add_dummy(const std::string& name) {
+  uint32_t add_dummy(const std::string& name) { return add(name, "dummy", {}); }
+  uint32_t add(const std::string& name, const std::string& type, std::map<std::string, std::string> options) {
     VportConfig config;
     config.name = name;
-    config.type = "dummy";
+    config.type = type;
+    config.options = std::move(options);
     const Result<uint32_t> port = datapath_.add_port(config, 0, true);
     EXPECT_TRUE(port.ok()) << port.status().message();
     ports_.push_back(*port);
@@ -106,6 +115,56 @@ TEST_F(UserspaceDatapathTest, NewPortsReceiveNothingWhileHeld) {
   datapath_.release_new_ports();
   EXPECT_EQ(settled(held, 10).sent, 10u) << "what arrived meanwhile has waited";
   EXPECT_EQ(sent_by(out), 60u);
+}
+
+// A packet for VNI `vni` arrives at this host's VXLAN socket.
+void arrive_by_vxlan(uint32_t vni, const Bytes& frame) {
+  Bytes packet(kVxlanHeaderSize);
+  write_vxlan_header({.vni = vni, .gbp = false, .gbp_id = {}, .gbp_flags = 0}, std::span<uint8_t, 8>(packet));
+  packet.insert(packet.end(), frame.begin(), frame.end());
+  const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(4789);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::sendto(fd.get(), packet.data(), packet.size(), 0, reinterpret_cast<sockaddr*>(&to), sizeof to),
+            static_cast<ssize_t>(packet.size()));
+}
+
+// The socket is polled for the port that was there first.
+TEST_F(UserspaceDatapathTest, ANewTunnelPortOnASharedSocketReceivesNothingWhileHeld) {
+  VSWITCH_REQUIRE_NETNS();
+  const uint32_t out = add_dummy("out");
+  const uint32_t any = add("any", "vxlan", {{"remote_ip", "flow"}, {"key", "flow"}});
+  datapath_.hold_new_ports();
+  const uint32_t one = add("one", "vxlan", {{"remote_ip", "flow"}, {"key", "5"}});
+  handler_.routes[any] = handler_.routes[one] = out;
+  const Bytes frame = frames(1, 1000, 1).front();
+  arrive_by_vxlan(5, frame);
+  EXPECT_EQ(settled(any, 1).sent, 1u) << "it goes where it went before the new port came";
+  EXPECT_EQ(datapath_.books(one).received, 0u);
+  datapath_.release_new_ports();
+  arrive_by_vxlan(5, frame);
+  EXPECT_EQ(settled(one, 1).sent, 1u);
+  arrive_by_vxlan(6, frame);
+  EXPECT_EQ(settled(any, 2).sent, 2u);
+  EXPECT_EQ(sent_by(out), 3u);
+}
+
+TEST_F(UserspaceDatapathTest, ATunnelPortMadeAgainOrMovedGoesOnReceiving) {
+  VSWITCH_REQUIRE_NETNS();
+  const uint32_t out = add_dummy("out");
+  const uint32_t one = add("one", "vxlan", {{"remote_ip", "flow"}, {"key", "5"}});
+  handler_.routes[one] = out;
+  VportConfig moved;
+  moved.name = "one";
+  moved.type = "vxlan";
+  moved.options = {{"remote_ip", "flow"}, {"key", "7"}};
+  datapath_.hold_new_ports();
+  ASSERT_TRUE(datapath_.reconfigure_port(one, moved).ok());
+  datapath_.release_new_ports();
+  arrive_by_vxlan(7, frames(1, 1000, 1).front());
+  EXPECT_EQ(settled(one, 1).sent, 1u);
 }
 
 TEST_F(UserspaceDatapathTest, FirstPacketIsTranslatedAndTheRestFollowTheFlow) {

@@ -419,6 +419,28 @@ TEST_F(NetdevTest, MtuAndMacAreSetAtOnceOrNotAtAll) {
   EXPECT_EQ((*created)->reconfigure(other).code(), StatusCode::unimplemented);
 }
 
+TEST_F(NetdevTest, ALoopbackDeviceIsRefused) {
+  const auto created = bench_->create(config("lo"), 1);
+  ASSERT_FALSE(created.ok());
+  EXPECT_EQ(created.status().code(), StatusCode::failed_precondition);
+  EXPECT_EQ(created.status().message(), "port lo: device lo is a loopback device, which cannot be a port");
+  VportConfig by_option = config("p9");
+  by_option.options["device"] = "lo";
+  EXPECT_FALSE(bench_->create(by_option, 1).ok());
+}
+
+TEST_F(NetdevTest, ARenamedDeviceIsNamedInTheReason) {
+  auto one = port("p1", 1);
+  test::set_link_up("p1", false);
+  test::rename_link("p1", "p1-was-here");
+  EXPECT_TRUE(bench_->until([&] { return one->state().error == "device p1 was renamed to p1-was-here"; }));
+  test::rename_link("p1-was-here", "p1");
+  test::set_link_up("p1");
+  EXPECT_TRUE(bench_->until([&] { return one->state().error.empty(); }));
+  test::delete_link("p1");
+  EXPECT_TRUE(bench_->until([&] { return one->state().error == "device p1 does not exist"; }));
+}
+
 TEST_F(NetdevTest, ADeviceThatIsNotEthernetIsRefused) {
   const UniqueFd tun(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
   ifreq request{};
