@@ -9,6 +9,7 @@
 #include "datapath/packet/ledger.h"
 #include "datapath/vport/vport_internal.h"
 #include "datapath/vport/vport_registry.h"
+#include "datapath/vport/vport_vxlan.h"
 
 namespace vswitch {
 namespace {
@@ -411,24 +412,65 @@ class Planner {
     return option == port.vport.options.end() ? port.name() : option->second;
   }
 
-  // What only the end state can tell: two ports on one device.
+  // What only the end state can tell.
   Status check_whole() {
     if (changed_by_.empty()) return {};
+    VSWITCH_RETURN_IF_ERROR(check_devices());
+    return check_tunnels();
+  }
+
+  // Of two ports that cannot both be, the one that the transaction made or changed last is at fault. Points operation_
+  // there.
+  std::pair<std::string, std::string> newer_and_older(const std::string& one, const std::string& other) {
+    const auto mine = changed_by_.find(one), others = changed_by_.find(other);
+    const bool one_is_newer =
+        others == changed_by_.end() || (mine != changed_by_.end() && mine->second >= others->second);
+    const std::string& newer = one_is_newer ? one : other;
+    if (const auto change = changed_by_.find(newer); change != changed_by_.end()) operation_ = change->second;
+    return {newer, one_is_newer ? other : one};
+  }
+
+  // Two ports on one device.
+  Status check_devices() {
     std::map<std::string, std::string> device_user;
     for (const auto& [name, port] : next().ports) {
       const std::string device = device_of(port);
       if (device.empty()) continue;
       const auto [it, inserted] = device_user.emplace(device, name);
       if (inserted) continue;
-      const auto mine = changed_by_.find(name), others = changed_by_.find(it->second);
-      const bool newer_is_this =
-          others == changed_by_.end() || (mine != changed_by_.end() && mine->second >= others->second);
-      const std::string& newer = newer_is_this ? name : it->second;
-      const std::string& older = newer_is_this ? it->second : name;
-      if (const auto change = changed_by_.find(newer); change != changed_by_.end()) operation_ = change->second;
+      const auto [newer, older] = newer_and_older(name, it->second);
       return already_exists(fmt::format("port \"{}\": device {} is in use by port \"{}\" of bridge \"{}\"", newer,
                                         device, older, next().ports.at(older).bridge),
                             "options:device");
+    }
+    return {};
+  }
+
+  // What a received tunnel packet finds the port by; nullopt for ports that are no tunnels.
+  static std::optional<TunnelIdentity> tunnel_identity(const PortConfig& port) {
+    if (port.vport.type != kVxlanTraits.type) return std::nullopt;
+    const Result<TunnelConfig> tunnel = parse_tunnel_config(port.vport, kVxlanTraits);
+    if (!tunnel.ok()) return std::nullopt;  // refused before
+    return TunnelIdentity::of(*tunnel);
+  }
+
+  // Two ports for the same packets.
+  Status check_tunnels() {
+    std::vector<std::pair<std::string, TunnelIdentity>> changed;
+    for (const auto& [name, operation] : changed_by_) {
+      const auto port = next().ports.find(name);
+      if (port == next().ports.end()) continue;
+      if (auto identity = tunnel_identity(port->second)) changed.emplace_back(name, *identity);
+    }
+    if (changed.empty()) return {};
+    for (const auto& [name, port] : next().ports) {
+      const std::optional<TunnelIdentity> identity = tunnel_identity(port);
+      if (!identity) continue;
+      for (const auto& [other, other_identity] : changed) {
+        if (other == name || !(other_identity == *identity)) continue;
+        const auto [newer, older] = newer_and_older(name, other);
+        return duplicate_tunnel(kVxlanTraits.type, newer, older, *identity);
+      }
     }
     return {};
   }

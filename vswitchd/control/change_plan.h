@@ -1,7 +1,7 @@
 // ChangePlan: a Transaction checked against a Configuration, before anything is touched.
 //
 // Pure: looks at nothing but its arguments, so it is what `validate_only` runs too. What only the system can tell
-// (device missing, UDP port taken) shows when the plan is carried out (switch.cc), which undoes itself on failure.
+// (device missing, UDP port taken) shows when the plan is carried out, or in a dry run asked about (port_changes.h).
 #pragma once
 
 #include <functional>

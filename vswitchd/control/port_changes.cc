@@ -31,15 +31,18 @@ Status PortChanges::update(const std::string& name) {
   if (dp_port == plan_.next.dp_ports.end()) return {};
   const PortConfig& old_config = before_.ports.at(name);
   const PortConfig& new_config = plan_.next.ports.at(name);
+  Updated updated{name, false, false, datapath_.port_state(dp_port->second).value_or(VportState())};
+  Status status;
   if (!(old_config.vport == new_config.vport)) {
-    VSWITCH_RETURN_IF_ERROR(datapath_.reconfigure_port(dp_port->second, new_config.vport));
-    updated_.push_back(name);
+    status = datapath_.reconfigure_port(dp_port->second, new_config.vport);
+    updated.vport = status.ok();
   }
-  if (old_config.flags.down != new_config.flags.down) {
-    VSWITCH_RETURN_IF_ERROR(datapath_.set_port_admin_up(dp_port->second, !new_config.flags.down));
-    if (updated_.empty() || updated_.back() != name) updated_.push_back(name);
+  if (status.ok() && old_config.flags.down != new_config.flags.down) {
+    status = datapath_.set_port_admin_up(dp_port->second, !new_config.flags.down);
+    updated.flags = status.ok();
   }
-  return {};
+  if (updated.vport || updated.flags) updated_.push_back(std::move(updated));
+  return status;
 }
 
 Status PortChanges::add(const std::string& name) {
@@ -72,6 +75,24 @@ void PortChanges::put_back(const std::string& name) {
   (void)add_configured_port(datapath_, before_, name, false).ok();
 }
 
+void PortChanges::take_back(const Updated& updated) {
+  const uint32_t dp_port = before_.dp_ports.at(updated.name);
+  const PortConfig& config = before_.ports.at(updated.name);
+  if (updated.vport) {
+    // "Leave it as it is" does not say what it was before the change.
+    VportConfig as_it_was = config.vport;
+    if (as_it_was.mtu_request == 0 && plan_.next.ports.at(updated.name).vport.mtu_request != 0) {
+      as_it_was.mtu_request = updated.before.mtu;
+    }
+    if (as_it_was.mac.is_zero() && !plan_.next.ports.at(updated.name).vport.mac.is_zero()) {
+      as_it_was.mac = updated.before.mac;
+    }
+    if (!(as_it_was == config.vport)) (void)datapath_.reconfigure_port(dp_port, as_it_was).ok();
+    (void)datapath_.reconfigure_port(dp_port, config.vport).ok();
+  }
+  if (updated.flags) (void)datapath_.set_port_admin_up(dp_port, !config.flags.down).ok();
+}
+
 void PortChanges::undo() {
   for (auto name = added_.rbegin(); name != added_.rend(); ++name) {
     // A port that is in both configurations (replaced) keeps what outlives the daemon for its old self.
@@ -79,12 +100,7 @@ void PortChanges::undo() {
         before_.ports.contains(*name) && before_.ports.at(*name).vport.type == plan_.next.ports.at(*name).vport.type;
     (void)datapath_.remove_port(plan_.next.dp_ports.at(*name), !replaced).ok();
   }
-  for (auto name = updated_.rbegin(); name != updated_.rend(); ++name) {
-    const uint32_t dp_port = before_.dp_ports.at(*name);
-    const PortConfig& config = before_.ports.at(*name);
-    (void)datapath_.reconfigure_port(dp_port, config.vport).ok();
-    (void)datapath_.set_port_admin_up(dp_port, !config.flags.down).ok();
-  }
+  for (auto updated = updated_.rbegin(); updated != updated_.rend(); ++updated) take_back(*updated);
   for (auto name = removed_.rbegin(); name != removed_.rend(); ++name) put_back(*name);
   added_.clear();
   updated_.clear();
@@ -98,6 +114,23 @@ void PortChanges::finish() {
     if (now != plan_.next.ports.end() && now->second.vport.type == config.vport.type) continue;
     datapath_.forget_port(config.vport);
   }
+}
+
+Status check_port_changes(Datapath& datapath, const Configuration& before, const ChangePlan& plan,
+                          std::string* failed_port) {
+  const auto check = [&](const std::string& name, uint32_t current_dp_port) {
+    *failed_port = name;
+    return datapath.check_port(current_dp_port, plan.next.ports.at(name).vport);
+  };
+  for (const std::string& name : plan.updated_ports) {
+    const auto dp_port = plan.next.dp_ports.find(name);
+    if (dp_port == plan.next.dp_ports.end() || before.ports.at(name).vport == plan.next.ports.at(name).vport) continue;
+    VSWITCH_RETURN_IF_ERROR(check(name, dp_port->second));
+  }
+  for (const std::string& name : plan.created_ports) {
+    if (plan.next.dp_ports.contains(name)) VSWITCH_RETURN_IF_ERROR(check(name, 0));
+  }
+  return {};
 }
 
 }  // namespace vswitch

@@ -39,12 +39,24 @@ class PortChanges {
   Status update(const std::string& name);
   Status add(const std::string& name);
   void put_back(const std::string& name);
+  struct Updated;
+  void take_back(const Updated& updated);
 
   Datapath& datapath_;
   const Configuration& before_;
   const ChangePlan& plan_;
-  std::vector<std::string> removed_, updated_, added_;
+  struct Updated {
+    std::string name;
+    bool vport = false, flags = false;  // what was changed
+    VportState before;
+  };
+  std::vector<std::string> removed_, added_;
+  std::vector<Updated> updated_;
 };
+
+// Tells what PortChanges::apply() would refuse now, as far as that can be known without changing anything.
+Status check_port_changes(Datapath& datapath, const Configuration& before, const ChangePlan& plan,
+                          std::string* failed_port);
 
 // Adds one configured port to the datapath and applies its flags. Patch ports need nothing.
 Status add_configured_port(Datapath& datapath, const Configuration& configuration, const std::string& name,

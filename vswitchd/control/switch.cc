@@ -74,7 +74,9 @@ size_t operation_of_port(const Transaction& transaction, const std::string& port
 // ---------------------------------------------------------------- opening and closing
 
 Switch::Implementation::Implementation(const SwitchOptions& options, std::unique_ptr<Store> store)
-    : clock_(options.clock != nullptr ? *options.clock : monotonic_clock_), store_(std::move(store)) {
+    : clock_(options.clock != nullptr ? *options.clock : monotonic_clock_),
+      store_(std::move(store)),
+      port_log_(clock_, [](std::string_view line) { spdlog::info("{}", line); }) {
   slow_path_ = std::make_unique<SlowPath>(views_, clock_, [this] {
     MutexLock lock(timer_mutex_);
     addresses_changed_ = true;
@@ -157,6 +159,32 @@ Status Switch::Implementation::start_datapath() {
   return {};
 }
 
+// On a thread of the datapath's, which may be going down: so the datapath is handed in.
+void Switch::Implementation::observe_port(const Datapath& datapath, uint32_t dp_port) {
+  ChangeEvent event;
+  event.kind = ChangeEvent::Kind::port_state;
+  event.revision = revision_;
+  {
+    rcu::ReaderScope reader;
+    const PortView* port = views_.get().port_of(dp_port);
+    if (port == nullptr) return;
+    event.bridge = port->bridge->name;
+    event.port = port->name;
+  }
+  if (const std::optional<VportState> state = datapath.port_state(dp_port)) {
+    port_log_.state(dp_port, event.port, *state);
+  }
+  watchers_.deliver(event);
+}
+
+void Switch::Implementation::log_port(const std::string& name) {
+  const auto dp_port = configuration_.dp_ports.find(name);
+  if (dp_port == configuration_.dp_ports.end()) return;
+  if (const std::optional<VportState> state = datapath_->port_state(dp_port->second)) {
+    port_log_.state(dp_port->second, name, *state);
+  }
+}
+
 Status Switch::Implementation::load() {
   MutexLock lock(mutex_);
   VSWITCH_RETURN_IF_ERROR(load_configuration());
@@ -168,22 +196,11 @@ Status Switch::Implementation::load() {
   VSWITCH_RETURN_IF_ERROR(load_rules());
   VSWITCH_RETURN_IF_ERROR(start_datapath());
   publish_view();  // before the first port: no packet sees a switch without its rules
-  datapath_->observe_ports([this](uint32_t dp_port) {
-    ChangeEvent event;
-    event.kind = ChangeEvent::Kind::port_state;
-    event.revision = revision_;
-    {
-      rcu::ReaderScope reader;
-      const PortView* port = views_.get().port_of(dp_port);
-      if (port == nullptr) return;
-      event.bridge = port->bridge->name;
-      event.port = port->name;
-    }
-    watchers_.deliver(event);
-  });
+  datapath_->observe_ports([this, &datapath = *datapath_](uint32_t dp_port) { observe_port(datapath, dp_port); });
   for (const auto& [name, config] : configuration_.ports) {
     const Status status = add_configured_port(*datapath_, configuration_, name, false);
     if (!status.ok()) return status.with_prefix("restoring the stored configuration");
+    log_port(name);
   }
   timer_ = std::thread([this] { run_timer(); });
   return {};
@@ -191,10 +208,11 @@ Status Switch::Implementation::load() {
 
 Result<std::unique_ptr<Switch>> Switch::open(const SwitchOptions& options) {
   std::unique_ptr<Store> store;
-  if (options.state_dir.empty()) {
+  if (!options.open_store && options.state_dir.empty()) {
     store = make_memory_store();
   } else {
-    Result<std::unique_ptr<Store>> opened = open_sqlite_store(options.state_dir);
+    Result<std::unique_ptr<Store>> opened =
+        options.open_store ? options.open_store() : open_sqlite_store(options.state_dir);
     if (!opened.ok()) return opened.status();
     store = std::move(*opened);
   }
@@ -352,14 +370,20 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
     result.rules_removed += change.removed().size();
   }
   result.revision = revision_;
-  if (transaction.validate_only) return result;
+  std::string failed_port;
+  const auto refused = [&](const Status& status) {
+    if (!status.ok() && failure != nullptr) *failure = {operation_of_port(transaction, failed_port), 0};
+    return !status.ok();
+  };
+  if (transaction.validate_only) {
+    if (Status status = check_port_changes(*datapath_, configuration_, *plan, &failed_port); refused(status)) {
+      return status;
+    }
+    return result;
+  }
 
   PortChanges ports(*datapath_, configuration_, *plan);
-  std::string failed_port;
-  if (Status status = ports.apply(&failed_port); !status.ok()) {
-    if (failure != nullptr) *failure = {operation_of_port(transaction, failed_port), 0};
-    return status;
-  }
+  if (Status status = ports.apply(&failed_port); refused(status)) return status;
   if (plan->settings_changed) {
     if (Status status = datapath_->set_forwarding_threads(plan->next.settings.forwarding_threads); !status.ok()) {
       ports.undo();
@@ -378,6 +402,10 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
     std::ranges::move(describe_rules(bridge, change), std::back_inserter(rule_events));
   ports.finish();
   const Configuration before = publish(*plan, staged);
+  for (const std::string& name : plan->deleted_ports) {
+    if (const auto port = before.dp_ports.find(name); port != before.dp_ports.end()) port_log_.forget(port->second);
+  }
+  for (const std::string& name : plan->created_ports) log_port(name);
   announce(*plan, before, std::move(rule_events));
   result.revision = revision_;
   return result;
@@ -476,6 +504,7 @@ void Switch::Implementation::run_timer() {
       revalidator_->push_statistics();
       revalidator_->expire(std::chrono::milliseconds(max_idle_ms_.load()));
       expire_rules();
+      port_log_.flush();
     }
     rcu::quiescent();
   }

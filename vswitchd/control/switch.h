@@ -192,8 +192,12 @@ struct ChangeEvent {
 
 // ---------------------------------------------------------------- the switch
 
+class Store;  // vswitchd/store/store.h
+
 struct SwitchOptions {
   std::string state_dir;         // the store; "" keeps nothing (tests)
+  // Opens the store instead, if set; state_dir is not looked at.
+  std::function<Result<std::unique_ptr<Store>>()> open_store;
   const Clock* clock = nullptr;  // null: the monotonic clock
 };
 

@@ -19,6 +19,7 @@
 #include "vswitchd/control/change_plan.h"
 #include "vswitchd/control/config.h"
 #include "vswitchd/control/port_changes.h"
+#include "vswitchd/control/port_log.h"
 #include "vswitchd/control/revalidator.h"
 #include "vswitchd/control/slow_path.h"
 #include "vswitchd/control/subscribers.h"
@@ -49,6 +50,8 @@ struct Switch::Implementation {
   // Takes plan.next; returns what was before.
   Configuration publish(ChangePlan& plan, StagedRules& staged) REQUIRES(mutex_);
   void publish_view() REQUIRES(mutex_);
+  void observe_port(const Datapath& datapath, uint32_t dp_port) EXCLUDES(mutex_);
+  void log_port(const std::string& name) REQUIRES(mutex_);
   void forget_addresses(const ChangePlan& plan, const Configuration& before) REQUIRES(mutex_);
   void configure_bridge(const BridgeConfig& config, BridgeRuntime& runtime);
   // What watchers will hear about a rule change; taken before publish(), which lets go of removed rules.
@@ -79,6 +82,7 @@ struct Switch::Implementation {
   uint64_t generation_ GUARDED_BY(mutex_) = 0;
   std::atomic<uint64_t> revision_{0};
 
+  PortLog port_log_;
   ViewHolder views_;
   std::unique_ptr<SlowPath> slow_path_;
   std::unique_ptr<Datapath> datapath_;

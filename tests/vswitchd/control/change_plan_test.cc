@@ -54,6 +54,7 @@ class ChangePlanTest : public testing::Test {
   }
   // As if it had been applied.
   void commit(std::vector<Operation> operations) { current_ = good(std::move(operations)).next; }
+  void add_tunnel() { commit({port("br0", "vx5", "vxlan", {{"remote_ip", "10.0.0.2"}, {"key", "5"}})}); }
   // br0 with p1, p2 (device eth7) and a patch; br1 empty.
   void set_up() {
     commit({bridge("br0"), bridge("br1"), port("br0", "p1"), port("br0", "p2", "netdev", {{"device", "eth7"}}),
@@ -119,7 +120,7 @@ std::vector<BadInput> bad_input() {
        "cannot create a port named \"br1\": a bridge has that name", "name"},
       {"port_type", port("br0", "x", "vxlam"), invalid_argument,
        "port \"x\": unknown type \"vxlam\" (did you mean \"vxlan\"?); known types: patch, netdev, internal, vxlan, "
-       "dummy, pcap",
+       "dummy, pcap, dpdk",
        "type"},
       {"port_option", port("br0", "x", "vxlan", {{"remote_ip", "10.0.0.1"}, {"dst_prt", "1"}}), invalid_argument,
        "port x: unknown option \"dst_prt\" for type vxlan; did you mean \"dst_port\"?", "options:dst_prt"},
@@ -137,6 +138,11 @@ std::vector<BadInput> bad_input() {
        "port \"eth7\": device eth7 is in use by port \"p2\" of bridge \"br0\"", "options:device"},
       {"port_on_a_bridge", port("br1", "x", "netdev", {{"device", "br0"}}), already_exists,
        "port \"x\": device br0 is in use by port \"br0\" of bridge \"br0\"", "options:device"},
+      {"same_tunnel", port("br1", "x", "vxlan", {{"remote_ip", "10.0.0.2"}, {"in_key", "0x5"}, {"out_key", "9"}}),
+       already_exists,
+       "port x: port vx5 already receives these packets: type=vxlan, remote_ip=10.0.0.2, local_ip=any, in_key=5, "
+       "dst_port=4789",
+       ""},
       {"patch_without_peer", port("br0", "x", "patch"), invalid_argument,
        "port \"x\": type patch needs options:peer=PORT", "options:peer"},
       {"patch_to_itself", port("br0", "x", "patch", {{"peer", "x"}}), invalid_argument,
@@ -163,6 +169,7 @@ std::vector<BadInput> bad_input() {
 
 TEST_F(ChangePlanTest, RefusesBadInputWithOneLine) {
   set_up();
+  add_tunnel();
   for (const BadInput& bad : bad_input()) {
     SCOPED_TRACE(bad.name);
     const Result<ChangePlan> result = plan({port("br1", "fine"), bad.operation, port("br1", "fine-too")});
@@ -172,6 +179,25 @@ TEST_F(ChangePlanTest, RefusesBadInputWithOneLine) {
     EXPECT_EQ(result.status().field(), bad.field);
     EXPECT_EQ(failure_.operation, 1u);
   }
+}
+
+TEST_F(ChangePlanTest, ATunnelsPlaceIsFreeForWhoeverHasItInTheEnd) {
+  set_up();
+  add_tunnel();
+  const CreatePort same = port("br1", "vx6", "vxlan", {{"remote_ip", "10.0.0.2"}, {"key", "5"}});
+  EXPECT_FALSE(plan({same}).ok());
+  EXPECT_TRUE(plan({same, DeletePort{"vx5"}}).ok());
+  UpdatePort moved{port_config("br0", "vx5", "vxlan", {{"remote_ip", "10.0.0.2"}, {"key", "6"}})};
+  EXPECT_TRUE(plan({same, moved}).ok());
+  moved.config.vport.options = {{"remote_ip", "10.0.0.2"}, {"key", "5"}, {"dst_port", "8472"}};
+  EXPECT_TRUE(plan({moved, same}).ok());
+  // Whoever came last is at fault.
+  moved.config.vport.options = {{"remote_ip", "10.0.0.3"}, {"key", "5"}};
+  commit({port("br1", "vx7", "vxlan", {{"remote_ip", "10.0.0.3"}, {"key", "5"}})});
+  const Result<ChangePlan> refused = plan({port("br1", "fine"), moved});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().message().substr(0, 56), "port vx5: port vx7 already receives these packets: type=");
+  EXPECT_EQ(failure_.operation, 1u);
 }
 
 // ---------------------------------------------------------------- what is planned

@@ -4,16 +4,20 @@
 
 #include <gtest/gtest.h>
 #include <net/if.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <filesystem>
 #include <mutex>
 #include <thread>
 
+#include "datapath/base/unique_fd.h"
 #include "tests/support/eventually.h"
 #include "tests/support/netns.h"
 #include "tests/support/packet_builder.h"
 #include "vswitchd/openflow/flow_text.h"
+#include "vswitchd/store/store.h"
 
 namespace vswitch {
 namespace {
@@ -353,6 +357,153 @@ TEST_F(SwitchTest, AFailedTransactionChangesNothing) {
   ASSERT_TRUE(sends("p2", 2));
   reopen();
   EXPECT_EQ(snapshot(), before);
+}
+
+// A store that can be told to fail.
+class FailingStore final : public Store {
+ public:
+  explicit FailingStore(std::shared_ptr<Status> failure) : failure_(std::move(failure)) {}
+  Status commit(const Batch& batch) override { return failure_->ok() ? store_->commit(batch) : *failure_; }
+  uint64_t revision() const override { return store_->revision(); }
+  Status for_each_object(const std::function<Status(const Batch::Object&)>& visit) const override {
+    return store_->for_each_object(visit);
+  }
+  Status for_each_rule(
+      const std::function<Status(uint64_t, std::string_view, std::string_view)>& visit) const override {
+    return store_->for_each_rule(visit);
+  }
+
+ private:
+  const std::unique_ptr<Store> store_ = make_memory_store();
+  const std::shared_ptr<Status> failure_;
+};
+
+// Everything in the switch and in the system is as it was, and the reply says why.
+TEST_F(SwitchTest, AStoreThatFailsChangesNothing) {
+  sw_.reset();
+  const auto failure_of_store = std::make_shared<Status>();
+  SwitchOptions options;
+  options.clock = &clock_;
+  options.open_store = [&]() -> Result<std::unique_ptr<Store>> {
+    return std::unique_ptr<Store>(std::make_unique<FailingStore>(failure_of_store));
+  };
+  Result<std::unique_ptr<Switch>> opened = Switch::open(options);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  sw_ = std::move(*opened);
+  test::add_veth("dev1", "far1");
+  add_three_ports();
+  apply({port("br0", "dev1", "netdev"), port("br0", "vx5", "vxlan", {{"remote_ip", "flow"}, {"key", "5"}}),
+         rules("br0", {"priority=7,in_port=1,actions=2"})});
+  inject("p1", {frame(kHost1, kHost2)});
+  ASSERT_TRUE(sends("p2", 1));
+  const std::string before = snapshot();
+  const auto macs = sw_->mac_entries("br0")->size();
+
+  UpdatePort larger{sw_->port("dev1")->config};
+  larger.config.vport.mtu_request = 1400;
+  larger.config.vport.mac = MacAddress::from_u64(0x020000001234);
+  larger.config.flags.down = true;
+  UpdatePort moved{sw_->port("vx5")->config};
+  moved.config.vport.options["key"] = "6";
+  UpdateBridge bridge_update{sw_->bridge("br0")->config};
+  bridge_update.config.mac = MacAddress::from_u64(0x020000005678);
+  UpdateSettings settings{sw_->settings()};
+  settings.settings.forwarding_threads = 2;
+  settings.settings.max_idle_ms = 123;
+  const std::vector<Operation> everything = {rules("br0", {"priority=9,actions=drop"}),
+                                             bridge("br9"),
+                                             port("br9", "tap9", "internal"),
+                                             port("br9", "vx9", "vxlan", {{"remote_ip", "10.0.0.1"}}),
+                                             DeletePort{"p3"},
+                                             larger,
+                                             moved,
+                                             bridge_update,
+                                             settings};
+  const MacAddress dev1_mac = sw_->port("dev1")->state.mac;
+  for (const Status& error : {resource_exhausted("the store: database or disk is full"),
+                              failed_precondition("the store: attempt to write a readonly database"),
+                              internal_error("the store: disk I/O error")}) {
+    *failure_of_store = error;
+    const auto result = sw_->apply({everything, false});
+    EXPECT_EQ(result.status(), error);
+    EXPECT_EQ(snapshot(), before);
+    EXPECT_EQ(::if_nametoindex("br9"), 0u) << "left a device behind";
+    EXPECT_EQ(::if_nametoindex("tap9"), 0u) << "left a device behind";
+    EXPECT_EQ(sw_->port("dev1")->state.mac, dev1_mac);
+    EXPECT_EQ(sw_->settings().forwarding_threads, 1u);
+    EXPECT_EQ(sw_->mac_entries("br0")->size(), macs);
+  }
+  // A bridge with everything in it, too.
+  EXPECT_EQ(refusal({DeleteBridge{"br0"}}), "the store: disk I/O error");
+  EXPECT_EQ(snapshot(), before);
+  // The old rules forward on the old ports.
+  inject("p1", {frame(kHost1, kHost2)});
+  ASSERT_TRUE(sends("p2", 1)) << "counters of a port that was deleted and put back begin anew";
+  *failure_of_store = Status();
+  apply(everything);
+  EXPECT_NE(::if_nametoindex("tap9"), 0u);
+  EXPECT_EQ(sw_->port("dev1")->state.mtu, 1400u);
+  for (const BridgeInfo& info : sw_->bridges()) apply({DeleteBridge{info.config.name}});
+  sw_.reset();
+  test::delete_link("dev1");
+}
+
+// What the real run would be refused for, a dry run tells in the same words and changes nothing.
+TEST_F(SwitchTest, ADryRunTellsWhatTheSystemWouldRefuse) {
+  add_three_ports();
+  test::add_veth("dev1", "far1");
+  test::add_veth("dev2", "far2");
+  const UniqueFd taken(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(4790);
+  ASSERT_EQ(::bind(taken.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  apply({port("br0", "vx5", "vxlan", {{"remote_ip", "10.0.0.1"}, {"key", "5"}}), port("br0", "dev2", "netdev")});
+  CreatePort huge = port("br0", "tap9", "internal");
+  huge.config.vport.mtu_request = 65535;
+  UpdatePort huger{sw_->port("br0")->config};
+  huger.config.vport.mtu_request = 65535;
+  UpdatePort elsewhere{sw_->port("dev2")->config};
+  elsewhere.config.vport.options["device"] = "no-such-dev";
+  const std::vector<std::pair<Operation, std::string>> cases = {
+      {port("br0", "no-such-dev", "netdev"), "port no-such-dev: device no-such-dev does not exist"},
+      {port("br0", "lo", "netdev"), "port lo: device lo is a loopback device, which cannot be a port"},
+      {port("br0", "p9", "netdev", {{"device", "lo"}}),
+       "port p9: device lo is a loopback device, which cannot be a port"},
+      {huge, "port tap9: MTU 65535 is not between 68 and 65521"},
+      {huger, "port br0: MTU 65535 is not between 68 and 65521"},
+      {port("br0", "dev1", "internal"), "port dev1: device dev1 exists and is of kind veth"},
+      {bridge("dev1"), "port dev1: device dev1 exists and is of kind veth"},
+      {port("br0", "vx6", "vxlan", {{"remote_ip", "10.0.0.1"}, {"key", "5"}}), "port vx6: port vx5 already receives"},
+      {port("br0", "vx6", "vxlan", {{"remote_ip", "10.0.0.1"}, {"dst_port", "4790"}}),
+       "port vx6: UDP port 4790 (IPv4) is in use by process"},
+      {port("br0", "vx6", "vxlan", {{"remote_ip", "10.0.0.1"}, {"local_ip", "10.9.9.9"}}),
+       "port vx6: local_ip=10.9.9.9: not an address of this host"},
+      {port("br0", "d9", "dummy", {{"tx_pcap", "/no/such/directory/x.pcap"}}),
+       "port d9: /no/such/directory/x.pcap: No such file"},
+      {port("br0", "pc9", "pcap", {{"rx_pcap", "/no/such/file.pcap"}}), "port pc9: /no/such/file.pcap: No such file"},
+      {elsewhere, "port dev2: device no-such-dev does not exist"},
+  };
+  const std::string before = snapshot();
+  for (const auto& [operation, message] : cases) {
+    SCOPED_TRACE(message);
+    TransactionFailure dry, real;
+    const Transaction transaction{{rules("br0", {"actions=drop"}), operation}, true};
+    const Status told = sw_->apply(transaction, &dry).status();
+    const Status refused = sw_->apply({transaction.operations, false}, &real).status();
+    EXPECT_EQ(told.message().substr(0, message.size()), message);
+    EXPECT_EQ(told, refused);
+    EXPECT_EQ(dry.operation, real.operation);
+    EXPECT_EQ(snapshot(), before);
+  }
+  EXPECT_TRUE(sw_->apply({{DeletePort{"vx5"}, port("br0", "vx6", "vxlan", {{"remote_ip", "10.0.0.1"}, {"key", "5"}}),
+                           port("br0", "dev1", "netdev")},
+                          true})
+                  .ok());
+  EXPECT_EQ(snapshot(), before);
+  apply({DeletePort{"dev2"}});
+  test::delete_link("dev1");
+  test::delete_link("dev2");
 }
 
 TEST_F(SwitchTest, ARefusedRuleIsNamed) {
