@@ -62,7 +62,7 @@ def scene_device_down_renamed_and_replaced():
                 raise Failure(f"{what}: p2 had number {number} and has {get(switch, 'p2', 'ofport')}")
 
         outage("down", lambda: middle.run("ip", "link", "set", "p2", "down"), "p2 is down", lambda: middle.run("ip", "link", "set", "p2", "up"))
-        outage("renamed", lambda: middle.run("ip", "link", "set", "p2", "name", "other"), "p2 does not exist",
+        outage("renamed", lambda: middle.run("ip", "link", "set", "p2", "name", "other"), "p2 was renamed to other",
                lambda: middle.run("ip", "link", "set", "other", "name", "p2"))
 
         def replace():
@@ -72,7 +72,15 @@ def scene_device_down_renamed_and_replaced():
             h2.run("ip", "link", "set", "eth0", "down")
 
         # Another device takes the name: the port is its from then on.
-        outage("replaced", lambda: middle.run("ip", "link", "set", "p2", "name", "other"), "p2 does not exist", replace)
+        outage("replaced", lambda: middle.run("ip", "link", "set", "p2", "name", "other"), "p2 was renamed to other", replace)
+        # The log has each of these once, with the reason.
+        told = [line.split("port p2: ", 1)[1] for line in switch.log().splitlines() if " info: port p2: " in line]
+        # (A device that has just been made is down at first, and may be seen so.)
+        wanted = ["device p2 is down", "works again", "device p2 was renamed to other", "works again", "device p2 was renamed to other",
+                  "works again"]
+        seen = [next((reason for reason in wanted if line.startswith(reason)), line) for line in told]
+        if seen[:5] + seen[-1:] != wanted or len(seen) > 7:
+            raise Failure("the log tells each change of p2 once:\n" + "\n".join(told))
         switch.check_balance()
 
 

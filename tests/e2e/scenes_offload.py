@@ -1,0 +1,88 @@
+"""Super-frames: large TCP of the host's own stack, out of an internal port, into a veth and into a tunnel.
+
+The internal port's device offers segmentation offload, so the stack hands over frames of up to 64 kB. They must come into the
+switch as they are, go as far as the way out can take them, and arrive as the bytes that were sent.
+"""
+import hashlib
+import random
+
+from lab import Failure, Lab, eventually
+
+SIZE = 48 << 20
+RECEIVE = """
+import hashlib, socket, sys
+listener = socket.create_server((sys.argv[1], 9000), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
+connection, _ = listener.accept()
+digest, size = hashlib.sha256(), 0
+while data := connection.recv(1 << 20):
+    digest.update(data)
+    size += len(data)
+print(size, digest.hexdigest())
+"""
+SEND = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], 9000))
+with open(sys.argv[2], "rb") as file:
+    connection.sendfile(file)
+connection.shutdown(socket.SHUT_WR)
+connection.recv(1)
+"""
+
+
+def send_file(lab, sender, receiver, address):
+    """Sends SIZE random bytes by TCP; Failure unless exactly these arrive."""
+    payload = random.Random(7).randbytes(SIZE)
+    path = lab.directory / "payload"
+    path.write_bytes(payload)
+    output = open(lab.directory / "received", "w+")
+    process = receiver.start("python3", "-c", RECEIVE, address, stdout=output)
+    eventually(lambda: ":9000" in receiver.run("ss", "-ltn").stdout, f"{receiver.name} listens")
+    sender.run("python3", "-c", SEND, address, path)
+    process.wait(timeout=20)
+    output.seek(0)
+    arrived = output.read().strip()
+    if arrived != f"{SIZE} {hashlib.sha256(payload).hexdigest()}":
+        raise Failure(f"{SIZE} bytes were sent; what arrived is something else: {arrived}")
+
+
+def check_few(switch, port, counter, mss, before):
+    """The port's counter moved by far less than one per segment: super-frames passed."""
+    packets = switch.port_statistics("br0", port)[counter] - before
+    if not 0 < packets < SIZE / mss / 4:
+        raise Failure(f"{port}: {counter} moved by {packets}; {SIZE} bytes are {SIZE // mss} segments of {mss}")
+
+
+def scene_super_frames_out_of_an_internal_port_into_a_veth():
+    with Lab() as lab:
+        middle, far = lab.host("m"), lab.host("f")
+        lab.wire(far, "eth0", middle, "p1")
+        far.address("eth0", "10.0.0.2/24", "fd00::2/64")
+        switch = lab.switch(middle)
+        switch.vsctl("add-br", "br0", "--", "add-port", "br0", "p1")
+        middle.address("br0", "10.0.0.1/24", "fd00::1/64")
+        for address, mss in (("10.0.0.2", 1448), ("fd00::2", 1428)):
+            middle.ping(address)
+            came, went = (switch.port_statistics("br0", port)[counter] for port, counter in (("br0", "rxPackets"), ("p1", "txPackets")))
+            send_file(lab, middle, far, address)
+            check_few(switch, "br0", "rxPackets", mss, came)
+            check_few(switch, "p1", "txPackets", mss, went)
+        switch.check_balance()
+
+
+def scene_super_frames_out_of_an_internal_port_into_vxlan():
+    with Lab() as lab:
+        hosts = [lab.host("l"), lab.host("r")]
+        lab.wire(hosts[0], "u", hosts[1], "u")
+        switches = []
+        for i, host in enumerate(hosts):
+            host.address("u", f"192.0.2.{i + 1}/24")
+            switch = lab.switch(host)
+            switch.vsctl("add-br", "br0", "--", "add-port", "br0", "vx0", "type=vxlan", f"remote_ip=192.0.2.{2 - i}", "key=7")
+            host.address("br0", f"10.0.0.{i + 1}/24", mtu=1450)
+            switches.append(switch)
+        hosts[0].ping("10.0.0.2")
+        before = switches[0].port_statistics("br0", "br0")["rxPackets"]
+        send_file(lab, hosts[0], hosts[1], "10.0.0.2")
+        check_few(switches[0], "br0", "rxPackets", 1398, before)
+        for switch in switches:
+            switch.check_balance()
