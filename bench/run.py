@@ -1,264 +1,152 @@
 #!/usr/bin/env python3
-"""Named workloads on the real daemon, each measured as bench/README.md says.
+"""Named workloads against this switch, Open vSwitch and the kernel, interleaved in one run; bench/README.md explains them.
 
-Usage: bench/run.py [--format text|json] [--rounds N] [NAME...]    default: all
-Needs root (network namespaces) and a release build (scripts/build release).
-"""
+A NAME is a workload, a point of it, or the beginning of points' names: "forward", "forward/1000/port", "forward/1000/".
+Needs root (network namespaces, huge pages) and a release build (scripts/build release)."""
 import argparse
+import importlib
 import json
-import os
 import pathlib
-import statistics
-import struct
+import pkgutil
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-from lab import Failure, Lab  # noqa: E402
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "e2e")]
+import lab  # noqa: E402
+import machine  # noqa: E402
+import table  # noqa: E402
+import traffic  # noqa: E402
+import workloads  # noqa: E402
+from workload import WORKLOADS, Options, Skip  # noqa: E402
 
-TICKS = os.sysconf("SC_CLK_TCK")
-WORKLOADS = {}
-
-
-def workload(unit, at_least=None, at_most=None):
-    def register(function):
-        WORKLOADS[function.__name__] = {"run": function, "unit": unit, "at_least": at_least, "at_most": at_most,
-                                        "what": (function.__doc__ or "").strip().splitlines()[0]}
-        return function
-
-    return register
+for module in pkgutil.iter_modules(workloads.__path__):
+    importlib.import_module(f"workloads.{module.name}")
 
 
-# ---------------------------------------------------------------- helpers
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to run; default: all of " + " ".join(WORKLOADS))
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each side of each point (3)")
+    parser.add_argument("--quick", action="store_true", help="fewer points and smaller sizes")
+    parser.add_argument("--sides", metavar="SIDE,...", help="only these: ours, openvswitch, kernel, floor, ...")
+    parser.add_argument("--save", metavar="NAME", help="write the run to bench/results/NAME.json")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a required figure is missed")
+    parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
+    return parser.parse_args()
 
 
-def cpu_seconds(pid):
-    """User and system time of a process, all its threads."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def choose(names, options):
+    """The points that `names` ask for; SystemExit if a name asks for none."""
+    points = {name: function(options) for name, function in WORKLOADS.items()}
+    if not names:
+        return [point for group in points.values() for point in group]
+    chosen = []
+    for name in names:
+        members = [(group, point) for group, of_group in points.items() for point in of_group]
+        found = [point for _, point in members if point.name == name]
+        found = found or [point for group, point in members if group == name or point.name.startswith(name)]
+        if not found:
+            raise SystemExit(f"bench: no workload is called \"{name}\"; there are: {' '.join(WORKLOADS)} (--list says more)")
+        chosen += [point for point in found if point not in chosen]
+    return chosen
 
 
-def resident_bytes(pid):
-    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def list_workloads(points):
+    for name, function in WORKLOADS.items():
+        members = [point for point in points if point.name.split("/")[0] == name]
+        if members:
+            print(f"{name}: {function.__doc__.strip()}")
+            for point in members:
+                required = "".join(f"; required: {required}" for required in point.required)
+                print(f"    {point.name} [{point.unit}]: {', '.join(point.sides)}{required}")
+            print()
 
 
-def checksum(data):
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
+class Run:
+    """Measurements of a run."""
 
+    def __init__(self, points, sides):
+        self.points = points
+        self.rounds = {point.name: {side: [] for side in point.sides if not sides or side in sides} for point in points}
+        self.problems = {point.name: {} for point in points}
 
-def udp_frame(flow):
-    """A 64-byte frame (60 without FCS) of flow number `flow`: addresses and ports differ from flow to flow."""
-    source = bytes([10, 1 + flow // 65536, flow // 256 % 256, flow % 256])
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 46, 0, 0, 64, 17, 0, source, bytes([10, 200, 0, 1]))
-    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
-    udp = struct.pack("!HHHH", 1024 + flow % 60000, 53, 26, 0) + bytes(18)
-    return bytes.fromhex("02000000000b02000000000a0800") + header + udp
+    def round(self, number):
+        """Measures each side of each point once. The order of the sides turns, so that none always comes first."""
+        for point in self.points:
+            names = list(self.rounds[point.name])
+            for name in names[number % len(names):] + names[:number % len(names)]:
+                if name not in self.problems[point.name]:
+                    self.measure(point, name, number)
 
-
-def write_pcap(path, frames):
-    with open(path, "wb") as file:
-        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-        for frame in frames:
-            file.write(struct.pack("<IIII", 0, 0, len(frame), len(frame)) + frame)
-
-
-def five_tuple_rules(count=64):
-    """Rules over source and destination prefixes, protocol and ports, as a small firewall has them; all forward to port 2."""
-    rules = ["priority=1,udp,nw_src=10.0.0.0/8,nw_dst=10.200.0.0/16,tp_dst=53,actions=output:2"]
-    for i in range(count):
-        rules.append(f"priority={100 + i},tcp,nw_src=10.{i}.0.0/16,nw_dst=10.201.{i}.0/24,tp_dst={1000 + i},actions=output:2")
-    return rules
-
-
-def forward_rate(flows, rules, seconds=2.0):
-    """What one forwarding thread takes from a replay to a counting port: packets per second, and CPU time per packet."""
-    with Lab() as lab:
-        host = lab.host("b")
-        switch = lab.switch(host)
-        capture = lab.directory / "in.pcap"
-        write_pcap(capture, [udp_frame(i) for i in range(flows)])
-        switch.vsctl("add-br", "br0", "fail_mode=secure")
-        switch.rules("br0", *rules)
-        switch.vsctl("add-port", "br0", "out", "type=pcap", "ofport_request=2")
-        switch.vsctl("add-port", "br0", "in", "type=pcap", f"rx_pcap={capture}", "loop=infinite", "ofport_request=1")
-        time.sleep(1.0)  # flows are set up
-        pid = switch.process.pid
-        before, start, used = switch.port_statistics("br0", "out")["txPackets"], time.monotonic(), cpu_seconds(pid)
-        time.sleep(seconds)
-        after, end, used_after = switch.port_statistics("br0", "out")["txPackets"], time.monotonic(), cpu_seconds(pid)
-        packets = after - before
-        return {"value": packets / (end - start) / 1e6, "cpu_share": (used_after - used) / (end - start),
-                "ns_per_packet": (used_after - used) * 1e9 / max(packets, 1)}
-
-
-# ---------------------------------------------------------------- workloads
-
-
-@workload("Mpps", at_least=10)
-def forward_1k():
-    """64-byte frames in memory, one core, 1,000 flows, 5-tuple rules"""
-    return forward_rate(1000, five_tuple_rules())
-
-
-@workload("Mpps")
-def forward_1():
-    """64-byte frames in memory, one core, one flow, one port rule"""
-    return forward_rate(1, ["in_port=1,actions=output:2"])
-
-
-@workload("Mpps")
-def forward_10k():
-    """64-byte frames in memory, one core, 10,000 flows, 5-tuple rules"""
-    return forward_rate(10000, five_tuple_rules())
-
-
-@workload("Mpps")
-def forward_100k():
-    """64-byte frames in memory, one core, 100,000 flows, 5-tuple rules"""
-    return forward_rate(100000, five_tuple_rules())
-
-
-@workload("Gbit/s", at_least=5)
-def tcp():
-    """TCP between two namespaces over veth, through one switch"""
-    with Lab() as lab:
-        middle, a, b = lab.host("sw"), lab.host("a"), lab.host("b")
-        for host, port, address in ((a, "pa", "10.0.0.1"), (b, "pb", "10.0.0.2")):
-            lab.wire(host, "eth0", middle, port)
-            host.address("eth0", f"{address}/24")
-        switch = lab.switch(middle)
-        switch.vsctl("add-br", "br0", "--", "add-port", "br0", "pa", "--", "add-port", "br0", "pb")
-        a.ping("10.0.0.2", count=2)
-        return {"value": a.iperf(b, "10.0.0.2", seconds=4) / 1e9}
-
-
-@workload("Gbit/s", at_least=2)
-def tcp_vxlan():
-    """TCP over VXLAN: our switch on one side, the kernel's bridge and vxlan on the other"""
-    import scenes_vxlan
-    with Lab() as lab:
-        overlay = scenes_vxlan.Overlay(lab, 4, workload_mtu=1450)
-        overlay.our_switch(0)
-        overlay.kernel_switch(1)
-        overlay.workloads[0].ping("10.1.0.2", count=2)
-        out = overlay.workloads[0].iperf(overlay.workloads[1], "10.1.0.2", seconds=4) / 1e9
-        back = overlay.workloads[1].iperf(overlay.workloads[0], "10.1.0.1", seconds=4) / 1e9
-        return {"value": min(out, back), "encapsulating": out, "decapsulating": back}
-
-
-def load_rules(count):
-    with Lab() as lab:
-        switch = lab.switch(lab.host("b"))
-        switch.vsctl("add-br", "br0", "fail_mode=secure")
-        path = lab.directory / "rules.txt"
-        with open(path, "w") as file:
-            for i in range(count):
-                file.write(f"priority={1 + i % 60000},tcp,nw_src=10.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255},nw_dst=10.200.{i % 250}.1,"
-                           f"tp_dst={1 + i % 60000},actions=output:{1 + i % 100}\n")
-        before, start = resident_bytes(switch.process.pid), time.monotonic()
-        switch.ofctl("add-flows", "br0", path, timeout=120)
-        elapsed = time.monotonic() - start
-        return elapsed, (resident_bytes(switch.process.pid) - before) / count
-
-
-@workload("s", at_most=1)
-def rules_100k():
-    """100,000 rules loaded through ofctl add-flows"""
-    elapsed, per_rule = load_rules(100_000)
-    return {"value": elapsed, "resident_bytes_per_rule": per_rule}
-
-
-@workload("bytes", at_most=500)
-def rule_memory():
-    """Growth of the daemon's resident memory per rule, at 500,000 rules"""
-    elapsed, per_rule = load_rules(500_000)
-    return {"value": per_rule, "seconds": elapsed}
-
-
-@workload("s", at_most=10)
-def ports_1000():
-    """1,000 ports added one by one with vsctl"""
-    with Lab() as lab:
-        switch = lab.switch(lab.host("b"))
-        switch.vsctl("add-br", "br0")
+    def measure(self, point, side, number):
         start = time.monotonic()
-        for i in range(1000):
-            switch.vsctl("add-port", "br0", f"d{i}", "type=dummy")
-        return {"value": time.monotonic() - start}
+        try:
+            figures = point.sides[side]()
+            self.rounds[point.name][side].append(figures)
+            said = f"{table.number(figures[point.metric])} {point.unit}"
+        except Skip as skip:
+            self.problems[point.name][side] = said = f"skipped: {skip}"
+        except (lab.Failure, OSError, SystemError, subprocess.SubprocessError) as failure:
+            self.problems[point.name][side] = said = f"failed: {failure}"
+        print(f"bench: round {number + 1}: {point.name} {side}: {said} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
+
+    def rows(self):
+        return [table.make_row(point, self.rounds[point.name], self.problems[point.name]) for point in self.points]
 
 
-@workload("% of a core", at_most=1)
-def idle():
-    """CPU time of an idle daemon with 64 ports up"""
-    with Lab() as lab:
-        host, other = lab.host("sw"), lab.host("o")
-        switch = lab.switch(host)
-        switch.vsctl("add-br", "br0")
-        for i in range(64):
-            lab.wire(other, f"e{i}", host, f"p{i}")
-            for end, device in ((host, f"p{i}"), (other, f"e{i}")):
-                end.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=1")
-            switch.vsctl("add-port", "br0", f"p{i}")
-        time.sleep(2)
-        pid, seconds = switch.process.pid, 10.0
-        before = cpu_seconds(pid)
-        time.sleep(seconds)
-        return {"value": 100 * (cpu_seconds(pid) - before) / seconds}
+def save(name, result):
+    path = HERE / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"bench: wrote {path.relative_to(HERE.parent)}", file=sys.stderr)
 
 
-# ---------------------------------------------------------------- running
+def stop(number, _):
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def summarise(name, rounds):
-    spec = WORKLOADS[name]
-    values = [r["value"] for r in rounds]
-    row = {"workload": name, "what": spec["what"], "unit": spec["unit"], "median": statistics.median(values), "min": min(values),
-           "max": max(values), "rounds": rounds}
-    if spec["at_least"] is not None:
-        row["goal"], row["reached"] = f">= {spec['at_least']}", row["median"] >= spec["at_least"]
-    if spec["at_most"] is not None:
-        row["goal"], row["reached"] = f"<= {spec['at_most']}", row["median"] <= spec["at_most"]
-    return row
-
-
-def print_text(rows):
-    print(f"{'workload':14} {'median':>9} {'min':>9} {'max':>9}  {'unit':12} {'goal':9} what")
-    for row in rows:
-        goal = row.get("goal", "")
-        mark = "" if not goal else ("ok" if row["reached"] else "MISSED")
-        print(f"{row['workload']:14} {row['median']:9.3f} {row['min']:9.3f} {row['max']:9.3f}  {row['unit']:12} {goal:9} {row['what']} {mark}")
-        extras = [k for k in row["rounds"][0] if k != "value"]
-        if extras:
-            print(" " * 15 + ", ".join(f"{k} {statistics.median(r[k] for r in row['rounds']):.2f}" for k in extras))
+def measure_all(points, options):
+    """A run's rows. Whatever happens, labs take themselves down, and captures and huge pages go."""
+    run = Run(points, set(options.sides.split(",")) if options.sides else None)
+    with machine.only_one_run(), tempfile.TemporaryDirectory(prefix="vswitch-bench-") as directory:
+        traffic.Captures.directory = directory
+        try:
+            for number in range(options.rounds):
+                run.round(number)
+        except KeyboardInterrupt:
+            print("bench: interrupted; these are the figures so far", file=sys.stderr)
+        finally:
+            machine.hugepages.give_back()
+    return run.rows()
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="workloads: " + " ".join(WORKLOADS))
-    parser.add_argument("--format", choices=["text", "json"], default="text")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    for name in options.names:
-        if name not in WORKLOADS:
-            parser.error(f"unknown workload \"{name}\"; known: {' '.join(WORKLOADS)}")
-    names = options.names or list(WORKLOADS)
-    rounds = {name: [] for name in names}
-    try:
-        for _ in range(options.rounds):  # interleaved, so that a noisy minute hits all alike
-            for name in names:
-                rounds[name].append(WORKLOADS[name]["run"]())
-    except Failure as failure:
-        print(f"bench: {name}: {failure}", file=sys.stderr)
-        return 1
-    rows = [summarise(name, rounds[name]) for name in names]
+    options = arguments()
+    points = choose(options.names, Options(quick=options.quick))
+    if options.list:
+        list_workloads(points)
+        return 0
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    result = {"machine": machine.describe(lab.BIN / "vswitchd"), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+              "options": {"rounds": options.rounds, "quick": options.quick}}
+    result["rows"] = measure_all(points, options)
+    if options.save:
+        save(options.save, result)
+    about = result["machine"]
     if options.format == "json":
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(result, indent=1))
     else:
-        print_text(rows)
-    return 0
+        print(f"{about['cpu']}, {about['cores']} cores, TSC {about['tsc_mhz']} MHz, Linux {about['kernel']}; "
+              f"medians of {options.rounds} interleaved rounds")
+        print(table.text(result["rows"]))
+    missed = any(required["holds"] is False for row in result["rows"] for required in row["required"])
+    return 1 if options.check and missed else 0
 
 
 if __name__ == "__main__":

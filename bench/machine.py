@@ -1,0 +1,148 @@
+"""The machine under the benchmarks: what it is, its clock, its cores and its huge pages."""
+import contextlib
+import fcntl
+import functools
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import time
+
+HUGEPAGES = pathlib.Path("/proc/sys/vm/nr_hugepages")
+LOCK = "/run/lock/vswitch-bench.lock"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+# ---------------------------------------------------------------- what it is
+
+
+def cpu_field(name):
+    found = re.search(rf"^{name}\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found.group(1).strip() if found else "unknown"
+
+
+@functools.cache
+def tsc_hz():
+    """Ticks of the time stamp counter per second: the kernel prints twice its calibrated rate, in MHz, as BogoMIPS."""
+    try:
+        return float(cpu_field("bogomips")) * 5e5
+    except ValueError:
+        return float("nan")
+
+
+def version(*command):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except OSError:
+        return "not installed"
+    lines = (done.stdout or done.stderr).strip().splitlines()
+    return lines[0] if lines else "unknown"
+
+
+def describe(vswitchd):
+    memory = re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text())
+    return {"cpu": cpu_field("model name"), "cores": os.cpu_count(), "tsc_mhz": round(tsc_hz() / 1e6),
+            "memory_gib": round(int(memory.group(1)) / 2**20, 1), "kernel": platform.release(),
+            "load_average": os.getloadavg()[0],
+            "versions": {"vswitch": version(str(vswitchd), "--version"), "openvswitch": version("ovs-vswitchd", "--version"),
+                         "dpdk": version("pkg-config", "--modversion", "libdpdk"), "iperf3": version("iperf3", "--version")}}
+
+
+# ---------------------------------------------------------------- cores
+
+
+def packet_core():
+    """The core that only the measured forwarding thread runs on: the last one."""
+    return max(os.sched_getaffinity(0))
+
+
+def other_core():
+    return min(os.sched_getaffinity(0))
+
+
+def thread_seconds(pid):
+    """User and system time of each thread of a process, in seconds."""
+    seconds = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            # Nanoseconds on the CPU: finer than the ticks of stat.
+            seconds[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
+    return seconds
+
+
+def cpu_seconds(pid):
+    """User and system time of a process, all its threads, those that have ended too."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident_bytes(pid):
+    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def busiest(pid, name, interval=0.2):
+    """The thread of a process that uses most CPU time, among those whose name contains `name` if there are such."""
+    before = thread_seconds(pid)
+    time.sleep(interval)
+    used = {thread: seconds - before.get(thread, 0) for thread, seconds in thread_seconds(pid).items()}
+    named = [thread for thread in used if name in pathlib.Path(f"/proc/{pid}/task/{thread}/comm").read_text()]
+    return max(named or used, key=used.get)
+
+
+def pin_polling_thread(pid, name):
+    """Gives the polling thread of a process the packet core, and all others the other one. Returns the thread's id."""
+    polling = busiest(pid, name)
+    for thread in thread_seconds(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, {packet_core() if thread == polling else other_core()})
+    return polling
+
+
+# ---------------------------------------------------------------- huge pages
+
+
+@contextlib.contextmanager
+def only_one_run():
+    """Two runs at once would measure each other."""
+    with open(LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(f"bench: another run holds {LOCK}; wait for it to end") from None
+        yield
+
+
+class HugePages:
+    """Huge pages of the default size, added to those that are there and taken away again; others may do the same meanwhile."""
+
+    def __init__(self):
+        self.added = 0
+
+    @staticmethod
+    def size():
+        return int(re.search(r"Hugepagesize:\s+(\d+) kB", pathlib.Path("/proc/meminfo").read_text()).group(1)) * 1024
+
+    @staticmethod
+    def free():
+        return int(re.search(r"HugePages_Free:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1))
+
+    def need(self, size):
+        """Makes at least `size` bytes of huge pages free; SystemError if the kernel finds no memory for them."""
+        pages = -(-size // self.size())
+        missing = pages - self.free()
+        if missing <= 0:
+            return
+        before = int(HUGEPAGES.read_text())
+        HUGEPAGES.write_text(str(before + missing))
+        self.added += int(HUGEPAGES.read_text()) - before
+        if self.free() < pages:
+            raise SystemError(f"no memory for {pages} huge pages of {self.size() >> 20} MiB: {self.free()} are free")
+
+    def give_back(self):
+        if self.added:
+            HUGEPAGES.write_text(str(max(0, int(HUGEPAGES.read_text()) - self.added)))
+            self.added = 0
+
+
+hugepages = HugePages()

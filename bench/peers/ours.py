@@ -1,0 +1,52 @@
+"""This switch, as the workloads drive it."""
+import json
+
+from lab import Switch
+
+
+class Ours(Switch):
+    """A vswitchd in a host of a lab."""
+
+    polling_thread = "forward"
+
+    def __init__(self, lab, host, settings=None):
+        super().__init__(lab, host)
+        lab.switches.append(self)
+        for key, value in (settings or {}).items():
+            self.vsctl("set", "Open_vSwitch", ".", f"other_config:{key}={value}")
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def add_bridge(self, name, *, secure=True):
+        self.vsctl("add-br", name, f"fail_mode={'secure' if secure else 'standalone'}")
+
+    def add_port(self, bridge, name, *words, ofport=None):
+        self.vsctl("add-port", bridge, name, *words, *([f"ofport_request={ofport}"] if ofport else []))
+
+    def knows_port_type(self, kind):
+        """Whether this build has ports of that type: the daemon names those it has when it refuses one."""
+        done = self.tool("vsctl", "add-port", "br0", "probe", "type=nosuchtype", check=False)
+        return kind in done.stderr
+
+    def rules(self, bridge, rules):
+        self.ofctl("add-flows", bridge, "-", stdin="\n".join(rules) + "\n", timeout=300)
+
+    def bridge_name(self, name):
+        return name
+
+    def transmitted(self, port, bridge="br0"):
+        return self.port_statistics(bridge, port)["txPackets"]
+
+    def datapath(self):
+        """The datapath's counters by their API names, as numbers; what is zero may be missing."""
+        return {name: int(value) for name, value in json.loads(self.dpctl("stats", "--format", "json")).items() if str(value).isdigit()}
+
+    def datapath_flows(self):
+        return self.datapath().get("flows", 0)
+
+    def lost(self):
+        """(packets that met no flow and were lost, packets looked up)"""
+        now = self.datapath()
+        return now.get("lost", 0), now.get("hits", 0) + now.get("misses", 0)

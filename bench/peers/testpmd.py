@@ -1,0 +1,48 @@
+"""dpdk-testpmd in io mode: receiving, copying and sending with no switch between."""
+import re
+import subprocess
+import time
+
+import machine
+from lab import Failure
+
+
+def io_rate(devices, buffers, seconds, memory_mib):
+    """What goes from the first virtual device to the second: packets per second, and seconds of the packet core per packet."""
+    # Its output is a pipe, and is wanted line by line.
+    command = ["stdbuf", "-oL", "dpdk-testpmd", "-l", f"{machine.other_core()},{machine.packet_core()}", "--main-lcore", str(machine.other_core()),
+               "--no-pci", "--in-memory", "-m", str(memory_mib), *(f"--vdev={device}" for device in devices), "--", "-i", "--forward-mode=io",
+               f"--total-num-mbufs={buffers}", "--nb-cores=1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
+    try:
+        # Commands are read once everything is up; each answer of "show" is followed by the next prompt.
+        process.stdin.write("start\n")
+        read_until(process, "packet forwarding - ports=")
+        busy = machine.pin_polling_thread(process.pid, "worker")
+        first = (*received(process), machine.thread_seconds(process.pid)[busy])
+        time.sleep(seconds)
+        second = (*received(process), machine.thread_seconds(process.pid)[busy])
+        process.stdin.write("stop\nquit\n")
+        process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    packets, elapsed, used = (b - a for a, b in zip(first, second))
+    return packets / elapsed, used / packets
+
+
+def read_until(process, text):
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise Failure("dpdk-testpmd ended:\n" + "".join(lines[-15:]))
+
+
+def received(process):
+    """(packets received by the first port, when they were read)"""
+    process.stdin.write("show port stats 0\n")
+    lines = read_until(process, "RX-packets:")
+    return int(re.search(r"RX-packets: (\d+)", lines[-1]).group(1)), time.monotonic()

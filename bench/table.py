@@ -1,0 +1,74 @@
+"""Figures of a run as rows, and rows as text: one line per side of each point, ours first."""
+import statistics
+
+
+def medians(rounds):
+    """{metric: median} over the rounds of one side; notes are kept as they are."""
+    out = {}
+    for metric in rounds[0]:
+        values = [r[metric] for r in rounds if metric in r]
+        out[metric] = statistics.median(values) if not isinstance(values[0], str) else values[0]
+    return out
+
+
+def make_row(point, rounds, problems):
+    """`rounds`: {side: [measurement]}, `problems`: {side: text} for those that were skipped or failed."""
+    sides = {name: medians(done) for name, done in rounds.items() if done}
+    if point.derive:
+        point.derive(sides)
+    row = {"workload": point.name, "metric": point.metric, "unit": point.unit, "sides": {}, "required": [], "problems": problems}
+    for name, figures in sides.items():
+        values = [r[point.metric] for r in rounds[name]]
+        row["sides"][name] = {"median": figures, "min": min(values), "max": max(values), "rounds": rounds[name]}
+        if name != "ours" and "ours" in sides and figures[point.metric]:
+            row["sides"][name]["ours_to_this"] = sides["ours"][point.metric] / figures[point.metric]
+    for required in point.required:
+        judged = required.judge(sides)
+        row["required"].append({"text": str(required), "figure": judged[0] if judged else None, "holds": judged[1] if judged else None})
+    return row
+
+
+def number(value):
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def verdict(required):
+    state = {True: "ok", False: "MISSED", None: "not measured"}[required["holds"]]
+    figure = "" if required["figure"] is None else f": {number(required['figure'])}"
+    return f"{required['text']}{figure} {state}"
+
+
+COLUMNS = ("workload", "unit", "side", "median", "min..max", "ours/this", "cycles", "more")
+SHOWN = ("cycles", "note")
+
+
+def lines(row):
+    """The row's cells, one list per side."""
+    out = []
+    for name, side in row["sides"].items():
+        median = side["median"]
+        more = [f"{key} {number(value)}" for key, value in median.items() if key not in (*SHOWN, row["metric"])]
+        if "note" in median:
+            more.insert(0, f"({median['note']})")
+        if name == "ours":
+            more = [verdict(required) for required in row["required"]] + more
+        out.append([row["workload"] if not out else "", row["unit"] if not out else "", name, number(median[row["metric"]]),
+                    f"{number(side['min'])}..{number(side['max'])}", number(side.get("ours_to_this")) if "ours_to_this" in side else "",
+                    number(median["cycles"]) if "cycles" in median else "", ", ".join(more)])
+    for name, problem in row["problems"].items():
+        out.append([row["workload"] if not out else "", "", name, "-", "", "", "", problem.splitlines()[0][:160]])
+    return out
+
+
+def text(rows):
+    table = [list(COLUMNS)] + [cells for row in rows for cells in lines(row)]
+    widths = [max(len(cells[i]) for cells in table) for i in range(len(COLUMNS) - 1)]
+    left = (0, 1, 2)
+    return "\n".join("  ".join([cells[i].ljust(w) if i in left else cells[i].rjust(w) for i, w in enumerate(widths)] + [cells[-1]]).rstrip()
+                     for cells in table)

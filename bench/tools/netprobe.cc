@@ -1,0 +1,191 @@
+// netprobe: small packets and request/response over sockets, for the benchmarks. One JSON object on standard output.
+//
+//   netprobe sink PORT SECONDS                  counts UDP datagrams that come in until none has for SECONDS
+//   netprobe send ADDRESS PORT SECONDS FLOWS    sends UDP datagrams of 18 bytes (64-byte frames) as fast as it can,
+//   from FLOWS sockets netprobe serve PORT                         answers each byte over TCP with one netprobe ask
+//   ADDRESS PORT COUNT GAP_US      COUNT requests, one at a time, GAP_US apart; percentiles of the time to the answer
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kBatch = 64;
+constexpr size_t kPayload = 18;  // with Ethernet, IPv4, UDP and FCS: 64 bytes
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+[[noreturn]] void fail(const char* what) {
+  std::fprintf(stderr, "netprobe: %s: %s\n", what, std::strerror(errno));
+  std::exit(1);
+}
+
+sockaddr_in address_of(const char* text, int port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  if (inet_pton(AF_INET, text, &address.sin_addr) != 1) {
+    errno = EINVAL;
+    fail(text);
+  }
+  return address;
+}
+
+const sockaddr* generic(const sockaddr_in& address) { return reinterpret_cast<const sockaddr*>(&address); }
+
+int make_socket(int type) {
+  int fd = socket(AF_INET, type, 0);
+  if (fd < 0) fail("socket");
+  return fd;
+}
+
+void set_option(int fd, int level, int name, int value) {
+  if (setsockopt(fd, level, name, &value, sizeof(value)) != 0) fail("setsockopt");
+}
+
+int bound_socket(int type, int port) {
+  int fd = make_socket(type);
+  set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  sockaddr_in any = address_of("0.0.0.0", port);
+  if (bind(fd, generic(any), sizeof(any)) != 0) fail("bind");
+  return fd;
+}
+
+int connected_socket(int type, const char* address, int port) {
+  int fd = make_socket(type);
+  sockaddr_in peer = address_of(address, port);
+  if (connect(fd, generic(peer), sizeof(peer)) != 0) fail("connect");
+  return fd;
+}
+
+// Buffers for sendmmsg and recvmmsg.
+class Messages {
+ public:
+  Messages() {
+    for (size_t i = 0; i < kBatch; ++i) {
+      parts_[i] = {data_[i].data(), kPayload};
+      headers_[i].msg_hdr.msg_iov = &parts_[i];
+      headers_[i].msg_hdr.msg_iovlen = 1;
+    }
+  }
+  mmsghdr* get() { return headers_.data(); }
+
+ private:
+  std::array<std::array<char, kPayload>, kBatch> data_{};
+  std::array<iovec, kBatch> parts_{};
+  std::array<mmsghdr, kBatch> headers_{};
+};
+
+void sink(int port, int quiet_seconds) {
+  int fd = bound_socket(SOCK_DGRAM, port);
+  set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20);
+  Messages messages;
+  uint64_t received = 0;
+  Clock::time_point first{}, last{};
+  timeval wait{30, 0};  // for the first datagram
+  while (true) {
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) != 0) fail("setsockopt");
+    int count = recvmmsg(fd, messages.get(), kBatch, MSG_WAITFORONE, nullptr);
+    if (count <= 0) break;
+    last = Clock::now();
+    if (received == 0) {
+      first = last;
+      wait = {quiet_seconds, 0};
+    }
+    received += static_cast<uint64_t>(count);
+  }
+  std::printf("{\"received\": %llu, \"seconds\": %.6f}\n", static_cast<unsigned long long>(received),
+              std::chrono::duration<double>(last - first).count());
+}
+
+void send(const char* address, int port, double seconds, int flows) {
+  std::vector<int> sockets;
+  for (int i = 0; i < flows; ++i) sockets.push_back(connected_socket(SOCK_DGRAM, address, port));
+  Messages messages;
+  uint64_t sent = 0;
+  const Clock::time_point start = Clock::now();
+  for (size_t i = 0; seconds_since(start) < seconds; i = (i + 1) % sockets.size()) {
+    int count = sendmmsg(sockets[i], messages.get(), kBatch, 0);
+    if (count > 0) sent += static_cast<uint64_t>(count);
+    if (count < 0 && errno != ENOBUFS && errno != ECONNREFUSED) fail("sendmmsg");
+  }
+  std::printf("{\"sent\": %llu, \"seconds\": %.6f}\n", static_cast<unsigned long long>(sent), seconds_since(start));
+}
+
+void serve(int port) {
+  int listener = bound_socket(SOCK_STREAM, port);
+  if (listen(listener, 16) != 0) fail("listen");
+  while (true) {
+    int fd = accept(listener, nullptr, nullptr);
+    if (fd < 0) fail("accept");
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    char byte = 0;
+    while (read(fd, &byte, 1) == 1 && write(fd, &byte, 1) == 1) {
+    }
+    close(fd);
+  }
+}
+
+double exchange(int fd) {
+  const Clock::time_point start = Clock::now();
+  char byte = 'x';
+  if (write(fd, &byte, 1) != 1 || read(fd, &byte, 1) != 1) fail("request");
+  return seconds_since(start) * 1e6;
+}
+
+void ask(const char* address, int port, int count, int gap_us) {
+  int fd = connected_socket(SOCK_STREAM, address, port);
+  set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  for (int i = 0; i < 10; ++i) exchange(fd);  // flows are set up
+  std::vector<double> times;
+  const Clock::time_point start = Clock::now();
+  for (int i = 0; i < count; ++i) {
+    if (gap_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(gap_us));
+    times.push_back(exchange(fd));
+  }
+  const double elapsed = seconds_since(start);
+  std::sort(times.begin(), times.end());
+  auto percentile = [&](double p) { return times[std::min(times.size() - 1, static_cast<size_t>(p * count))]; };
+  std::printf("{\"p50\": %.2f, \"p99\": %.2f, \"p99.9\": %.2f, \"max\": %.2f, \"per_second\": %.1f}\n", percentile(0.5),
+              percentile(0.99), percentile(0.999), times.back(), count / elapsed);
+}
+
+int run(int argc, char** argv) {
+  const std::string verb = argc > 1 ? argv[1] : "";
+  auto number = [&](int i) { return std::atoi(argv[i]); };
+  if (verb == "sink" && argc == 4) {
+    sink(number(2), number(3));
+  } else if (verb == "send" && argc == 6 && number(5) > 0) {
+    send(argv[2], number(3), std::atof(argv[4]), number(5));
+  } else if (verb == "serve" && argc == 3) {
+    serve(number(2));
+  } else if (verb == "ask" && argc == 6 && number(4) > 0) {
+    ask(argv[2], number(3), number(4), number(5));
+  } else {
+    std::fprintf(stderr,
+                 "usage: netprobe sink PORT SECONDS | send ADDRESS PORT SECONDS FLOWS | serve PORT | ask ADDRESS PORT "
+                 "COUNT GAP_US\n");
+    return 2;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return run(argc, argv); }

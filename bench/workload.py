@@ -1,0 +1,66 @@
+"""What a workload is: points, each measured on several sides, and what the figures must reach."""
+import dataclasses
+from typing import Callable, Optional
+
+
+class Skip(Exception):
+    """A side that cannot be measured here; the text says why. Nothing is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Required:
+    """`metric` of ours must be at least (or at most) `factor` times that of `peer`, or `factor` itself if peer is None."""
+    metric: str
+    relation: str  # ">=" or "<="
+    factor: float
+    peer: Optional[str] = None
+    noise: float = 0.0  # absolute difference that never counts as worse
+
+    def __str__(self):
+        return f"{self.metric} {self.relation} {self.factor:g}" + (f" x {self.peer}" if self.peer else "")
+
+    def judge(self, medians):
+        """(figure, holds) from {side: {metric: median}}; None if a side is missing."""
+        ours = medians.get("ours", {}).get(self.metric)
+        theirs = medians.get(self.peer, {}).get(self.metric) if self.peer else 1.0
+        if ours is None or theirs is None:
+            return None
+        figure = ours / theirs if theirs else float("inf")
+        limit = self.factor * theirs
+        holds = ours >= limit - self.noise if self.relation == ">=" else ours <= limit + self.noise
+        return figure, holds
+
+
+@dataclasses.dataclass
+class Point:
+    """One row of figures: the same thing measured on every side.
+
+    A side is a function that makes all it needs, measures once, cleans up, and returns {metric: number}; text values are
+    notes. The first side is ours. It raises Skip if it does not apply and lab.Failure if it failed."""
+    name: str
+    metric: str  # the one in the table's column of values
+    unit: str
+    sides: dict[str, Callable[[], dict]]
+    required: tuple[Required, ...] = ()
+    derive: Optional[Callable[[dict], None]] = None  # adds metrics to {side: {metric: median}}
+
+
+@dataclasses.dataclass
+class Options:
+    quick: bool = False
+
+    def pick(self, full, quick):
+        return quick if self.quick else full
+
+
+WORKLOADS = {}
+
+
+def workload(name):
+    """Registers a function from Options to a list of Points; its docstring says what is measured, and how."""
+
+    def register(function):
+        WORKLOADS[name] = function
+        return function
+
+    return register

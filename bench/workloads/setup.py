@@ -1,0 +1,76 @@
+"""Setting up flows."""
+import time
+
+import rulesets
+from lab import Failure
+from peers import replay
+from traffic import Captures
+from workload import Point, Required, workload
+
+LIMIT = 2_000_000  # flows: more than any point has
+RAISED = {"flow-limit": LIMIT, "max-idle": 600_000}
+
+
+def watch(switch, flows, longest):
+    """[(seconds, flows installed)] from the last moment at which there was none, until all are there, or none has come for 5 s, or
+    for `longest` seconds."""
+    start = time.monotonic()
+    deadline = start + 60
+    while True:
+        asked = time.monotonic()
+        if switch.datapath_flows() > 0 or asked > deadline:
+            break
+        start = asked
+    seen, last_growth = [(0.0, 0)], 0.0
+    while True:
+        installed = switch.datapath_flows()
+        now = time.monotonic() - start
+        if installed > seen[-1][1]:
+            last_growth = now
+        seen.append((now, installed))
+        if installed >= flows or now > longest or now - last_growth > 5:
+            return seen
+        time.sleep(0.02)
+
+
+def rate(seen):
+    """(flows per second until 99 % of the most there ever were, the most there ever were)"""
+    most = max(count for _, count in seen)
+    if most == 0:
+        raise Failure("no flow was set up")
+    when = next(at for at, count in seen if count >= 0.99 * most)
+    return most / max(when, 1e-3), most
+
+
+def measure(make, settings, flows, longest):
+    rule_set = rulesets.set_up_rules()
+    capture = Captures.get(f"setup-{flows}", lambda: (rule_set.frame(n) for n in range(flows)))
+    with make(capture, flows, rule_set.rules, settings) as switch:
+        seen = watch(switch, flows, longest)
+        lost, received = switch.lost()
+        per_second, most = rate(seen)
+        figures = {"flows_per_second": per_second, "installed": most, "lost": lost, "lost_percent": 100 * lost / max(received, 1)}
+        if getattr(switch, "kind", "dpdk") != "dpdk":
+            figures["note"] = f"{switch.kind} ports"
+        return figures
+
+
+@workload("setup")
+def setup(options):
+    """New flows per second, each needing its own megaflow, and what is lost meanwhile.
+
+    A capture of that many flows is replayed in memory; 5-tuple rules of 64 masks and a second table that copies addresses and ports to registers
+    make every flow depend on its whole 5-tuple. The rate is the number of datapath flows when 99 % of the most there ever were are installed, by the
+    time since there was none; "lost" are packets that met no flow and were thrown away until then, of all that were received. Limits
+    are raised to 2,000,000 flows on both sides, and idle times with them; "openvswitch-defaults" has its own limit of 200,000. Open vSwitch
+    sets flows up on the polling thread itself, which holds the replay up meanwhile; a switch that does not meets each flow again and again."""
+    points = []
+    for flows in options.pick((10_000, 100_000, 1_000_000), (10_000,)):
+        longest = 15 + flows / 10_000
+        sides = {"ours": lambda n=flows, t=longest: measure(replay.ours, RAISED, n, t),
+                 "openvswitch": lambda n=flows, t=longest: measure(replay.open_vswitch, RAISED, n, t)}
+        if flows > 200_000:
+            sides["openvswitch-defaults"] = lambda n=flows, t=longest: measure(replay.open_vswitch, None, n, t)
+        points.append(Point(f"setup/{flows}", "flows_per_second", "flows/s", sides,
+                            (Required("flows_per_second", ">=", 10, "openvswitch"), Required("lost", "<=", 0))))
+    return points

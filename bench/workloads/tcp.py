@@ -1,0 +1,84 @@
+"""TCP and small packets between namespaces."""
+import time
+
+import machine
+from lab import Lab
+from peers import network
+from peers.network import KERNEL, OURS, OURS_XDP, OVS, OVS_TSO, OVS_XDP, WIRE
+from workload import Point, Required, workload
+
+SECONDS = 4
+BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL,
+           "wire": WIRE}
+OVERLAID = {"ours": OURS, "openvswitch": OVS, "kernel": KERNEL}
+
+
+def with_cpu(net, measure):
+    """measure()'s figures, and the share of one core that the switch took, if it is a process."""
+    if net.pid is None:
+        return measure()
+    start, used = time.monotonic(), machine.cpu_seconds(net.pid)
+    figures = measure()
+    return figures | {"switch_cores": (machine.cpu_seconds(net.pid) - used) / (time.monotonic() - start)}
+
+
+def streams(make, kind, count, reverse=False):
+    def measure():
+        with Lab() as lab:
+            net = make(lab, kind)
+            options = ["-P", count] if count > 1 else []
+            if reverse:
+                options.append("-R")
+            return with_cpu(net, lambda: {"gbps": net.a.iperf(net.b, net.B, seconds=SECONDS, options=options) / 1e9})
+
+    return measure
+
+
+@workload("tcp")
+def tcp(options):
+    """TCP throughput between two namespaces over veth, through one switch; and over VXLAN to a kernel peer.
+
+    iperf3 for 4 s, received bits per second, one stream or eight at once. "vxlan" goes from the namespace beside the switch in question to one beside the kernel's
+    bridge and vxlan device, "vxlan-back" the other way. Where a switch cannot pass on large frames (Open vSwitch without userspace-tso-enable,
+    AF_XDP), the namespaces send none. "wire" is one veth pair with no switch. Ports are AF_PACKET unless the side says afxdp. On few cores, the ends
+    and the switch share them: that is part of what is measured, alike for all."""
+    points = []
+    for count in options.pick((1, 8), (1,)):
+        sides = {name: streams(network.bridged, kind, count) for name, kind in BRIDGED.items()}
+        points.append(Point(f"tcp/veth/{count}", "gbps", "Gbit/s", sides,
+                            (Required("gbps", ">=", 1.3, "openvswitch-tso"), Required("gbps", ">=", 0.85, "kernel"))))
+        for name, reverse in (("vxlan", False), ("vxlan-back", True)):
+            sides = {side: streams(network.overlaid, kind, count, reverse) for side, kind in OVERLAID.items()}
+            points.append(Point(f"tcp/{name}/{count}", "gbps", "Gbit/s", sides,
+                                (Required("gbps", ">=", 8, "openvswitch"), Required("gbps", ">=", 0.6, "kernel"))))
+    return points
+
+
+def small(make, kind, flows):
+    def measure():
+        with Lab() as lab:
+            net = make(lab, kind)
+
+            def figures():
+                sent, received, lost = net.small_packets(SECONDS, flows)
+                return {"kpps": received / 1e3, "offered_kpps": sent / 1e3, "lost_percent": 100 * lost}
+
+            return with_cpu(net, figures)
+
+    return measure
+
+
+@workload("udp64")
+def udp64(options):
+    """64-byte frames between the namespaces of `tcp`: what arrives when one thread sends as fast as it can for 4 s.
+
+    UDP datagrams of 18 bytes from one socket or from 64 in turn, in batches of 64 (sendmmsg), into a socket with 8 MiB of buffer. "lost" is the share of what
+    was sent that never arrived. The sender takes a core of its own, so on two cores the switch and the receiver share the other."""
+    sides = {name: kind for name, kind in BRIDGED.items() if name != "openvswitch-tso"}
+    points = []
+    for flows in options.pick((1, 64), (1,)):
+        points.append(Point(f"udp64/veth/{flows}", "kpps", "kpps", {name: small(network.bridged, kind, flows) for name, kind in sides.items()},
+                            (Required("kpps", ">=", 2, "openvswitch"), Required("lost_percent", "<=", 1, "kernel", noise=0.5))))
+        points.append(Point(f"udp64/vxlan/{flows}", "kpps", "kpps",
+                            {name: small(network.overlaid, kind, flows) for name, kind in OVERLAID.items()}))
+    return points
