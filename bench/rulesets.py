@@ -82,7 +82,8 @@ def acl_rules(masks):
 
 
 def vlan_push():
-    return RuleSet("vlan-push", "a tag is pushed", ("in_port=1,actions=push_vlan:0x8100,set_field:4196->vlan_vid,output:2",), plain_frame)
+    return RuleSet("vlan-push", "a tag is pushed",
+                   ("in_port=1,actions=push_vlan:0x8100,set_field:4196->vlan_vid,output:2",), plain_frame)
 
 
 def vlan_pop():
@@ -123,8 +124,8 @@ BIT_FLIPS = 32 * 16 * 16
 
 def attacked_rules():
     """Three rules that allow by one field each, and nothing else is: what is denied has been compared with all three."""
-    return tuple(f"priority=100,udp,{field},{OUT}" for field in
-                 (f"tp_dst={ALLOWED_PORT}", f"nw_src={dotted(ALLOWED_SOURCE)}", f"tp_src={ALLOWED_SOURCE_PORT}")) + ("priority=1,actions=drop",)
+    allowed = (f"tp_dst={ALLOWED_PORT}", f"nw_src={dotted(ALLOWED_SOURCE)}", f"tp_src={ALLOWED_SOURCE_PORT}")
+    return tuple(f"priority=100,udp,{field},{OUT}" for field in allowed) + ("priority=1,actions=drop",)
 
 
 def honest_frame(n):
@@ -134,7 +135,8 @@ def honest_frame(n):
 def bit_flip_frame(n):
     """Number n of 8,192: each field differs from the allowed value in one bit, so that each needs a mask of its own."""
     n %= BIT_FLIPS
-    return traffic.udp_frame(ALLOWED_SOURCE ^ 1 << n % 32, 0x0AC80001, ALLOWED_SOURCE_PORT ^ 1 << n // 32 % 16, ALLOWED_PORT ^ 1 << n // 512)
+    source, source_port, port = 1 << n % 32, 1 << n // 32 % 16, 1 << n // 512
+    return traffic.udp_frame(ALLOWED_SOURCE ^ source, 0x0AC80001, ALLOWED_SOURCE_PORT ^ source_port, ALLOWED_PORT ^ port)
 
 
 def random_frame(n):

@@ -106,7 +106,13 @@ def save(name, result):
     print(f"bench: wrote {path.relative_to(HERE.parent)}", file=sys.stderr)
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def stop(number, _):
+    """Ends the run once: what is taken down then is not interrupted again."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
@@ -131,7 +137,7 @@ def main():
     if options.list:
         list_workloads(points)
         return 0
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, stop)
     result = {"machine": machine.describe(lab.BIN / "vswitchd"), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
               "options": {"rounds": options.rounds, "quick": options.quick}}

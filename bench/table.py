@@ -70,5 +70,8 @@ def text(rows):
     table = [list(COLUMNS)] + [cells for row in rows for cells in lines(row)]
     widths = [max(len(cells[i]) for cells in table) for i in range(len(COLUMNS) - 1)]
     left = (0, 1, 2)
-    return "\n".join("  ".join([cells[i].ljust(w) if i in left else cells[i].rjust(w) for i, w in enumerate(widths)] + [cells[-1]]).rstrip()
-                     for cells in table)
+    def line(cells):
+        aligned = [cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths))]
+        return "  ".join([*aligned, cells[-1]]).rstrip()
+
+    return "\n".join(map(line, table))

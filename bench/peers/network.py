@@ -1,9 +1,11 @@
 """Namespaces on one switch, or on two over VXLAN, with any of the peers as the switch.
 
-A side is described by a Kind. Where a switch cannot pass on large frames or partial checksums, the namespaces send none, as its manual asks."""
+A side is described by a Kind. Where a switch cannot pass on large frames or partial checksums, the namespaces send none, as its manual
+asks."""
 import dataclasses
 import json
 import pathlib
+import subprocess
 from typing import Optional
 
 import lab as labs
@@ -17,6 +19,14 @@ from workload import Skip
 VNI = 100
 UNDERLAY = ("192.0.2.1", "192.0.2.2")
 PROBE_PORT = 7000
+
+
+def start_probe(host, *arguments, **options):
+    return host.start(labs.BIN.parent / "bench" / "netprobe", *arguments, **({"stdout": subprocess.DEVNULL} | options))
+
+
+def probe(host, *arguments, timeout=120):
+    return json.loads(host.run(labs.BIN.parent / "bench" / "netprobe", *arguments, timeout=timeout).stdout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,17 +69,11 @@ class Network:
             if not self.kind.large_frames:
                 send_plain(host, "eth0")
 
-    def start_probe(self, host, *arguments, **options):
-        return host.start(labs.BIN.parent / "bench" / "netprobe", *arguments, **options)
-
-    def probe(self, host, *arguments, timeout=120):
-        return json.loads(host.run(labs.BIN.parent / "bench" / "netprobe", *arguments, timeout=timeout).stdout)
-
     def request_response(self, count, gap_us=0):
         """Percentiles in microseconds of `count` exchanges of one byte over TCP, one after the other."""
-        server = self.start_probe(self.b, "serve", PROBE_PORT)
+        server = start_probe(self.b, "serve", PROBE_PORT)
         eventually(lambda: f":{PROBE_PORT}" in self.b.run("ss", "-ltn").stdout, "the server listens")
-        figures = self.probe(self.a, "ask", self.B, PROBE_PORT, count, gap_us)
+        figures = probe(self.a, "ask", self.B, PROBE_PORT, count, gap_us)
         server.terminate()
         return figures
 
@@ -77,9 +81,9 @@ class Network:
         """(sent per second, received per second, lost share) of 64-byte frames sent as fast as one thread can."""
         path = pathlib.Path(self.lab.directory) / "sink.json"
         with open(path, "w") as out:
-            sink = self.start_probe(self.b, "sink", PROBE_PORT, 1, stdout=out)
+            sink = start_probe(self.b, "sink", PROBE_PORT, 1, stdout=out)
         eventually(lambda: f":{PROBE_PORT}" in self.b.run("ss", "-lun").stdout, "the sink listens")
-        sent = self.probe(self.a, "send", self.B, PROBE_PORT, seconds, flows)
+        sent = probe(self.a, "send", self.B, PROBE_PORT, seconds, flows)
         sink.wait(timeout=30)
         received = json.loads(path.read_text())
         return sent["sent"] / sent["seconds"], received["received"] / sent["seconds"], 1 - received["received"] / max(sent["sent"], 1)

@@ -25,7 +25,8 @@ class OpenVSwitch:
             raise Failure(f"{self.binary} is not installed")
         self.directory = pathlib.Path(lab.directory) / f"ovs-{host.name}"
         self.directory.mkdir()
-        self.environment = {**os.environ, **{f"OVS_{name}": str(self.directory) for name in ("RUNDIR", "DBDIR", "LOGDIR", "SYSCONFDIR")}}
+        places = ("RUNDIR", "DBDIR", "LOGDIR", "SYSCONFDIR")
+        self.environment = {**os.environ, **{f"OVS_{name}": str(self.directory) for name in places}}
         self.database = f"unix:{self.directory}/db.sock"
         self._start_database()
         settings = dict(settings or {})
@@ -44,12 +45,17 @@ class OpenVSwitch:
         run("ovsdb-tool", "create", self.directory / "conf.db", SCHEMA)
         self._start("ovsdb-server", f"--remote=p{self.database}", f"--unixctl={self.directory}/db.ctl", self.directory / "conf.db",
                     log="ovsdb-server.log")
-        eventually(lambda: run("ovs-vsctl", f"--db={self.database}", "--no-wait", "init", check=False).returncode == 0, "ovsdb-server serves")
+
+        def ready():
+            return run("ovs-vsctl", f"--db={self.database}", "--no-wait", "init", check=False).returncode == 0
+
+        eventually(ready, "ovsdb-server serves")
 
     def _start_switch(self):
         # What is not a polling thread stays off the packet core.
-        self.process = self._start("taskset", "-c", machine.other_core() if "dpdk" in self.binary else "0-1023", self.binary, self.database,
-                                   f"--unixctl={self.directory}/vswitchd.ctl", log="ovs-vswitchd.log")
+        placed = ["taskset", "-c", machine.other_core()] if self.binary == DPDK else []
+        self.process = self._start(*placed, self.binary, self.database, f"--unixctl={self.directory}/vswitchd.ctl",
+                                   log="ovs-vswitchd.log")
 
         def ready():
             if self.process.poll() is not None:
@@ -78,12 +84,14 @@ class OpenVSwitch:
         return f"unix:{self.directory}/{name}.mgmt"
 
     def add_bridge(self, name, *, secure=True):
-        self.vsctl("add-br", name, "--", "set", "bridge", name, "datapath_type=netdev", f"fail_mode={'secure' if secure else 'standalone'}")
+        fail_mode = "secure" if secure else "standalone"
+        self.vsctl("add-br", name, "--", "set", "bridge", name, "datapath_type=netdev", f"fail_mode={fail_mode}")
 
     def add_port(self, bridge, name, *words, ofport=None):
         """Adds a port; words are columns of its interface. Failure if the switch says it has a problem with it.
 
-        Does not wait until the whole configuration is carried out, as upcalls may hold that up for long; only until the port has its number."""
+        Does not wait until the whole configuration is carried out, as upcalls may hold that up for long; only until the port has its
+        number."""
         words = [*words] + ([f"ofport_request={ofport}"] if ofport else [])
         self.vsctl("--no-wait", "add-port", bridge, name, *(["--", "set", "interface", name, *words] if words else []))
 

@@ -26,39 +26,66 @@ def buffers(frames):
     return max(OPEN_VSWITCH_POOL, frames + 65_536)
 
 
+def huge_bytes(frames):
+    """Huge pages that a switch needs for such a replay."""
+    return buffers(frames) * BUFFER_BYTES + 256 * MIB
+
+
+def note(kind):
+    """What a measurement of ours says about its ports."""
+    return {} if kind == "dpdk" else {"note": f"{kind} ports"}
+
+
 @contextlib.contextmanager
 def ours(capture, frames, rules, settings=None):
+    machine.hugepages.need(huge_bytes(frames))
     with Lab() as lab:
-        machine.hugepages.need(buffers(frames) * BUFFER_BYTES + 64 * MIB)
         switch = Ours(lab, lab.host("b"), settings)
         switch.add_bridge("br0")
         switch.rules("br0", rules)
-        switch.kind = "dpdk"
-        try:
+        if has_dpdk(switch):
             switch.add_port("br0", "out", "type=dpdk", f'options:dpdk-devargs="{SINK}"', "options:dpdk-mbufs=4096", ofport=2)
-        except Failure as failure:
-            if "without DPDK" not in str(failure):
-                raise
-            switch.kind = "pcap"
-        if switch.kind == "dpdk":
-            switch.add_port("br0", "in", "type=dpdk", f'options:dpdk-devargs="{source(capture)}"', f"options:dpdk-mbufs={buffers(frames)}", ofport=1)
         else:
             switch.add_port("br0", "out", "type=pcap", ofport=2)
-            switch.add_port("br0", "in", "type=pcap", f"rx_pcap={capture}", "loop=infinite", ofport=1)
+        switch.note = note(add_source(switch, capture, frames))
         yield switch
+
+
+def has_dpdk(switch):
+    """Whether the daemon was built with DPDK; if not, it says so of every port of that type."""
+    probe = ["add-port", "br0", "probe", "type=dpdk", f'options:dpdk-devargs="{SINK}"', "options:dpdk-mbufs=4096"]
+    done = switch.tool("vsctl", *probe, check=False)
+    if done.returncode == 0:
+        switch.vsctl("del-port", "br0", "probe")
+    elif "without DPDK" not in done.stderr:
+        raise Failure(done.stderr)
+    return done.returncode == 0
+
+
+def add_source(switch, capture, frames):
+    """Our port 1, which the capture comes in by for ever. Returns its type."""
+    if has_dpdk(switch):
+        devargs = f'options:dpdk-devargs="{source(capture)}"'
+        switch.add_port("br0", "in", "type=dpdk", devargs, f"options:dpdk-mbufs={buffers(frames)}", ofport=1)
+        return "dpdk"
+    switch.add_port("br0", "in", "type=pcap", f"rx_pcap={capture}", "loop=infinite", ofport=1)
+    return "pcap"
 
 
 @contextlib.contextmanager
 def open_vswitch(capture, frames, rules, settings=None):
-    machine.hugepages.need((buffers(frames) * BUFFER_BYTES) + 256 * MIB)
-    # More frames than the shared pool holds: a pool per port, which is sized by the queues that are asked for.
-    queues = -(-frames // 4096) + 8 if frames + 65_536 > OPEN_VSWITCH_POOL else 0
+    machine.hugepages.need(huge_bytes(frames))
+    settings, words = dict(settings or {}), []
+    if frames + 65_536 > OPEN_VSWITCH_POOL:
+        # More frames than the shared pool holds: a pool per port, which is sized by the queues that are asked for.
+        settings["per-port-memory"] = "true"
+        words = [f"options:n_rxq={-(-frames // 4096) + 8}", "options:n_rxq_desc=4096"]
     with Lab() as lab:
-        switch = OpenVSwitch(lab, lab.host("b"), dpdk=True, settings={**(settings or {}), **({"per-port-memory": "true"} if queues else {})})
+        switch = OpenVSwitch(lab, lab.host("b"), dpdk=True, settings=settings)
+        switch.note = {}
         switch.add_bridge("br0")
         switch.rules("br0", rules)
-        switch.add_port("br0", "out", "type=dpdk", f"options:dpdk-devargs={SINK}", ofport=2)
-        words = [f"options:n_rxq={queues}", "options:n_rxq_desc=4096"] if queues else []
+        switch.add_port("br0", "out", "type=dpdk", f'options:dpdk-devargs="{SINK}"', ofport=2)
         # Quoted, as commas separate values in a column.
         switch.add_port("br0", "in", "type=dpdk", f'options:dpdk-devargs="{source(capture)}"', *words, ofport=1)
         yield switch

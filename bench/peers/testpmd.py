@@ -9,10 +9,11 @@ from lab import Failure
 
 def io_rate(devices, buffers, seconds, memory_mib):
     """What goes from the first virtual device to the second: packets per second, and seconds of the packet core per packet."""
+    main, packet = str(machine.other_core()), str(machine.packet_core())
+    eal = ["-l", f"{main},{packet}", "--main-lcore", main, "--no-pci", "--in-memory", "-m", str(memory_mib),
+           *(f"--vdev={device}" for device in devices)]
     # Its output is a pipe, and is wanted line by line.
-    command = ["stdbuf", "-oL", "dpdk-testpmd", "-l", f"{machine.other_core()},{machine.packet_core()}", "--main-lcore", str(machine.other_core()),
-               "--no-pci", "--in-memory", "-m", str(memory_mib), *(f"--vdev={device}" for device in devices), "--", "-i", "--forward-mode=io",
-               f"--total-num-mbufs={buffers}", "--nb-cores=1"]
+    command = ["stdbuf", "-oL", "dpdk-testpmd", *eal, "--", "-i", "--forward-mode=io", f"--total-num-mbufs={buffers}", "--nb-cores=1"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
     try:
         # Commands are read once everything is up; each answer of "show" is followed by the next prompt.

@@ -77,9 +77,10 @@ int connected_socket(int type, const char* address, int port) {
 // Buffers for sendmmsg and recvmmsg.
 class Messages {
  public:
-  Messages() {
+  explicit Messages(const std::vector<uint8_t>& payload) {
     for (size_t i = 0; i < kBatch; ++i) {
-      parts_[i] = {data_[i].data(), kPayload};
+      data_[i] = payload;
+      parts_[i] = {data_[i].data(), payload.size()};
       headers_[i].msg_hdr.msg_iov = &parts_[i];
       headers_[i].msg_hdr.msg_iovlen = 1;
     }
@@ -87,7 +88,7 @@ class Messages {
   mmsghdr* get() { return headers_.data(); }
 
  private:
-  std::array<std::array<char, kPayload>, kBatch> data_{};
+  std::array<std::vector<uint8_t>, kBatch> data_;
   std::array<iovec, kBatch> parts_{};
   std::array<mmsghdr, kBatch> headers_{};
 };
@@ -95,7 +96,7 @@ class Messages {
 void sink(int port, int quiet_seconds) {
   int fd = bound_socket(SOCK_DGRAM, port);
   set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20);
-  Messages messages;
+  Messages messages(std::vector<uint8_t>(2048));
   uint64_t received = 0;
   Clock::time_point first{}, last{};
   timeval wait{30, 0};  // for the first datagram
@@ -114,10 +115,10 @@ void sink(int port, int quiet_seconds) {
               std::chrono::duration<double>(last - first).count());
 }
 
-void send(const char* address, int port, double seconds, int flows) {
+void send(const char* address, int port, double seconds, int flows, const std::vector<uint8_t>& payload) {
   std::vector<int> sockets;
   for (int i = 0; i < flows; ++i) sockets.push_back(connected_socket(SOCK_DGRAM, address, port));
-  Messages messages;
+  Messages messages(payload);
   uint64_t sent = 0;
   const Clock::time_point start = Clock::now();
   for (size_t i = 0; seconds_since(start) < seconds; i = (i + 1) % sockets.size()) {
@@ -166,21 +167,31 @@ void ask(const char* address, int port, int count, int gap_us) {
               percentile(0.99), percentile(0.999), times.back(), count / elapsed);
 }
 
+std::vector<uint8_t> from_hex(const std::string& hex) {
+  std::vector<uint8_t> bytes;
+  for (size_t i = 0; i + 1 < hex.size(); i += 2) {
+    bytes.push_back(static_cast<uint8_t>(std::strtoul(hex.substr(i, 2).c_str(), nullptr, 16)));
+  }
+  return bytes;
+}
+
 int run(int argc, char** argv) {
   const std::string verb = argc > 1 ? argv[1] : "";
   auto number = [&](int i) { return std::atoi(argv[i]); };
   if (verb == "sink" && argc == 4) {
     sink(number(2), number(3));
-  } else if (verb == "send" && argc == 6 && number(5) > 0) {
-    send(argv[2], number(3), std::atof(argv[4]), number(5));
+  } else if (verb == "send" && (argc == 6 || argc == 7) && number(5) > 0) {
+    send(argv[2], number(3), std::atof(argv[4]), number(5),
+         argc == 7 ? from_hex(argv[6]) : std::vector<uint8_t>(kPayload));
   } else if (verb == "serve" && argc == 3) {
     serve(number(2));
   } else if (verb == "ask" && argc == 6 && number(4) > 0) {
     ask(argv[2], number(3), number(4), number(5));
   } else {
-    std::fprintf(stderr,
-                 "usage: netprobe sink PORT SECONDS | send ADDRESS PORT SECONDS FLOWS | serve PORT | ask ADDRESS PORT "
-                 "COUNT GAP_US\n");
+    std::fprintf(
+        stderr,
+        "usage: netprobe sink PORT SECONDS | send ADDRESS PORT SECONDS FLOWS [HEX] | serve PORT | ask ADDRESS PORT "
+        "COUNT GAP_US\n");
     return 2;
   }
   return 0;

@@ -15,10 +15,7 @@ def side(make, rule_set, flows):
     def measure():
         with make(capture(rule_set, flows), flows, rule_set.rules) as switch:
             installed = replay.settle(switch)
-            result = replay.rate(switch, SECONDS) | {"datapath_flows": installed}
-            if getattr(switch, "kind", "dpdk") != "dpdk":
-                result["note"] = f"{switch.kind} ports"
-            return result
+            return replay.rate(switch, SECONDS) | {"datapath_flows": installed} | switch.note
 
     return measure
 
@@ -36,15 +33,14 @@ def above_floor(medians):
 def forward(options):
     """64-byte frames through the switch in memory, one polling thread alone on its core.
 
-    A capture with that many flows comes in by DPDK's net_pcap for ever (each frame is copied into a buffer) and goes out to net_null. The rate is what
-    the out port counts over 2 s once the flows are set up; cycles are those of the time stamp counter, per packet. "floor" is dpdk-testpmd in io
-    mode with the same devices and frames: what receiving, copying and sending cost with no switch at all. Cycles above it are the switch's."""
+    A capture with that many flows comes in by DPDK's net_pcap for ever (each frame is copied into a buffer) and goes out to net_null.
+    The rate is what the out port counts over 2 s once the flows are set up; cycles are those of the time stamp counter, per packet.
+    "floor" is dpdk-testpmd in io mode with the same devices and frames: what receiving, copying and sending cost with no switch at all.
+    Cycles above it are the switch's."""
     required = (Required("above_floor", "<=", 0.5, "openvswitch"),)
     points = []
     for flows in options.pick((1, 1_000, 10_000, 100_000, 1_000_000), (1, 10_000)):
         for rule_set in rulesets.forwarding():
-            if flows == 1_000_000 and rule_set.name not in ("port", "acl4", "acl64"):
-                continue
             points.append(Point(f"forward/{flows}/{rule_set.name}", "mpps", "Mpps", {
                 "ours": side(replay.ours, rule_set, flows), "openvswitch": side(replay.open_vswitch, rule_set, flows),
                 "floor": lambda r=rule_set, n=flows: replay.floor(capture(r, n), n, SECONDS)}, required, above_floor))

@@ -44,9 +44,10 @@ def wake_up(kind, count):
 def idle(options):
     """CPU time with 64 veth ports up and no traffic, and how long a packet takes that comes after a pause.
 
-    "cpu": percent of one core over 10 s, all threads of the daemon. "wake-up": `rr` with 20 ms before each request, so that whatever sleeps is asleep;
-    the median in microseconds for request and answer, two passes of the switch and two wake-ups of processes ("kernel" shows what those cost)."""
+    "cpu": percent of one core over 10 s, all threads of the daemon. "wake-up": `rr` with 20 ms before each request, so that whatever
+    sleeps is asleep; the median in microseconds for request and answer, two passes of the switch and two wake-ups of processes
+    ("kernel" shows what those cost)."""
     count = options.pick(500, 100)
+    woken = {"ours": OURS, "openvswitch": OVS, "openvswitch-polling": OVS_POLLING, "kernel": KERNEL}
     return [Point("idle/cpu", "percent", "% of a core", {"ours": cpu(OURS), "openvswitch": cpu(OVS)}, (Required("percent", "<=", 1),)),
-            Point("idle/wake-up", "p50", "us p50", {"ours": wake_up(OURS, count), "openvswitch": wake_up(OVS, count),
-                                                    "openvswitch-polling": wake_up(OVS_POLLING, count), "kernel": wake_up(KERNEL, count)})]
+            Point("idle/wake-up", "p50", "us p50", {name: wake_up(kind, count) for name, kind in woken.items()})]

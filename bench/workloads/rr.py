@@ -4,8 +4,8 @@ from peers import network
 from peers.network import KERNEL, OURS, OURS_XDP, OVS, OVS_POLLING, OVS_XDP, WIRE
 from workload import Point, Required, workload
 
-BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-polling": OVS_POLLING, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL,
-           "wire": WIRE}
+BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-polling": OVS_POLLING, "openvswitch-afxdp": OVS_XDP,
+           "kernel": KERNEL, "wire": WIRE}
 OVERLAID = {"ours": OURS, "openvswitch": OVS, "kernel": KERNEL}
 
 

@@ -48,16 +48,17 @@ def load(make, kind, count):
 def rules(options):
     """Loading rules with `ofctl add-flows FILE`, memory per rule, and lookup in the slow path, by kind and number.
 
-    Kinds as of ClassBench, from bench/rulegen.py: "acl" 5-tuples with prefixes and port ranges, "l3" routes, "l2" VLAN and address. Seconds from the
-    start of the client to its end; for ours that includes the store on disk. Bytes are the growth of the daemon's resident memory, by rule (for 1,000 rules that is mostly
-    noise). Lookups are timed one by one in a program with nothing but the rule tables (tools/rule_lookup.cc), collecting the fields they depended on; the
-    median counts. Open vSwitch has nothing to time lookups with."""
+    Kinds as of ClassBench, from bench/rulegen.py: "acl" 5-tuples with prefixes and port ranges, "l3" routes, "l2" VLAN and address.
+    Seconds from the start of the client to its end; for ours that includes the store on disk. Bytes are the growth of the daemon's
+    resident memory, by rule (for 1,000 rules that is mostly noise). Lookups are timed one by one in a program with nothing but the rule
+    tables (tools/rule_lookup.cc), collecting the fields they depended on; the median counts. Open vSwitch has nothing to time lookups
+    with."""
     points = []
     for count in options.pick((1_000, 100_000, 1_000_000), (1_000, 100_000)):
         for kind in rulegen.KINDS:
             required = [Required("lookup_us", "<=", 1)] if kind == "acl" else []
             if count == 1_000_000:
                 required += [Required("seconds", "<=", 5), Required("bytes_per_rule", "<=", 400)]
-            points.append(Point(f"rules/{kind}/{count}", "seconds", "s", {"ours": load(Ours, kind, count), "openvswitch": load(OpenVSwitch, kind, count)},
-                                tuple(required)))
+            sides = {"ours": load(Ours, kind, count), "openvswitch": load(OpenVSwitch, kind, count)}
+            points.append(Point(f"rules/{kind}/{count}", "seconds", "s", sides, tuple(required)))
     return points

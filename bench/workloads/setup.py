@@ -49,21 +49,20 @@ def measure(make, settings, flows, longest):
         seen = watch(switch, flows, longest)
         lost, received = switch.lost()
         per_second, most = rate(seen)
-        figures = {"flows_per_second": per_second, "installed": most, "lost": lost, "lost_percent": 100 * lost / max(received, 1)}
-        if getattr(switch, "kind", "dpdk") != "dpdk":
-            figures["note"] = f"{switch.kind} ports"
-        return figures
+        lost_percent = 100 * lost / max(received, 1)
+        return {"flows_per_second": per_second, "installed": most, "lost": lost, "lost_percent": lost_percent} | switch.note
 
 
 @workload("setup")
 def setup(options):
     """New flows per second, each needing its own megaflow, and what is lost meanwhile.
 
-    A capture of that many flows is replayed in memory; 5-tuple rules of 64 masks and a second table that copies addresses and ports to registers
-    make every flow depend on its whole 5-tuple. The rate is the number of datapath flows when 99 % of the most there ever were are installed, by the
-    time since there was none; "lost" are packets that met no flow and were thrown away until then, of all that were received. Limits
-    are raised to 2,000,000 flows on both sides, and idle times with them; "openvswitch-defaults" has its own limit of 200,000. Open vSwitch
-    sets flows up on the polling thread itself, which holds the replay up meanwhile; a switch that does not meets each flow again and again."""
+    A capture of that many flows is replayed in memory; 5-tuple rules of 64 masks and a second table that copies addresses and ports to
+    registers make every flow depend on its whole 5-tuple. The rate is the number of datapath flows when 99 % of the most there ever
+    were are installed, by the time since there was none; "lost" are packets that met no flow and were thrown away until then, of all
+    that were received. Limits are raised to 2,000,000 flows on both sides, and idle times with them; "openvswitch-defaults" has its own
+    limit of 200,000. Open vSwitch sets flows up on the polling thread itself, which holds the replay up meanwhile; a switch that does
+    not meets each flow again and again."""
     points = []
     for flows in options.pick((10_000, 100_000, 1_000_000), (10_000,)):
         longest = 15 + flows / 10_000

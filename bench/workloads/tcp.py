@@ -8,8 +8,8 @@ from peers.network import KERNEL, OURS, OURS_XDP, OVS, OVS_TSO, OVS_XDP, WIRE
 from workload import Point, Required, workload
 
 SECONDS = 4
-BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL,
-           "wire": WIRE}
+BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP,
+           "kernel": KERNEL, "wire": WIRE}
 OVERLAID = {"ours": OURS, "openvswitch": OVS, "kernel": KERNEL}
 
 
@@ -38,10 +38,10 @@ def streams(make, kind, count, reverse=False):
 def tcp(options):
     """TCP throughput between two namespaces over veth, through one switch; and over VXLAN to a kernel peer.
 
-    iperf3 for 4 s, received bits per second, one stream or eight at once. "vxlan" goes from the namespace beside the switch in question to one beside the kernel's
-    bridge and vxlan device, "vxlan-back" the other way. Where a switch cannot pass on large frames (Open vSwitch without userspace-tso-enable,
-    AF_XDP), the namespaces send none. "wire" is one veth pair with no switch. Ports are AF_PACKET unless the side says afxdp. On few cores, the ends
-    and the switch share them: that is part of what is measured, alike for all."""
+    iperf3 for 4 s, received bits per second, one stream or eight at once. "vxlan" goes from the namespace beside the switch in question
+    to one beside the kernel's bridge and vxlan device, "vxlan-back" the other way. Where a switch cannot pass on large frames (Open
+    vSwitch without userspace-tso-enable, AF_XDP), the namespaces send none. "wire" is one veth pair with no switch. Ports are AF_PACKET
+    unless the side says afxdp. On few cores, the ends and the switch share them: that is part of what is measured, alike for all."""
     points = []
     for count in options.pick((1, 8), (1,)):
         sides = {name: streams(network.bridged, kind, count) for name, kind in BRIDGED.items()}
@@ -72,12 +72,14 @@ def small(make, kind, flows):
 def udp64(options):
     """64-byte frames between the namespaces of `tcp`: what arrives when one thread sends as fast as it can for 4 s.
 
-    UDP datagrams of 18 bytes from one socket or from 64 in turn, in batches of 64 (sendmmsg), into a socket with 8 MiB of buffer. "lost" is the share of what
-    was sent that never arrived. The sender takes a core of its own, so on two cores the switch and the receiver share the other."""
+    UDP datagrams of 18 bytes from one socket or from 64 in turn, in batches of 64 (sendmmsg), into a socket with 8 MiB of buffer.
+    "lost" is the share of what was sent that never arrived. The sender takes a core of its own, so on two cores the switch and the
+    receiver share the other."""
     sides = {name: kind for name, kind in BRIDGED.items() if name != "openvswitch-tso"}
     points = []
     for flows in options.pick((1, 64), (1,)):
-        points.append(Point(f"udp64/veth/{flows}", "kpps", "kpps", {name: small(network.bridged, kind, flows) for name, kind in sides.items()},
+        points.append(Point(f"udp64/veth/{flows}", "kpps", "kpps",
+                            {name: small(network.bridged, kind, flows) for name, kind in sides.items()},
                             (Required("kpps", ">=", 2, "openvswitch"), Required("lost_percent", "<=", 1, "kernel", noise=0.5))))
         points.append(Point(f"udp64/vxlan/{flows}", "kpps", "kpps",
                             {name: small(network.overlaid, kind, flows) for name, kind in OVERLAID.items()}))
