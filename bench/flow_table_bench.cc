@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "datapath/base/rcu.h"
+#include "datapath/flow_table/flow_cache.h"
 #include "datapath/flow_table/flow_table.h"
 
 namespace vswitch {
@@ -94,13 +95,13 @@ void BM_Cache(benchmark::State& state) {
   const rcu::ReaderScope reader;
   const MonotonicClock clock;
   FlowTable table(clock);
-  FlowCache cache(table);
+  FlowCache cache;
   const Workload w = make_workload(static_cast<size_t>(state.range(0)), 16);
   fill(table, w);
-  std::mt19937 random(2);
-  std::vector<uint32_t> hashes;
+  std::mt19937_64 random(2);
+  std::vector<uint64_t> hashes;
   for (const FlowKey& key : w.keys) {
-    hashes.push_back(static_cast<uint32_t>(random()));
+    hashes.push_back(random());
     cache.insert(hashes.back(), table.lookup(key));
   }
   size_t i = 0, hits = 0;

@@ -7,6 +7,7 @@
 
 #include <sys/random.h>
 
+#include <array>
 #include <cstdint>
 #include <random>
 
@@ -15,16 +16,28 @@ namespace vswitch {
 struct HashSecret {
   uint64_t word;   // mixed into every word
   uint64_t state;  // where a hash starts
+  std::array<uint64_t, 8> lanes;  // one for each word of hash_pair()'s callers
 };
 
 inline HashSecret draw_hash_secret() {
   HashSecret secret{};
-  if (getrandom(&secret, sizeof secret, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof secret)) {
+  uint64_t drawn[2];
+  if (getrandom(drawn, sizeof drawn, GRND_NONBLOCK) == static_cast<ssize_t>(sizeof drawn)) {
+    secret.word = drawn[0];
+    secret.state = drawn[1];
+  } else {
     std::random_device device;  // early boot, or a sandbox without the system call
     secret.word = uint64_t{device()} << 32 | device();
     secret.state = uint64_t{device()} << 32 | device();
   }
   secret.word |= 1;
+  uint64_t sequence = secret.state;
+  for (uint64_t& lane : secret.lanes) {  // the steps of splitmix64
+    uint64_t z = sequence += 0x9e3779b97f4a7c15ULL;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+    lane = (z ^ z >> 31) ^ secret.word;
+  }
   return secret;
 }
 
@@ -34,6 +47,14 @@ inline const HashSecret kHashSecret = draw_hash_secret();
 inline uint64_t hash_word(uint64_t state, uint64_t word) {
   __extension__ using Wide = unsigned __int128;
   const Wide product = static_cast<Wide>(word ^ kHashSecret.word) * (state ^ 0x9e3779b97f4a7c15ULL);
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+// Two words at once, each under a secret of its own. Pairs do not depend on each other, so a processor works on several at
+// a time; combine their results with ^.
+inline uint64_t hash_pair(uint64_t a, uint64_t b, uint64_t secret_a, uint64_t secret_b) {
+  __extension__ using Wide = unsigned __int128;
+  const Wide product = static_cast<Wide>(a ^ secret_a) * (b ^ secret_b);
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 

@@ -34,6 +34,7 @@ class ForwardingThread::Processor final : public PacketProcessor {
   void miss(PacketPtr packet, const FlowKey&, uint32_t flow_hash) override {
     offer({std::move(packet), Upcall::Kind::miss, {}, UpcallQueue::bucket_of(flow_hash)});
   }
+  bool any_must_wait() const override { return !upcalls_.empty(); }
   bool must_wait(uint32_t flow_hash) const override { return upcalls_.must_wait(UpcallQueue::bucket_of(flow_hash)); }
 
  private:
@@ -173,6 +174,17 @@ void ForwardingThread::watch(size_t slot) {
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) polled_[slot].watched_fd = fd;
 }
 
+// Of a source that ports share, each packet may belong to another port; they are booked in runs.
+void ForwardingThread::book_received(const PacketBatch& batch) {
+  for (size_t i = 0; i < batch.size();) {
+    const uint32_t in_port = batch[i].in_port;
+    size_t end = i + 1;
+    while (end < batch.size() && batch[end].in_port == in_port) ++end;
+    ctx_.ledger.port(in_port).received.add(end - i);
+    i = end;
+  }
+}
+
 // One batch from every hot source. True if any had packets.
 bool ForwardingThread::poll_round() {
   bool any = false;
@@ -183,7 +195,7 @@ bool ForwardingThread::poll_round() {
     polled.hot = n != 0 || polled.source->always_ready();
     if (n == 0) continue;
     any = true;
-    for (size_t i = 0; i < n; ++i) ctx_.ledger.port(batch[i].in_port).received.add();
+    book_received(batch);
     processor_->process(batch);
   }
   if (any) processor_->flush();

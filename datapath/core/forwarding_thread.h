@@ -69,6 +69,7 @@ class ForwardingThread {
   void watch(size_t slot);
   size_t take_slot(const std::shared_ptr<RxSource>& source);
   bool poll_round();
+  void book_received(const PacketBatch& batch);
   void mark_ready(int timeout_ms);
   void sleep_until_ready();
 

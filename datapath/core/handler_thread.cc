@@ -60,6 +60,7 @@ class HandlerThread::Processor final : public PacketProcessor {
     const FlowKey copy = key;
     translate(std::move(packet), copy);
   }
+  bool any_must_wait() const override { return false; }
   bool must_wait(uint32_t) const override { return false; }
 
  private:

@@ -1,5 +1,7 @@
 #include "datapath/core/packet_processor.h"
 
+#include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "datapath/flow/extract.h"
@@ -7,70 +9,166 @@
 namespace vswitch {
 namespace {
 
+// With so few masks, going through them costs no more than asking the cache first.
+constexpr size_t kMasksWithoutCache = 2;
+// How far ahead of extraction frames are fetched.
+constexpr size_t kPrefetchAhead = 4;
+
 // The cache and ordering identity of a packet: its flow hash, and where it is in its way through the switch.
-uint32_t identity_hash(const Packet& packet) {
+uint64_t identity_hash(const Packet& packet) {
   uint64_t h = packet.rss_hash;
   h = (h << 32 | packet.in_port) * 0x9e3779b97f4a7c15ULL;
-  h ^= static_cast<uint64_t>(packet.recirc_id) * 0xc2b2ae3d27d4eb4fULL;
-  return static_cast<uint32_t>(h >> 32);
+  h ^= h >> 32;
+  h = (h ^ packet.recirc_id) * 0xc2b2ae3d27d4eb4fULL;
+  return h ^ h >> 29;
+}
+uint32_t ordering_hash(uint64_t identity) { return static_cast<uint32_t>(identity >> 32); }
+
+template <typename Function>
+void for_each_bit(uint32_t bits, Function&& function) {
+  for (; bits != 0; bits &= bits - 1) function(static_cast<size_t>(std::countr_zero(bits)));
 }
 
 }  // namespace
 
 PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports)
-    : ctx_(ctx), flows_(flows), ports_(ports), cache_(flows), transmit_queues_(kMaxPorts) {
+    : ctx_(ctx), flows_(flows), ports_(ports), transmit_queues_(kMaxPorts) {
+  static_assert(kBatch == 32, "a bit of an uint32_t for each packet");
   to_flush_.reserve(kMaxPorts);
+  for (size_t i = 0; i < kBatch; ++i) key_pointers_[i] = &keys_[i].key;
 }
 
-Flow* PacketProcessor::look_up(const FlowKey& key, uint32_t hash) {
-  if (Flow* flow = cache_.lookup(hash, key)) {
-    counters_.hits.add();
-    counters_.cache_hits.add();
-    return flow;
+// ---- Shallow
+
+// The flow of all packets with this signature; null: there is none yet. What the entry remembers is verified, as flows
+// come and go and are recycled.
+Flow* PacketProcessor::find_shallow(uint32_t in_port, ShallowSignature signature) {
+  const FlowKey key = shallow_key(in_port, signature);
+  const uint64_t h = (signature ^ in_port) * 0x9e3779b97f4a7c15ULL;
+  ShallowEntry& entry = shallow_[h >> 58];
+  static_assert(std::tuple_size_v<decltype(shallow_)> == 64);
+  if (entry.signature == signature && entry.in_port == in_port && !entry.flow->dead() && entry.flow->matches(key)) {
+    return entry.flow;
   }
   uint32_t visited = 0;
   Flow* flow = flows_.lookup(key, &visited);
   counters_.masks_visited.add(visited);
-  if (flow == nullptr) {
-    counters_.misses.add();
-    return nullptr;
-  }
-  counters_.hits.add();
-  cache_.insert(hash, flow);
+  if (flow != nullptr) entry = {in_port, signature, flow};
   return flow;
 }
 
-void PacketProcessor::classify(PacketBatch& batch, std::array<Group, PacketBatch::kMaxPackets>& groups,
-                               size_t& group_count) {
+// False: the batch must go the long way.
+bool PacketProcessor::process_shallow(PacketBatch& batch) {
+  const uint32_t in_port = batch[0].in_port;
+  if (!flows_.only_shallow_flows(in_port)) return false;
+  uint16_t tcp_flags = 0;
+  uint64_t bytes = 0, difference = 0;
+  const ShallowSignature signature = shallow_signature(batch[0], &tcp_flags);
   for (size_t i = 0; i < batch.size(); ++i) {
+    const Packet& packet = batch[i];
+    if (i + kPrefetchAhead < batch.size()) __builtin_prefetch(batch[i + kPrefetchAhead].data());
+    difference |= shallow_signature(packet, &tcp_flags) ^ signature;
+    difference |= (packet.in_port ^ in_port) | packet.recirc_id | uint32_t{packet.has_tunnel};
+    bytes += packet.size();
+  }
+  if (difference != 0 || signature == kNoSignature) return false;
+  Flow* flow = find_shallow(in_port, signature);
+  if (flow == nullptr) return false;
+  counters_.hits.add(batch.size());
+  counters_.cache_hits.add(batch.size());
+  flow->count(ctx_.index, batch.size(), bytes, ctx_.now, tcp_flags);
+  if (const uint32_t port = flow->only_output(); port != 0) {
+    output_batch(ctx_, port, batch);
+  } else {
+    execute_actions(ctx_, flow->actions(), batch, *this);
+  }
+  return true;
+}
+
+// ---- Extract, look up
+
+uint32_t PacketProcessor::extract(PacketBatch& batch) {
+  const bool some_must_wait = any_must_wait();
+  const bool use_cache = flows_.mask_count() > kMasksWithoutCache;
+  const size_t size = batch.size();
+  for (size_t i = 0; i < std::min(size, kPrefetchAhead); ++i) __builtin_prefetch(batch[i].data());
+  uint32_t good = 0;
+  for (size_t i = 0; i < size; ++i) {
+    if (i + kPrefetchAhead < size) __builtin_prefetch(batch[i + kPrefetchAhead].data());
     Packet& packet = batch[i];
-    FlowKey& key = keys_[i];
-    if (!extract_flow_key(packet, key)) {
+    KeySlot& slot = keys_[i];
+    if (!extract_flow_key(packet, slot.key, slot.cold_is_zero)) {
       ctx_.drop(batch.release(i), DropReason::rx_invalid_packet);
       continue;
     }
-    const uint32_t hash = identity_hash(packet);
-    if (must_wait(hash)) {
-      miss(batch.release(i), key, hash);
+    hashes_[i] = identity_hash(packet);
+    if (some_must_wait && must_wait(ordering_hash(hashes_[i]))) {
+      miss(batch.release(i), slot.key, ordering_hash(hashes_[i]));
       continue;
     }
-    Flow* flow = look_up(key, hash);
-    if (flow == nullptr) {
-      miss(batch.release(i), key, hash);
-      continue;
-    }
-    // Packets of one flow tend to come together: look at the latest groups first.
-    size_t g = group_count;
-    while (g > 0 && groups[g - 1].flow != flow) --g;
-    if (g == 0) {
-      groups[group_count] = {flow, 0, 0, 0, {}};
-      g = ++group_count;
-    }
-    Group& group = groups[g - 1];
-    group.bytes += packet.size();
-    group.tcp_flags |= key.tcp_flags.host();
-    group.members[group.count++] = static_cast<uint8_t>(i);
+    if (use_cache) cache_.prefetch(hashes_[i]);
+    good |= uint32_t{1} << i;
   }
+  return good;
+}
+
+uint32_t PacketProcessor::look_up_cached(uint32_t wanted) {
+  const uint32_t hits = cache_.find_batch(hashes_.data(), key_pointers_.data(), wanted, found_.data());
+  counters_.cache_hits.add(static_cast<uint64_t>(std::popcount(hits)));
+  return hits;
+}
+
+uint32_t PacketProcessor::look_up(uint32_t wanted) {
+  if (wanted == 0) return 0;
+  uint32_t hits = 0;
+  const bool use_cache = flows_.mask_count() > kMasksWithoutCache;
+  if (use_cache) hits = look_up_cached(wanted);
+  const uint32_t uncached = wanted & ~hits;
+  if (uncached != 0) {
+    uint32_t visited = 0;
+    const uint32_t in_table = flows_.find_batch(key_pointers_.data(), uncached, found_.data(), &visited);
+    counters_.masks_visited.add(visited);
+    if (use_cache) for_each_bit(in_table, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
+    hits |= in_table;
+  }
+  counters_.hits.add(static_cast<uint64_t>(std::popcount(hits)));
+  counters_.misses.add(static_cast<uint64_t>(std::popcount(wanted & ~hits)));
+  return hits;
+}
+
+// ---- Dispatch
+
+// Packets of one flow tend to come together: look at the latest groups first.
+void PacketProcessor::group(Packet& packet, size_t i) {
+  Flow* flow = found_[i];
+  size_t g = group_count_;
+  while (g > 0 && groups_[g - 1].flow != flow) --g;
+  if (g == 0) {
+    Group& made = groups_[group_count_];
+    made.flow = flow;
+    made.bytes = 0;
+    made.tcp_flags = 0;
+    made.count = 0;
+    g = ++group_count_;
+  }
+  Group& group = groups_[g - 1];
+  group.bytes += packet.size();
+  group.tcp_flags = static_cast<uint16_t>(group.tcp_flags | keys_[i].key.tcp_flags.host());
+  group.members[group.count++] = static_cast<uint8_t>(i);
+}
+
+void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
+  group_count_ = 0;
+  for_each_bit(found, [&](size_t i) {
+    Flow* flow = found_[i];
+    const uint32_t port = flow->only_output();
+    if (port == 0) return group(batch[i], i);
+    flow->count(ctx_.index, 1, batch[i].size(), ctx_.now, keys_[i].key.tcp_flags.host());
+    TransmitQueue& queue = transmit_queue(port);
+    if (__builtin_expect(queue.batch.full(), 0)) send(port, queue);
+    queue.batch.add(batch.release(i));
+  });
+  for (size_t g = 0; g < group_count_; ++g) run(batch, groups_[g]);
 }
 
 void PacketProcessor::run(PacketBatch& batch, const Group& group) {
@@ -81,11 +179,15 @@ void PacketProcessor::run(PacketBatch& batch, const Group& group) {
 }
 
 void PacketProcessor::process(PacketBatch& batch) {
-  std::array<Group, PacketBatch::kMaxPackets> groups;
-  size_t group_count = 0;
-  classify(batch, groups, group_count);
-  for (size_t g = 0; g < group_count; ++g) run(batch, groups[g]);
-  batch.reset_released();
+  if (batch.empty()) return;
+  if (any_must_wait() || !process_shallow(batch)) {
+    const uint32_t wanted = extract(batch);
+    const uint32_t found = look_up(wanted);
+    // Before the packets that found a flow: no later packet of the same flow may overtake.
+    for_each_bit(wanted & ~found, [&](size_t i) { miss(batch.release(i), keys_[i].key, ordering_hash(hashes_[i])); });
+    dispatch(batch, found);
+    batch.reset_released();
+  }
   process_recirculated();
 }
 

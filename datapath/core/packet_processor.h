@@ -3,6 +3,15 @@
 // Forwarding threads run it on what they receive, the handler thread on what its packets do after a miss
 // (recirculation). What differs is what happens to a miss and to a userspace action: the two virtual functions.
 //
+// A batch goes through it in steps, each for all packets, so that memory that one step will need is on its way while
+// the step before still works on other packets:
+//   shallow   all packets alike as far as the flows of their port look (shallow_key.h): one lookup for the batch, the
+//   end extract   a key and a hash each; the hash's bucket of the cache is fetched cache     the buckets' flows are
+//   fetched, then compared table     for those that the cache does not know (all, if there are so few masks that asking
+//   it first does not pay) dispatch  flows that do nothing but send to one port: straight into that port's queue;
+//   others grouped by flow, and
+//             their actions executed for each group at once
+//
 // Thread safety: one thread. The thread is a registered RCU reader.
 #pragma once
 
@@ -13,7 +22,9 @@
 
 #include "datapath/actions/execute.h"
 #include "datapath/core/port_map.h"
+#include "datapath/flow_table/flow_cache.h"
 #include "datapath/flow_table/flow_table.h"
+#include "datapath/flow_table/shallow_key.h"
 #include "datapath/packet/packet_batch.h"
 #include "datapath/packet/thread_context.h"
 
@@ -32,8 +43,8 @@ class PacketProcessor : public ActionSink {
   void process(PacketBatch& batch);
   // Sends what is buffered.
   void flush();
-  // Before rcu::quiescent(): forgets cached flows that are gone.
-  void before_quiescent() { cache_.purge_removed(); }
+  // Before rcu::quiescent(), where the thread holds no packets.
+  void before_quiescent() { cache_.maintain(); }
 
   const LookupCounters& counters() const { return counters_; }
   ThreadContext& context() { return ctx_; }
@@ -46,30 +57,52 @@ class PacketProcessor : public ActionSink {
  protected:
   // The packet found no flow. `flow_hash` identifies its flow for ordering.
   virtual void miss(PacketPtr packet, const FlowKey& key, uint32_t flow_hash) = 0;
+  // False: must_wait() would say false for every packet.
+  virtual bool any_must_wait() const = 0;
   // True: the packet must go the way of misses although a flow may match, to stay behind earlier packets of its flow.
   virtual bool must_wait(uint32_t flow_hash) const = 0;
 
   void process_recirculated();
-  Flow* look_up(const FlowKey& key, uint32_t hash);
 
   ThreadContext& ctx_;
   LookupCounters counters_;
 
  private:
+  static constexpr size_t kBatch = PacketBatch::kMaxPackets;
+
   struct Group {
     Flow* flow;
     uint64_t bytes;
     uint16_t tcp_flags;
     uint8_t count;
-    std::array<uint8_t, PacketBatch::kMaxPackets> members;
+    std::array<uint8_t, kBatch> members;
   };
   struct TransmitQueue {
     PacketBatch batch;
     bool listed = false;
   };
+  // What a packet of some port with some signature led to last time.
+  struct ShallowEntry {
+    uint32_t in_port = 0;
+    ShallowSignature signature = kNoSignature;
+    Flow* flow = nullptr;
+  };
+  struct KeySlot {
+    alignas(64) FlowKey key;
+    bool cold_is_zero = false;
+  };
 
-  void classify(PacketBatch& batch, std::array<Group, PacketBatch::kMaxPackets>& groups, size_t& group_count);
+  bool process_shallow(PacketBatch& batch);
+  Flow* find_shallow(uint32_t in_port, ShallowSignature signature);
+
+  // Each: which packets (a bit each) go on to the next step.
+  uint32_t extract(PacketBatch& batch);
+  uint32_t look_up_cached(uint32_t wanted);
+  uint32_t look_up(uint32_t wanted);
+  void dispatch(PacketBatch& batch, uint32_t found);
+  void group(Packet& packet, size_t i);
   void run(PacketBatch& batch, const Group& group);
+
   void send(uint32_t port_no, TransmitQueue& queue);
   // The queue of a way out, on the list of those to flush.
   TransmitQueue& transmit_queue(uint32_t port_no);
@@ -77,7 +110,16 @@ class PacketProcessor : public ActionSink {
   const FlowTable& flows_;
   const PortMap& ports_;
   FlowCache cache_;
-  std::array<FlowKey, PacketBatch::kMaxPackets> keys_;
+  std::array<ShallowEntry, 64> shallow_;
+
+  // Of the batch being processed.
+  std::array<KeySlot, kBatch> keys_;
+  std::array<const FlowKey*, kBatch> key_pointers_;
+  std::array<uint64_t, kBatch> hashes_;
+  std::array<Flow*, kBatch> found_;
+  std::array<Group, kBatch> groups_;
+  size_t group_count_ = 0;
+
   PacketBatch recirculated_;
   // By port number, made on first use of a way out (one allocation in the life of a port).
   std::vector<std::unique_ptr<TransmitQueue>> transmit_queues_;

@@ -47,7 +47,7 @@ struct HotWords {
 };
 static_assert(offsetof(FlowKey, vlan) == 3 * 8 && offsetof(FlowKey, nw_src) == 4 * 8 &&
               offsetof(FlowKey, tp_src) == 5 * 8 && offsetof(FlowKey, ipv6_label) == 6 * 8 &&
-              offsetof(FlowKey, skb_mark) == 7 * 8 && offsetof(FlowKey, ipv6_src) == 8 * 8 &&
+              offsetof(FlowKey, packet_type) == 7 * 8 && offsetof(FlowKey, skb_mark) == 36 * 8 && offsetof(FlowKey, ipv6_src) == 8 * 8 &&
               offsetof(FlowKey, dp_hash) == 12 * 8 && offsetof(FlowKey, ct_mark) == 13 * 8 &&
               offsetof(FlowKey, tunnel) == 16 * 8 && offsetof(FlowKey, arp_sha) == 24 * 8);
 
@@ -364,6 +364,12 @@ static_assert(offsetof(FlowKey, ipv6_dst) == offsetof(FlowKey, ipv6_src) + 16);
 
 // ---- The key
 
+// Of a packet over IPv4: L4 has put nothing into cold words.
+bool only_hot_l4(uint64_t l4) {
+  const uint64_t proto = l4 & l4_word(0, be16{}, 0xff, 0);
+  return proto == l4_word(0, be16{}, kProtoTcp, 0) || proto == l4_word(0, be16{}, kProtoUdp, 0);
+}
+
 // Clears what is not stored whole later on: words 8 to 39, and the Geneve options if there are any. In pieces that the
 // compiler turns into wide stores, where for the whole it would call memset or use a string instruction.
 void clear_cold_words(FlowKey& key) {
@@ -378,20 +384,33 @@ void clear_cold_words(FlowKey& key) {
   }
 }
 
+// Metadata that goes into cold words.
+bool has_cold_metadata(const Packet& packet) {
+  return (packet.dp_hash | packet.skb_priority | packet.skb_mark | uint32_t{packet.has_tunnel}) != 0;
+}
+
 void copy_metadata(const Packet& packet, FlowKey& key) {
   KeyWord* w = words(key);
   w[0] = pack(packet.in_port, packet.recirc_id);
-  w[7] = pack(packet.skb_mark, 0u);
-  w[12] = pack(packet.dp_hash, packet.skb_priority);
-  if (__builtin_expect(packet.has_tunnel, 0)) key.tunnel = packet.tunnel;
+  w[7] = 0;
+  if (__builtin_expect(has_cold_metadata(packet), 0)) {
+    w[12] = pack(packet.dp_hash, packet.skb_priority);
+    key.skb_mark = packet.skb_mark;
+    if (packet.has_tunnel) key.tunnel = packet.tunnel;
+  }
 }
 
 }  // namespace
 
 bool extract_flow_key(Packet& packet, FlowKey& key) {
+  bool cold_is_zero = false;
+  return extract_flow_key(packet, key, cold_is_zero);
+}
+
+bool extract_flow_key(Packet& packet, FlowKey& key, bool& cold_is_zero) {
   const uint8_t* frame = packet.data();
   if (__builtin_expect(packet.size() < kEthernetSize, 0)) return false;
-  clear_cold_words(key);
+  if (__builtin_expect(!cold_is_zero, 0)) clear_cold_words(key);
   copy_metadata(packet, key);
 
   Cursor c{frame + 2 * sizeof(MacAddress), packet.size() - 2 * sizeof(MacAddress)};
@@ -415,10 +434,13 @@ bool extract_flow_key(Packet& packet, FlowKey& key) {
   HotWords hot;
   if (__builtin_expect(type == kEthTypeIpv4, 1)) {
     parse_ipv4(c, frame, key, hot, layers);
+    cold_is_zero = only_hot_l4(hot.l4) && !has_cold_metadata(packet);
   } else if (type == kEthTypeIpv6) {
     parse_ipv6(c, frame, key, hot, layers);
+    cold_is_zero = false;
   } else {
     hot = parse_not_ip(c, frame, type, key, layers);
+    cold_is_zero = false;
   }
   hot.vlan = vlan;
   w[3] = hot.vlan;

@@ -95,8 +95,8 @@ struct FlowKey {
   uint8_t nw_tos = 0;
   uint8_t nw_ttl = 0;
   uint16_t pad_ip = 0;
-  // ---- word 7
-  uint32_t skb_mark = 0;
+  // ---- word 7: packet type, and the part of conntrack that nearly every stateful rule looks at
+  be32 packet_type{};     // namespace << 16 | type; 0 is Ethernet
   uint32_t ct_state = 0;  // new 1, est 2, rel 4, rpl 8, inv 16, trk 32, snat 64, dnat 128
   // ---- words 8-11: IPv6
   Ipv6Address ipv6_src;
@@ -130,8 +130,8 @@ struct FlowKey {
   // ---- words 32-35: conntrack original tuple, IPv6
   Ipv6Address ct_ipv6_src;
   Ipv6Address ct_ipv6_dst;
-  // ---- words 36-39: packet type, ND options type, NSH
-  be32 packet_type{};  // namespace << 16 | type; 0 is Ethernet
+  // ---- words 36-39: mark, ND options type, NSH
+  uint32_t skb_mark = 0;
   uint8_t nd_options_type = 0;
   uint8_t pad_nd[3] = {};
   NshKey nsh;
@@ -149,7 +149,7 @@ struct FlowKey {
 inline constexpr size_t kFlowKeyWords = sizeof(FlowKey) / 8;
 inline constexpr int kFlowKeyLayout = 1;
 static_assert(sizeof(FlowKey) == 73 * 8, "FlowKey changed: update kFlowKeyLayout and every place that names it");
-inline constexpr size_t kHotWords = 8;   // metadata, Ethernet, VLAN, IPv4, L4: two cache lines hold key and mask
+inline constexpr size_t kHotWords = 8;   // metadata, Ethernet, VLAN, IPv4, L4, packet type: one cache line of a key
 inline constexpr size_t kCommonWords = 40;  // all but Geneve options
 
 // Words of a key may be read through this type whatever their members are.

@@ -1,7 +1,9 @@
 #include <new>
+#include <variant>
 
 #include "datapath/base/rcu.h"
 #include "datapath/flow_table/flow_implementation.h"
+#include "datapath/flow_table/shallow_key.h"
 
 namespace vswitch {
 
@@ -10,65 +12,81 @@ struct Flow::ExtraSlot {
   ExtraSlot* next;
 };
 
-Flow* FlowImplementation::make(std::shared_ptr<const MaskPattern> pattern, const FlowKey& key) {
-  void* memory = ::operator new(sizeof(Flow) + pattern->list.size() * sizeof(uint64_t));
-  Flow* flow = new (memory) Flow;
+namespace {
+
+uint32_t find_only_output(const ActionList& actions) {
+  if (actions.size() != 1) return 0;
+  const auto* output = std::get_if<OutputAction>(&actions.front());
+  return output != nullptr && output->port_no < kMaxPorts ? output->port_no : 0;
+}
+
+}  // namespace
+
+Flow::SharedActions::SharedActions(ActionList actions)
+    : list(std::move(actions)), only_output(find_only_output(list)), shallow(is_shallow(list)) {}
+
+Flow* FlowImplementation::make(FlowArena& arena, const MaskPattern& pattern, const FlowKey& key) {
+  Flow* flow = arena.take(pattern.rest().size());
+  for (size_t i = 0; i < kHotWords; ++i) flow->hot_[i] = words(key)[i] & pattern.hot()[i];
   auto* value = reinterpret_cast<uint64_t*>(flow + 1);
-  for (const MaskPattern::Word& word : pattern->list) *value++ = words(key)[word.index] & word.mask;
-  flow->pattern_ = std::move(pattern);
+  for (const MaskPattern::Word& word : pattern.rest()) *value++ = words(key)[word.index] & word.mask;
+  pattern.ref();
+  flow->pattern_ = &pattern;
+  flow->references_.store(1, std::memory_order_relaxed);
   return flow;
 }
 
-void FlowImplementation::destroy(Flow* flow) {
-  flow->~Flow();
-  ::operator delete(static_cast<void*>(flow));
+void FlowImplementation::recycle(FlowArena& arena, Flow* flow) {
+  flow->pattern_->unref();
+  flow->pattern_ = nullptr;
+  flow->actions_.store(nullptr, std::memory_order_relaxed);
+  flow->only_output_.store(0, std::memory_order_relaxed);
+  flow->actions_owner_.reset();
+  flow->installer_data_.reset();
+  flow->clear_statistics();
+  arena.give_back(flow);
 }
 
 void FlowImplementation::set_actions(Flow& flow, ActionList actions) {
   auto next = std::make_shared<Flow::SharedActions>(std::move(actions));
   flow.actions_.store(next.get(), std::memory_order_release);
+  flow.only_output_.store(next->only_output, std::memory_order_release);
   std::shared_ptr<const Flow::SharedActions> old = std::exchange(flow.actions_owner_, std::move(next));
   if (old != nullptr) rcu::retire([old = std::move(old)] {});
 }
 
-size_t FlowImplementation::memory_bytes(const Flow& flow) {
-  return sizeof(Flow) + flow.pattern_->list.size() * sizeof(uint64_t);
+Flow::~Flow() {
+  clear_statistics();
+  if (pattern_ != nullptr) pattern_->unref();
 }
 
-Flow::~Flow() {
-  for (ExtraSlot* extra = more_slots_.load(std::memory_order_acquire); extra != nullptr;) {
+void Flow::clear_statistics() {
+  for (ExtraSlot* extra = more_slots_.exchange(nullptr, std::memory_order_acquire); extra != nullptr;) {
     delete std::exchange(extra, extra->next);
   }
-}
-
-void Flow::unref() {
-  if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  rcu::retire([this] { FlowImplementation::destroy(this); });
+  first_slot_.packets.store(0, std::memory_order_relaxed);
+  first_slot_.bytes.store(0, std::memory_order_relaxed);
+  first_slot_.used.store(0, std::memory_order_relaxed);
+  first_slot_.tcp_flags.store(0, std::memory_order_relaxed);
+  first_slot_.owner.store(Slot::kNobody, std::memory_order_relaxed);
 }
 
 FlowKey Flow::key() const {
   FlowKey key;
-  const uint64_t* value = values();
-  for (const MaskPattern::Word& word : pattern_->list) words(key)[word.index] = *value++;
+  for (size_t i = 0; i < kHotWords; ++i) words(key)[i] = hot_[i];
+  const uint64_t* value = rest();
+  for (const MaskPattern::Word& word : pattern_->rest()) words(key)[word.index] = *value++;
   return key;
 }
 
 FlowMask Flow::mask() const { return pattern_->expand(); }
-bool Flow::matches(const FlowKey& key) const { return pattern_->matches(key, values()); }
+bool Flow::matches(const FlowKey& key) const { return pattern_->matches(key, hot_.data(), rest()); }
 
 const ActionList& Flow::actions() const { return actions_.load(std::memory_order_acquire)->list; }
 
 std::shared_ptr<const ActionList> Flow::shared_actions() const {
   std::shared_ptr<const SharedActions> owner = actions_.load(std::memory_order_acquire)->shared_from_this();
   return {owner, &owner->list};
-}
-
-void Flow::Slot::add(uint64_t more_packets, uint64_t more_bytes, Nanoseconds now, uint16_t flags) {
-  packets.store(packets.load(std::memory_order_relaxed) + more_packets, std::memory_order_relaxed);
-  bytes.store(bytes.load(std::memory_order_relaxed) + more_bytes, std::memory_order_relaxed);
-  used.store(now.count(), std::memory_order_relaxed);
-  const uint16_t seen = tcp_flags.load(std::memory_order_relaxed);
-  if ((flags & ~seen) != 0) tcp_flags.store(static_cast<uint16_t>(seen | flags), std::memory_order_relaxed);
 }
 
 // The calling thread's slot; null if there is no memory for one.
@@ -88,7 +106,7 @@ Flow::Slot* Flow::slot_of(size_t index) {
   return &made->slot;
 }
 
-void Flow::count(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags) {
+void Flow::count_elsewhere(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags) {
   if (Slot* slot = slot_of(index)) slot->add(packets, bytes, now, tcp_flags);
 }
 

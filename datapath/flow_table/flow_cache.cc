@@ -1,84 +1,99 @@
-#include <utility>
+#include "datapath/flow_table/flow_cache.h"
 
-#include "datapath/flow_table/flow_table.h"
+#include <bit>
+#include <new>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace vswitch {
 namespace {
 
-constexpr size_t kWays = 2;
-constexpr size_t kSets = FlowCache::kEntries / kWays;
-constexpr size_t kSetsPerPurge = 64;
-static_assert((kSets & (kSets - 1)) == 0 && kSets % kSetsPerPurge == 0);
-
-struct Entry {
-  Flow* flow = nullptr;  // with a reference
-  uint32_t hash = 0;
-};
-using Set = std::array<Entry, kWays>;  // the younger entry first
+// One newcomer in so many gets into a full bucket.
+constexpr uint32_t kNewcomers = 8;
 
 }  // namespace
 
-struct FlowCache::Implementation {
-  explicit Implementation(const FlowTable& t) : table(t), generation(t.generation()) {}
+FlowCache::FlowCache() : buckets_(std::make_unique<Bucket[]>(kFirstBuckets)), mask_(kFirstBuckets - 1) {}
 
-  const FlowTable& table;
-  std::array<Set, kSets> sets{};
-  uint64_t generation;          // of the table when the last complete purge began
-  uint64_t sweep_generation{};  // of the table when the running one began
-  size_t sweep_at = 0;          // next set; 0: none is running
-};
-
-FlowCache::FlowCache(const FlowTable& table) : impl_(std::make_unique<Implementation>(table)) {}
-
-FlowCache::~FlowCache() {
-  if (impl_ == nullptr) return;
-  for (const Set& set : impl_->sets) {
-    for (const Entry& entry : set) {
-      if (entry.flow != nullptr) entry.flow->unref();
-    }
-  }
+uint32_t FlowCache::candidates(const Bucket& bucket, uint16_t tag) {
+  constexpr uint32_t kUsed = (1u << kWays) - 1;
+#if defined(__SSE2__)
+  const __m128i tags = _mm_load_si128(reinterpret_cast<const __m128i*>(bucket.tags.data()));
+  const __m128i equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(static_cast<int16_t>(tag)));
+  return static_cast<uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128()))) & kUsed;
+#else
+  uint32_t found = 0;
+  for (size_t i = 0; i < kWays; ++i) found |= static_cast<uint32_t>(bucket.tags[i] == tag) << i;
+  return found & kUsed;
+#endif
 }
 
-FlowCache::FlowCache(FlowCache&&) noexcept = default;
-FlowCache& FlowCache::operator=(FlowCache&& other) noexcept {
-  std::swap(impl_, other.impl_);
-  return *this;
-}
-
-Flow* FlowCache::lookup(uint32_t hash, const FlowKey& key) const {
-  for (const Entry& entry : impl_->sets[hash % kSets]) {
-    if (entry.hash == hash && entry.flow != nullptr && !entry.flow->dead() && entry.flow->matches(key))
-      return entry.flow;
+Flow* FlowCache::lookup(uint64_t hash, const FlowKey& key) const {
+  const Bucket& bucket = buckets_[hash & mask_];
+  for (uint32_t left = candidates(bucket, tag_of(hash)); left != 0; left &= left - 1) {
+    Flow* flow = bucket.flows[static_cast<size_t>(std::countr_zero(left))];
+    if (flow != nullptr && !flow->dead() && flow->matches(key)) return flow;
   }
   return nullptr;
 }
 
-void FlowCache::insert(uint32_t hash, Flow* flow) {
-  Set& set = impl_->sets[hash % kSets];
-  flow->ref();
-  // An entry with the same hash is stale, or a collision that would never be found again: it goes first.
-  Entry& first = set[0];
-  const bool replace_first = first.flow == nullptr || first.hash == hash;
-  if (!replace_first) std::swap(first, set[1]);
-  Flow* evicted = std::exchange(first.flow, flow);
-  first.hash = hash;
-  if (evicted != nullptr) evicted->unref();
+uint32_t FlowCache::find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted,
+                               Flow* flows[]) const {
+  uint32_t likely = 0;
+  for (uint32_t left = wanted; left != 0; left &= left - 1) {
+    const auto i = static_cast<unsigned>(std::countr_zero(left));
+    const Bucket& bucket = buckets_[hashes[i] & mask_];
+    const uint32_t found = candidates(bucket, tag_of(hashes[i]));
+    if (found == 0) continue;
+    flows[i] = bucket.flows[static_cast<size_t>(std::countr_zero(found))];
+    if (flows[i] == nullptr) continue;
+    flows[i]->prefetch();
+    likely |= uint32_t{1} << i;
+  }
+  uint32_t hits = 0;
+  for (uint32_t left = likely; left != 0; left &= left - 1) {
+    const auto i = static_cast<unsigned>(std::countr_zero(left));
+    if (flows[i]->dead() || !flows[i]->matches(*keys[i])) {
+      // Rare: two connections in one bucket with one tag, or a flow that is gone.
+      flows[i] = lookup(hashes[i], *keys[i]);
+      if (flows[i] == nullptr) continue;
+    }
+    hits |= uint32_t{1} << i;
+  }
+  return hits;
 }
 
-void FlowCache::purge_removed() {
-  Implementation& c = *impl_;
-  if (c.sweep_at == 0) {
-    const uint64_t now = c.table.generation();
-    if (now == c.generation) return;
-    c.sweep_generation = now;
+void FlowCache::insert(uint64_t hash, Flow* flow) {
+  Bucket& bucket = buckets_[hash & mask_];
+  const uint16_t tag = tag_of(hash);
+  size_t at = kWays;
+  for (size_t i = 0; i < kWays && at == kWays; ++i) {
+    // An entry with the same tag is most likely of the same connection, which has another flow now.
+    if (bucket.flows[i] == nullptr || bucket.tags[i] == tag) at = i;
   }
-  for (size_t i = 0; i < kSetsPerPurge; ++i) {
-    for (Entry& entry : c.sets[c.sweep_at + i]) {
-      if (entry.flow != nullptr && entry.flow->dead()) std::exchange(entry.flow, nullptr)->unref();
-    }
+  for (size_t i = 0; i < kWays && at == kWays; ++i) {
+    if (bucket.flows[i]->dead()) at = i;
   }
-  c.sweep_at = (c.sweep_at + kSetsPerPurge) % kSets;
-  if (c.sweep_at == 0) c.generation = c.sweep_generation;
+  if (at == kWays) {
+    ++refused_;
+    if (++turn_ % kNewcomers != 0) return;
+    at = turn_ / kNewcomers % kWays;
+    ++evictions_;
+  }
+  bucket.tags[at] = tag;
+  bucket.flows[at] = flow;
+}
+
+void FlowCache::grow() {
+  refused_ = 0;
+  if (buckets() >= kMostBuckets) return;
+  const size_t count = buckets() * 2;
+  std::unique_ptr<Bucket[]> buckets(new (std::nothrow) Bucket[count]);
+  if (buckets == nullptr) return;  // it goes on as it is
+  buckets_ = std::move(buckets);
+  mask_ = count - 1;
 }
 
 }  // namespace vswitch

@@ -1,28 +1,39 @@
-// How flows are made and freed: the part of Flow that only the flow table may use.
+// How flows are filled in and emptied: the part of Flow that only the flow table may use.
 #pragma once
 
 #include <memory>
 #include <utility>
 
+#include "datapath/flow_table/flow_arena.h"
 #include "datapath/flow_table/flow_table.h"
 #include "datapath/flow_table/mask_pattern.h"
 
 namespace vswitch {
 
 struct Flow::SharedActions : std::enable_shared_from_this<SharedActions> {
-  explicit SharedActions(ActionList actions) : list(std::move(actions)) {}
+  explicit SharedActions(ActionList actions);
   ActionList list;
+  uint32_t only_output;  // see Flow::only_output()
+  bool shallow;
 };
 
 struct FlowImplementation {
-  // With the words of `key` that the pattern names, masked.
-  static Flow* make(std::shared_ptr<const MaskPattern> pattern, const FlowKey& key);
-  static void destroy(Flow* flow);
+  // A flow of the arena with the words of `key` that the pattern names, masked. Not alive yet.
+  static Flow* make(FlowArena& arena, const MaskPattern& pattern, const FlowKey& key);
+  // From now on whoever comes by it may use it.
+  static void publish(Flow& flow) { flow.alive_.store(true, std::memory_order_release); }
+  static void kill(Flow& flow) { flow.alive_.store(false, std::memory_order_release); }
+  // Gives up what the flow holds and the flow itself. REQUIRES: no reader can have found it alive.
+  static void recycle(FlowArena& arena, Flow* flow);
   // The list that was there before is freed after a grace period. Table's lock.
   static void set_actions(Flow& flow, ActionList actions);
-  static size_t memory_bytes(const Flow& flow);
+  static bool shallow(const Flow& flow) { return flow.pattern_->shallow() && flow.actions_owner_->shallow; }
   static const MaskPattern& pattern(const Flow& flow) { return *flow.pattern_; }
-  static const uint64_t* values(const Flow& flow) { return flow.values(); }
+  static const uint64_t* hot(const Flow& flow) { return flow.hot_.data(); }
+  static const uint64_t* rest(const Flow& flow) { return flow.rest(); }
+  static void ref(Flow& flow) { flow.references_.fetch_add(1, std::memory_order_relaxed); }
+  // True: that was the last.
+  static bool unref(Flow& flow) { return flow.references_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 };
 
 }  // namespace vswitch

@@ -2,15 +2,19 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <cstring>
 #include <string>
 #include <unordered_map>
 #include <utility>
 
 #include "datapath/base/rcu.h"
 #include "datapath/flow/flow_mask.h"
+#include "datapath/flow_table/flow_arena.h"
 #include "datapath/flow_table/flow_implementation.h"
 #include "datapath/flow_table/flow_index.h"
 #include "datapath/flow_table/mask_pattern.h"
+#include "datapath/flow_table/overflow_mask.h"
 
 namespace vswitch {
 namespace {
@@ -27,12 +31,21 @@ size_t hit_shard() {
 
 uint32_t ufid_hash(const Ufid& ufid) { return static_cast<uint32_t>(ufid.low ^ ufid.high >> 32); }
 
+// From so many flows on, the flows of a subtable are not likely to be in the first-level cache: worth a prefetch.
+constexpr size_t kPrefetchFrom = 64;
+
 struct Subtable {
-  explicit Subtable(const FlowMask& mask) : pattern(std::make_shared<const MaskPattern>(mask)) {}
+  Subtable(const FlowMask& m, uint64_t hash) : pattern(new MaskPattern(m)), mask(m), mask_hash(hash) {
+    for (size_t i = 0; i < kFlowKeyWords; ++i) mask_bits += static_cast<size_t>(std::popcount(words(mask)[i]));
+  }
+  ~Subtable() { pattern->unref(); }
+  Subtable(const Subtable&) = delete;
+  Subtable& operator=(const Subtable&) = delete;
 
   Flow* find(uint32_t hash, const FlowKey& key) const {
-    return flows.find(
-        hash, [this, &key](const Flow& flow) { return pattern->matches(key, FlowImplementation::values(flow)); });
+    return flows.find(hash, [this, &key](const Flow& flow) {
+      return pattern->matches(key, FlowImplementation::hot(flow), FlowImplementation::rest(flow));
+    });
   }
   void count_hits(size_t shard, uint64_t n) {
     std::atomic<uint64_t>& counter = hits[shard].count;
@@ -44,7 +57,10 @@ struct Subtable {
     return sum;
   }
 
-  const std::shared_ptr<const MaskPattern> pattern;
+  const MaskPattern* const pattern;  // with a reference
+  const FlowMask mask;
+  const uint64_t mask_hash;
+  size_t mask_bits = 0;
   FlowIndex flows;
   struct alignas(64) Hits {
     std::atomic<uint64_t> count{0};
@@ -80,42 +96,91 @@ Ufid make_ufid(const FlowKey& masked_key, const FlowMask& mask) {
 }  // namespace
 
 struct FlowTable::Implementation {
-  Implementation(const Clock& c, size_t max) : clock(c), max_flows(max) {}
+  Implementation(const Clock& c, size_t max, std::atomic<size_t>& masks)
+      : clock(c), max_flows(max), mask_count(masks) {}
   ~Implementation() {
-    by_ufid.for_each([](Flow& flow) {
-      FlowImplementation::destroy(&flow);
-      return true;
-    });
     for (const Subtable* subtable : *order.load(std::memory_order_relaxed)) delete subtable;
     delete order.load(std::memory_order_relaxed);
   }
 
   Subtable* find_subtable(const FlowMask& mask, uint64_t hash) const REQUIRES(mutex);
+  // The subtable for flows that need `mask`: its own, or one that looks at more when there are enough masks.
+  Subtable* subtable_for(const FlowMask& mask) REQUIRES(mutex);
+  Subtable* narrowest_fit(const FlowMask& mask) const REQUIRES(mutex);
+  Subtable* make_subtable(const FlowMask& mask, uint64_t hash) REQUIRES(mutex);
   void publish(SubtableOrder next) REQUIRES(mutex);
   Flow* find_ufid(const Ufid& ufid) const {
     return by_ufid.find(ufid_hash(ufid), [&ufid](const Flow& flow) { return flow.ufid() == ufid; });
   }
+  void link(Subtable& subtable, Flow* flow, const FlowKey& key) REQUIRES(mutex);
   void unlink(Flow* flow) REQUIRES(mutex);
-  void drop_subtable(Subtable* subtable, uint64_t hash) REQUIRES(mutex);
+  void drop_subtable(Subtable* subtable) REQUIRES(mutex);
+  // How many flows that are not shallow there are of the port that the flow names, or of any.
+  std::atomic<uint32_t>& deep_flows_like(const Flow& flow) {
+    uint32_t in_port = 0, mask = 0;
+    std::memcpy(&in_port, FlowImplementation::hot(flow), sizeof in_port);
+    std::memcpy(&mask, FlowImplementation::pattern(flow).hot().data(), sizeof mask);
+    return mask == ~0u && in_port < kMaxPorts ? deep_flows_of_port[in_port] : deep_flows_of_any;
+  }
 
   const Clock& clock;
   std::atomic<size_t> max_flows;
   std::atomic<const SubtableOrder*> order{new SubtableOrder};
   FlowIndex by_ufid;
   std::atomic<uint64_t> generation{0};
-  std::atomic<size_t> flow_count{0}, mask_count{0};
+  std::atomic<size_t> flow_count{0};
+  std::atomic<size_t>& mask_count;
+  std::atomic<uint64_t> narrowed{0};
+  std::atomic<uint32_t> deep_flows_of_any{0};
+  std::vector<std::atomic<uint32_t>> deep_flows_of_port = std::vector<std::atomic<uint32_t>>(kMaxPorts);
+  // Outlives the table while flows that were removed wait for their end.
+  const std::shared_ptr<FlowArena> arena = std::make_shared<FlowArena>();
 
   mutable Mutex mutex;  // writers
   std::unordered_multimap<uint64_t, Subtable*> by_mask GUARDED_BY(mutex);
+  std::unordered_map<const MaskPattern*, Subtable*> by_pattern GUARDED_BY(mutex);
+  size_t ordinary_masks GUARDED_BY(mutex) = 0;  // the overflow masks are not counted
   size_t flow_bytes GUARDED_BY(mutex) = 0;
 };
+
+static_assert(offsetof(FlowKey, in_port) == 0, "deep_flows_like() reads it from the first hot word");
 
 Subtable* FlowTable::Implementation::find_subtable(const FlowMask& mask, uint64_t hash) const {
   auto [at, end] = by_mask.equal_range(hash);
   for (; at != end; ++at) {
-    if (at->second->pattern->expand() == mask) return at->second;
+    if (at->second->mask == mask) return at->second;
   }
   return nullptr;
+}
+
+Subtable* FlowTable::Implementation::make_subtable(const FlowMask& mask, uint64_t hash) {
+  auto* subtable = new Subtable(mask, hash);
+  by_mask.emplace(hash, subtable);
+  by_pattern.emplace(subtable->pattern, subtable);
+  if (!is_overflow_mask(mask)) ++ordinary_masks;
+  return subtable;
+}
+
+// Of the masks that are there and look at everything that `mask` does: the one that looks at the least else.
+Subtable* FlowTable::Implementation::narrowest_fit(const FlowMask& mask) const {
+  Subtable* best = nullptr;
+  size_t best_bits = ~size_t{0};
+  for (const auto& [hash, subtable] : by_mask) {
+    if (subtable->mask_bits >= best_bits || !mask_contains(subtable->mask, mask)) continue;
+    best = subtable;
+    best_bits = subtable->mask_bits;
+  }
+  return best;
+}
+
+Subtable* FlowTable::Implementation::subtable_for(const FlowMask& mask) {
+  const uint64_t hash = hash_mask(mask);
+  if (Subtable* subtable = find_subtable(mask, hash)) return subtable;
+  if (ordinary_masks < kMaxMasks || is_overflow_mask(mask)) return make_subtable(mask, hash);
+  narrowed.fetch_add(1, std::memory_order_relaxed);
+  if (Subtable* subtable = narrowest_fit(mask)) return subtable;
+  const FlowMask& overflow = overflow_mask_for(mask);
+  return make_subtable(overflow, hash_mask(overflow));
 }
 
 void FlowTable::Implementation::publish(SubtableOrder next) {
@@ -124,29 +189,47 @@ void FlowTable::Implementation::publish(SubtableOrder next) {
   rcu::retire_delete(old);
 }
 
-void FlowTable::Implementation::drop_subtable(Subtable* subtable, uint64_t hash) {
-  auto [at, end] = by_mask.equal_range(hash);
+void FlowTable::Implementation::drop_subtable(Subtable* subtable) {
+  auto [at, end] = by_mask.equal_range(subtable->mask_hash);
   while (at != end && at->second != subtable) ++at;
   by_mask.erase(at);
+  by_pattern.erase(subtable->pattern);
+  if (!is_overflow_mask(subtable->mask)) --ordinary_masks;
   SubtableOrder next = *order.load(std::memory_order_relaxed);
   std::erase(next, subtable);
   publish(std::move(next));
   rcu::retire_delete(subtable);
 }
 
+void FlowTable::Implementation::link(Subtable& subtable, Flow* flow, const FlowKey& key) {
+  by_ufid.insert(ufid_hash(flow->ufid()), flow);
+  // Before the flow can be found: no reader may take a packet that it matches for one of a port with shallow flows
+  // only.
+  if (!FlowImplementation::shallow(*flow)) deep_flows_like(*flow).fetch_add(1, std::memory_order_release);
+  FlowImplementation::publish(*flow);
+  const bool first = subtable.flows.size() == 0;
+  subtable.flows.insert(subtable.pattern->hash(key), flow);
+  if (first) {
+    SubtableOrder next = *order.load(std::memory_order_relaxed);
+    next.push_back(&subtable);
+    publish(std::move(next));
+  }
+  flow_bytes += FlowArena::flow_bytes(subtable.pattern->rest().size());
+  flow_count.fetch_add(1, std::memory_order_relaxed);
+}
+
 void FlowTable::Implementation::unlink(Flow* flow) {
-  const FlowMask mask = flow->mask();
-  const uint64_t mask_hash = hash_mask(mask);
-  Subtable* subtable = find_subtable(mask, mask_hash);
+  Subtable* subtable = by_pattern.at(&FlowImplementation::pattern(*flow));
   subtable->flows.remove(subtable->pattern->hash(flow->key()), flow);
   by_ufid.remove(ufid_hash(flow->ufid()), flow);
-  flow_bytes -= FlowImplementation::memory_bytes(*flow);
+  if (!FlowImplementation::shallow(*flow)) deep_flows_like(*flow).fetch_sub(1, std::memory_order_release);
+  flow_bytes -= FlowArena::flow_bytes(subtable->pattern->rest().size());
   flow_count.fetch_sub(1, std::memory_order_relaxed);
-  if (subtable->flows.size() == 0) drop_subtable(subtable, mask_hash);
+  if (subtable->flows.size() == 0) drop_subtable(subtable);
 }
 
 FlowTable::FlowTable(const Clock& clock, size_t max_flows)
-    : impl_(std::make_unique<Implementation>(clock, max_flows)) {}
+    : impl_(std::make_unique<Implementation>(clock, max_flows, mask_count_)) {}
 
 FlowTable::~FlowTable() {
   clear();
@@ -171,19 +254,31 @@ Flow* FlowTable::lookup(const FlowKey& key, uint32_t* masks_visited) const {
 namespace {
 
 // One subtable against the keys that have no flow yet (`missing`, a bit each): first all hashes, so that the slots are
-// on their way from memory while the next key is hashed, then the comparisons. Returns who is still missing.
-uint32_t find_batch(Subtable& subtable, const FlowKey* const keys[], uint32_t missing, Flow* flows[]) {
+// on their way from memory while the next key is hashed; then the flows that the slots name, on their way likewise;
+// then the comparisons. Returns who is still missing.
+uint32_t find_in_subtable(Subtable& subtable, const FlowKey* const keys[], uint32_t missing, Flow* flows[]) {
   uint32_t hashes[kBatch];
+  const bool large = subtable.flows.size() >= kPrefetchFrom;
   for (uint32_t left = missing; left != 0; left &= left - 1) {
     const auto i = static_cast<unsigned>(std::countr_zero(left));
     hashes[i] = subtable.pattern->hash(*keys[i]);
-    subtable.flows.prefetch(hashes[i]);
+    if (large) subtable.flows.prefetch(hashes[i]);
   }
-  uint32_t found = 0;
+  uint32_t possible = 0;
   for (uint32_t left = missing; left != 0; left &= left - 1) {
     const auto i = static_cast<unsigned>(std::countr_zero(left));
-    flows[i] = subtable.find(hashes[i], *keys[i]);
-    if (flows[i] != nullptr) found |= uint32_t{1} << i;
+    bool nowhere = false;
+    const Flow* flow = subtable.flows.peek(hashes[i], &nowhere);
+    if (flow != nullptr && large) flow->prefetch();
+    possible |= static_cast<uint32_t>(!nowhere) << i;
+  }
+  uint32_t found = 0;
+  for (uint32_t left = possible; left != 0; left &= left - 1) {
+    const auto i = static_cast<unsigned>(std::countr_zero(left));
+    Flow* flow = subtable.find(hashes[i], *keys[i]);
+    if (flow == nullptr) continue;
+    flows[i] = flow;
+    found |= uint32_t{1} << i;
   }
   if (found != 0) subtable.count_hits(hit_shard(), static_cast<uint64_t>(std::popcount(found)));
   return missing & ~found;
@@ -191,55 +286,55 @@ uint32_t find_batch(Subtable& subtable, const FlowKey* const keys[], uint32_t mi
 
 }  // namespace
 
-void FlowTable::lookup_batch(const FlowKey* const keys[], size_t n, Flow* flows[], uint32_t* masks_visited) const {
-  std::fill_n(flows, n, nullptr);
+uint32_t FlowTable::find_batch(const FlowKey* const keys[], uint32_t wanted, Flow* flows[],
+                               uint32_t* masks_visited) const {
   const SubtableOrder& order = *impl_->order.load(std::memory_order_acquire);
-  uint32_t visited = 0;
-  for (size_t from = 0; from < n; from += kBatch) {
-    const size_t count = std::min(kBatch, n - from);
-    uint32_t missing = count == kBatch ? ~uint32_t{0} : (uint32_t{1} << count) - 1;
-    for (Subtable* subtable : order) {
-      visited += static_cast<uint32_t>(std::popcount(missing));
-      missing = find_batch(*subtable, keys + from, missing, flows + from);
-      if (missing == 0) break;
-    }
+  uint32_t visited = 0, missing = wanted;
+  for (Subtable* subtable : order) {
+    if (missing == 0) break;
+    visited += static_cast<uint32_t>(std::popcount(missing));
+    missing = find_in_subtable(*subtable, keys, missing, flows);
   }
   if (masks_visited != nullptr) *masks_visited += visited;
+  return wanted & ~missing;
+}
+
+void FlowTable::lookup_batch(const FlowKey* const keys[], size_t n, Flow* flows[], uint32_t* masks_visited) const {
+  std::fill_n(flows, n, nullptr);
+  for (size_t from = 0; from < n; from += kBatch) {
+    const size_t count = std::min(kBatch, n - from);
+    const uint32_t wanted = count == kBatch ? ~uint32_t{0} : (uint32_t{1} << count) - 1;
+    find_batch(keys + from, wanted, flows + from, masks_visited);
+  }
 }
 
 Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, ActionList actions, Ufid ufid,
                                 std::shared_ptr<void> installer_data) {
-  const FlowKey masked_key = masked(key, mask);
-  if (ufid.is_zero()) ufid = make_ufid(masked_key, mask);
-  const uint64_t mask_hash = hash_mask(mask);
-
   MutexLock lock(impl_->mutex);
-  Subtable* subtable = impl_->find_subtable(mask, mask_hash);
-  if (subtable != nullptr && subtable->find(subtable->pattern->hash(masked_key), masked_key) != nullptr) {
-    return already_exists("a flow with this key and mask exists");
-  }
-  if (impl_->find_ufid(ufid) != nullptr) return already_exists("a flow with this ufid exists", "ufid");
   const size_t max_flows = impl_->max_flows.load(std::memory_order_relaxed);
   if (impl_->flow_count.load(std::memory_order_relaxed) >= max_flows) {
     return resource_exhausted("the flow table is full: " + std::to_string(max_flows) + " flows");
   }
-  const bool new_mask = subtable == nullptr;
-  if (new_mask) subtable = impl_->by_mask.emplace(mask_hash, new Subtable(mask))->second;
-
-  Flow* flow = FlowImplementation::make(subtable->pattern, masked_key);
+  Subtable* subtable = impl_->subtable_for(mask);
+  Status refused;
+  if (subtable->find(subtable->pattern->hash(key), key) != nullptr) {
+    refused = already_exists("a flow with this key and mask exists");
+  } else {
+    if (ufid.is_zero()) {
+      ufid = make_ufid(masked(key, subtable->mask), subtable->mask);
+    }
+    if (impl_->find_ufid(ufid) != nullptr) refused = already_exists("a flow with this ufid exists", "ufid");
+  }
+  if (!refused.ok()) {
+    if (subtable->flows.size() == 0) impl_->drop_subtable(subtable);
+    return refused;
+  }
+  Flow* flow = FlowImplementation::make(*impl_->arena, *subtable->pattern, key);
   flow->ufid_ = ufid;
   flow->created_ = impl_->clock.now();
-  flow->installer_data = std::move(installer_data);
+  flow->installer_data_ = std::move(installer_data);
   FlowImplementation::set_actions(*flow, std::move(actions));
-  impl_->by_ufid.insert(ufid_hash(ufid), flow);
-  subtable->flows.insert(subtable->pattern->hash(masked_key), flow);
-  if (new_mask) {
-    SubtableOrder next = *impl_->order.load(std::memory_order_relaxed);
-    next.push_back(subtable);
-    impl_->publish(std::move(next));
-  }
-  impl_->flow_bytes += FlowImplementation::memory_bytes(*flow);
-  impl_->flow_count.fetch_add(1, std::memory_order_relaxed);
+  impl_->link(*subtable, flow, key);
   return flow;
 }
 
@@ -249,22 +344,29 @@ bool FlowTable::set_actions(const Ufid& ufid, ActionList actions) {
   MutexLock lock(impl_->mutex);
   Flow* flow = impl_->find_ufid(ufid);
   if (flow == nullptr) return false;
+  const bool was_shallow = FlowImplementation::shallow(*flow);
+  std::atomic<uint32_t>& deep = impl_->deep_flows_like(*flow);
+  deep.fetch_add(1, std::memory_order_release);  // in doubt, packets are looked at in full
   FlowImplementation::set_actions(*flow, std::move(actions));
+  const bool is_shallow = FlowImplementation::shallow(*flow);
+  deep.fetch_sub((is_shallow ? 1u : 0u) + (was_shallow ? 0u : 1u), std::memory_order_release);
   return true;
 }
 
-// The table's own reference goes to the caller; FlowImplementation::destroy() is always a grace period away from here.
+// The table's own reference goes to the caller; a flow is recycled a grace period after the last reference has gone,
+// and not before a grace period has passed since it was unlinked.
 std::shared_ptr<const Flow> FlowTable::remove(const Ufid& ufid) {
   MutexLock lock(impl_->mutex);
   Flow* flow = impl_->find_ufid(ufid);
   if (flow == nullptr) return nullptr;
   impl_->unlink(flow);
-  flow->dead_.store(true, std::memory_order_release);
+  FlowImplementation::kill(*flow);
   impl_->generation.fetch_add(1, std::memory_order_release);
-  // A reader may be about to put the flow into its cache, so this reference lasts until all of them have moved on.
-  flow->ref();
-  rcu::retire([flow] { flow->unref(); });
-  return {flow, [](const Flow* f) { const_cast<Flow*>(f)->unref(); }};
+  const auto unref = [arena = impl_->arena](Flow* f) {
+    if (!FlowImplementation::unref(*f)) return;
+    rcu::retire([arena, f] { FlowImplementation::recycle(*arena, f); });
+  };
+  return {flow, [unref](const Flow* f) { unref(const_cast<Flow*>(f)); }};
 }
 
 void FlowTable::clear() {
@@ -285,10 +387,16 @@ void FlowTable::for_each(const std::function<bool(Flow&)>& visit) const {
 Flow* FlowTable::find(const Ufid& ufid) const { return impl_->find_ufid(ufid); }
 
 FlowTable::Counters FlowTable::counters() const {
-  return {impl_->flow_count.load(std::memory_order_relaxed), impl_->mask_count.load(std::memory_order_relaxed)};
+  return {impl_->flow_count.load(std::memory_order_relaxed), mask_count(),
+          impl_->narrowed.load(std::memory_order_relaxed)};
 }
 
 uint64_t FlowTable::generation() const { return impl_->generation.load(std::memory_order_acquire); }
+
+bool FlowTable::only_shallow_flows(uint32_t in_port) const {
+  return in_port < kMaxPorts && impl_->deep_flows_of_port[in_port].load(std::memory_order_acquire) == 0 &&
+         impl_->deep_flows_of_any.load(std::memory_order_acquire) == 0;
+}
 
 void FlowTable::rerank() {
   MutexLock lock(impl_->mutex);
@@ -308,8 +416,7 @@ size_t FlowTable::memory_bytes() const {
   MutexLock lock(impl_->mutex);
   size_t bytes = sizeof(Implementation) + impl_->by_ufid.memory_bytes() + impl_->flow_bytes;
   for (const auto& [hash, subtable] : impl_->by_mask) {
-    bytes += sizeof(Subtable) + subtable->flows.memory_bytes() +
-             subtable->pattern->list.capacity() * sizeof(MaskPattern::Word);
+    bytes += sizeof(Subtable) + subtable->flows.memory_bytes() + subtable->pattern->memory_bytes();
   }
   return bytes;
 }
@@ -318,7 +425,7 @@ std::vector<FlowTable::MaskInfo> FlowTable::masks() const {
   MutexLock lock(impl_->mutex);
   std::vector<MaskInfo> masks;
   for (const Subtable* subtable : *impl_->order.load(std::memory_order_relaxed)) {
-    masks.push_back({subtable->pattern->expand(), subtable->flows.size(), subtable->all_hits()});
+    masks.push_back({subtable->mask, subtable->flows.size(), subtable->all_hits()});
   }
   return masks;
 }

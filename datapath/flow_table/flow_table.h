@@ -2,14 +2,20 @@
 // keeps the promise that overlapping flows have the same actions (vswitchd's translation does: docs/architecture.md).
 //
 // Structure: one subtable per distinct mask; a subtable is a hash table over the masked words. FlowTable::lookup() is
-// the only packet lookup; FlowCache, one per forwarding thread, stands in front of it.
+// the only packet lookup; FlowCache (flow_cache.h), one per forwarding thread, stands in front of it.
+//
+// Bound: traffic cannot raise the cost of a lookup (CVE-2019-25076: packets crafted so that each needs a mask of its
+// own). There are at most kMaxMasks masks and kOverflowMasks more that are so specific that any flow fits one of them.
+// A flow that would need one mask too many is installed under a mask that is there and that looks at more: a subset of
+// the packets that the flow could stand for, so always right, at the price of more flows.
 //
 // Thread safety: lookups are lock-free and run on registered RCU threads; the Flow they return is valid until that
 // thread's next quiescent state. insert/remove/set_actions take the table's own lock. Nothing on the lookup path
 // allocates.
 //
-// Cost: a lookup visits subtables until one has the flow, so the order matters: rerank(), called now and then by the
-// control thread, puts those first that were hit most. lookup_batch() overlaps the cache misses of several packets.
+// Cost: a lookup visits subtables until one has the flow (kMaxMasks + kOverflowMasks at most), so the order matters:
+// rerank(), called now and then by the control thread, puts those first that were hit most. lookup_batch() overlaps the
+// cache misses of several packets.
 #pragma once
 
 #include <array>
@@ -45,11 +51,15 @@ struct FlowStats {
   uint16_t tcp_flags = 0;  // all seen, or'ed
 };
 
-// Which bits matter, as a list of the words of the key that have any. One per subtable, shared by its flows.
-struct MaskPattern;
+class MaskPattern;  // which bits matter: shared by the flows of one mask
+class FlowArena;    // where flows live
 
 // A datapath flow: masked key + mask + actions + statistics.
-class Flow {
+//
+// Memory: flows are recycled, never given back while their table lives (FlowArena), so a cache may keep a pointer to a
+// flow that is gone: it finds the flow dead, or another flow in its place, which then does not match, or does and is
+// right. Laid out for lookups: what a packet needs is in the first two cache lines.
+class alignas(64) Flow {
  public:
   Flow(const Flow&) = delete;
   Flow& operator=(const Flow&) = delete;
@@ -62,23 +72,35 @@ class Flow {
   // Valid until the reader's next quiescent state. Replaced as a whole by set_actions().
   const ActionList& actions() const;
   std::shared_ptr<const ActionList> shared_actions() const;  // REQUIRES: the table's lock or a reader thread
+  // The port, where the actions are to send the packet as it is to one port and nothing else; 0: they are others.
+  uint32_t only_output() const { return only_output_.load(std::memory_order_relaxed); }
 
   FlowStats stats() const;  // sum over threads; any thread
   // Called by the thread `index` only, for its own slot. The first thread that counts has its slot in the flow; a
   // further one allocates a slot when it meets the flow for the first time (most flows are seen by one thread: RSS).
-  void count(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags);
+  void count(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags) {
+    if (__builtin_expect(first_slot_.owner.load(std::memory_order_relaxed) == index, 1)) {
+      first_slot_.add(packets, bytes, now, tcp_flags);
+    } else {
+      count_elsewhere(index, packets, bytes, now, tcp_flags);
+    }
+  }
   Nanoseconds created() const { return created_; }
-  // Set once the flow is unlinked: caches must not use it any more.
-  bool dead() const { return dead_.load(std::memory_order_acquire); }
+  // Set once the flow is unlinked. Whoever found the flow other than by lookup (a cache) must ask first.
+  bool dead() const { return !alive_.load(std::memory_order_acquire); }
+  void prefetch() const {
+    __builtin_prefetch(&hot_);
+    __builtin_prefetch(&pattern_);
+  }
 
   // Opaque to the datapath: what the installer hangs on the flow (vswitchd: what translation depended on). Set before
   // insertion, destroyed with the flow.
-  std::shared_ptr<void> installer_data;
+  const std::shared_ptr<void>& installer_data() const { return installer_data_; }
 
  private:
   friend class FlowTable;
-  friend class FlowCache;
-  friend struct FlowImplementation;  // flow.cc: allocation with the key's words behind the object
+  friend class FlowArena;
+  friend struct FlowImplementation;  // flow.cc
 
   // An action list that can give out references to itself.
   struct SharedActions;
@@ -89,35 +111,52 @@ class Flow {
     std::atomic<int64_t> used{0};
     std::atomic<uint16_t> tcp_flags{0};
     std::atomic<uint8_t> owner{kNobody};
-    void add(uint64_t more_packets, uint64_t more_bytes, Nanoseconds now, uint16_t flags);
+    void add(uint64_t more_packets, uint64_t more_bytes, Nanoseconds now, uint16_t flags) {
+      packets.store(packets.load(std::memory_order_relaxed) + more_packets, std::memory_order_relaxed);
+      bytes.store(bytes.load(std::memory_order_relaxed) + more_bytes, std::memory_order_relaxed);
+      used.store(now.count(), std::memory_order_relaxed);
+      const uint16_t seen = tcp_flags.load(std::memory_order_relaxed);
+      if ((flags & ~seen) != 0) tcp_flags.store(static_cast<uint16_t>(seen | flags), std::memory_order_relaxed);
+    }
   };
   struct ExtraSlot;
 
   Flow() = default;
   ~Flow();
+  void count_elsewhere(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags);
   Slot* slot_of(size_t index);
-  const uint64_t* values() const { return reinterpret_cast<const uint64_t*>(this + 1); }
-  // The table and caches hold references. The last one to go frees the flow after a grace period.
-  void ref() { references_.fetch_add(1, std::memory_order_relaxed); }
-  void unref();
+  void clear_statistics();
+  const uint64_t* rest() const { return reinterpret_cast<const uint64_t*>(this + 1); }
 
-  Ufid ufid_;
-  Nanoseconds created_{};
-  std::shared_ptr<const MaskPattern> pattern_;
-  std::shared_ptr<const SharedActions> actions_owner_;  // the table's lock
+  // First line: the masked hot words of the key.
+  std::array<uint64_t, kHotWords> hot_{};
+  // Second line.
+  const MaskPattern* pattern_ = nullptr;  // with a reference
   std::atomic<const SharedActions*> actions_{nullptr};
-  std::atomic<uint32_t> references_{1};
-  std::atomic<bool> dead_{false};
+  std::atomic<uint32_t> only_output_{0};
+  std::atomic<bool> alive_{false};
   Slot first_slot_;
   std::atomic<ExtraSlot*> more_slots_{nullptr};
-  // Behind the object: the masked words of the key, as many as the pattern has.
+  // Third line.
+  Ufid ufid_;
+  Nanoseconds created_{};
+  std::shared_ptr<const SharedActions> actions_owner_;  // the table's lock
+  std::shared_ptr<void> installer_data_;
+  // The table's, and those that remove() gave out. The last one to go recycles the flow after a grace period.
+  std::atomic<uint32_t> references_{0};
+  uint32_t size_class_ = 0;  // of the arena
+  // Behind the object: the masked words of the key that are not hot, as many as the pattern has.
 };
 
 class FlowTable {
  public:
+  static constexpr size_t kMaxMasks = 32;
+  static constexpr size_t kOverflowMasks = 4;
+
   struct Counters {
     uint64_t flows = 0;
     uint64_t masks = 0;
+    uint64_t narrowed = 0;  // flows that were installed under another mask than they needed, because of kMaxMasks
   };
 
   explicit FlowTable(const Clock& clock, size_t max_flows = 1'000'000);
@@ -127,11 +166,16 @@ class FlowTable {
 
   // Null on a miss. *masks_visited (if given) is increased by the number of subtables probed. RCU readers only.
   Flow* lookup(const FlowKey& key, uint32_t* masks_visited = nullptr) const;
-  // The same for n keys at once; flows[i] is null where keys[i] is a miss.
+  // The same for up to 32 keys at once, those whose bits are set in `wanted`: returns the bits of those found, with
+  // flows[i] set for each.
+  uint32_t find_batch(const FlowKey* const keys[], uint32_t wanted, Flow* flows[],
+                      uint32_t* masks_visited = nullptr) const;
+  // For any number of keys; flows[i] is null where keys[i] is a miss.
   void lookup_batch(const FlowKey* const keys[], size_t n, Flow* flows[], uint32_t* masks_visited = nullptr) const;
 
-  // Inserts; `key` is masked by the table. already_exists if a flow with equal masked key and mask is there;
-  // resource_exhausted at max_flows. A zero ufid is filled in.
+  // Inserts; `key` is a packet's whole key, masked by the table; the flow's mask is `mask` or, when there are too many
+  // masks, one with more bits. already_exists if a flow with equal masked key and mask is there; resource_exhausted at
+  // max_flows. A zero ufid is filled in.
   Result<Flow*> insert(const FlowKey& key, const FlowMask& mask, ActionList actions, Ufid ufid,
                        std::shared_ptr<void> installer_data);
   // Replaces the actions atomically; statistics go on. False if the flow is gone.
@@ -142,6 +186,11 @@ class FlowTable {
   // again through the returned pointer after rcu::synchronize() if exactness is needed), null if not there.
   std::shared_ptr<const Flow> remove(const Ufid& ufid);
   void clear();
+
+  // How many masks a lookup may have to visit. RCU readers.
+  size_t mask_count() const { return mask_count_.load(std::memory_order_relaxed); }
+  // Every flow of this port (and every flow of no particular port) is shallow in mask and actions: see shallow_key.h.
+  bool only_shallow_flows(uint32_t in_port) const;
 
   // Sorts the subtables by their hits since the last call, older hits counting less. Control thread, about once a
   // second.
@@ -166,33 +215,7 @@ class FlowTable {
 
  private:
   struct Implementation;
-  std::unique_ptr<Implementation> impl_;
-};
-
-// The exact-match cache of one forwarding thread: remembers which flow a packet hash led to, and verifies by masked
-// comparison with the flow's own key, so that a collision or a stale entry costs a lookup, never a wrong flow. An entry
-// keeps its flow alive, so a removed flow (skipped through Flow::dead()) may stay in memory until purge_removed() comes
-// by it.
-//
-// 2-way set associative. Owner thread only; the owner is an RCU reader.
-class FlowCache {
- public:
-  static constexpr size_t kEntries = 8192;
-
-  explicit FlowCache(const FlowTable& table);
-  ~FlowCache();
-  FlowCache(FlowCache&&) noexcept;
-  FlowCache& operator=(FlowCache&&) noexcept;
-
-  // `hash` is packet.rss_hash mixed with whatever else identifies the flow (in_port, recirc_id).
-  Flow* lookup(uint32_t hash, const FlowKey& key) const;
-  void insert(uint32_t hash, Flow* flow);
-  // To be called by the owner once per loop iteration: looks through a part of the cache for removed flows, if any flow
-  // was removed since the last time it got through the whole of it. Nothing to do: a comparison of two numbers.
-  void purge_removed();
-
- private:
-  struct Implementation;
+  std::atomic<size_t> mask_count_{0};
   std::unique_ptr<Implementation> impl_;
 };
 

@@ -11,7 +11,7 @@
 namespace vswitch {
 namespace {
 
-FlowOrigin& origin_of(const Flow& flow) { return *static_cast<FlowOrigin*>(flow.installer_data.get()); }
+FlowOrigin& origin_of(const Flow& flow) { return *static_cast<FlowOrigin*>(flow.installer_data().get()); }
 
 // Waits for the lock offline: its holder may be waiting for a grace period, which an online reader would hold up for
 // ever.

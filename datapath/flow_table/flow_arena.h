@@ -1,0 +1,53 @@
+// FlowArena: the memory that a table's flows live in. Private to the flow table.
+//
+// A flow is constructed once, in its place, and from then on only filled in and emptied again: so a pointer to a flow
+// is always a pointer to some flow, alive or not, as long as the arena lives. That is what lets a cache keep pointers
+// without counting references, which would cost it an atomic operation on a cold line for each entry that it replaces.
+// Its memory does not shrink: it is bounded by the table's limit of flows.
+//
+// Thread safety: all functions, under a lock of its own. Lives as long as the table and whatever that retired.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "datapath/base/mutex.h"
+#include "datapath/flow_table/flow_table.h"
+
+namespace vswitch {
+
+class FlowArena {
+ public:
+  FlowArena() = default;
+  ~FlowArena();
+  FlowArena(const FlowArena&) = delete;
+  FlowArena& operator=(const FlowArena&) = delete;
+
+  // A flow that is not alive, with room for so many words behind it. Throws std::bad_alloc.
+  Flow* take(size_t rest_words);
+  // REQUIRES: no reader can have found it alive.
+  void give_back(Flow* flow);
+  // Of one flow with so many words.
+  static size_t flow_bytes(size_t rest_words);
+
+ private:
+  // Words behind the object, by size class.
+  static constexpr std::array<size_t, 5> kRestWords = {0, 8, 16, 32, kFlowKeyWords - kHotWords};
+  static size_t class_of(size_t rest_words);
+
+  struct Chunk {
+    uint8_t* memory;
+    size_t size;
+    size_t flow_size;
+    size_t flows;  // constructed so far
+  };
+  Flow* carve(size_t size_class) REQUIRES(mutex_);
+
+  Mutex mutex_;
+  std::array<std::vector<Flow*>, kRestWords.size()> free_ GUARDED_BY(mutex_);
+  std::array<std::vector<Chunk>, kRestWords.size()> chunks_ GUARDED_BY(mutex_);
+};
+
+}  // namespace vswitch

@@ -1,0 +1,72 @@
+// FlowCache: the exact-match cache of one forwarding thread: remembers which flow the packets of a connection (by hash)
+// led to, and verifies by masked comparison with the flow's own key, so that a collision or a stale entry costs a
+// lookup, never a wrong flow.
+//
+// Shape: buckets of one cache line, each with six entries: a 16-bit tag each, compared all at once, and the pointers.
+// Nothing but the bucket is touched to know that there is no entry. It begins small, so that it stays in the
+// processor's own caches, and grows with the connections that want a place in it. A flow that is removed leaves its
+// entry behind (flows are recycled, see Flow).
+//
+// What traffic can do to it: a full bucket lets a newcomer in only now and then, so a flood of packets that never come
+// again does not push out the connections that do.
+//
+// Thread safety: owner thread only; the owner is an RCU reader.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "datapath/flow/flow_key.h"
+#include "datapath/flow_table/flow_table.h"
+
+namespace vswitch {
+
+class FlowCache {
+ public:
+  static constexpr size_t kWays = 6;
+  static constexpr size_t kFirstBuckets = 1024, kMostBuckets = 131072;
+  static constexpr size_t kBatch = 32;
+
+  FlowCache();
+  FlowCache(FlowCache&&) noexcept = default;
+  FlowCache& operator=(FlowCache&&) noexcept = default;
+
+  // `hash` is packet.rss_hash mixed with whatever else identifies the connection (in_port, recirc_id), all bits good.
+  Flow* lookup(uint64_t hash, const FlowKey& key) const;
+
+  // For many packets: prefetch() each hash as soon as it is known, then find_batch(), which sets flows[i] for the keys
+  // whose bits are set in `wanted` and returns the bits of those that it found.
+  void prefetch(uint64_t hash) const { __builtin_prefetch(&buckets_[hash & mask_]); }
+  uint32_t find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted, Flow* flows[]) const;
+
+  void insert(uint64_t hash, Flow* flow);
+
+  // To be called by the owner where it holds no packets: grows the cache if that was wanted (an allocation). What it
+  // remembered is forgotten.
+  void maintain() {
+    if (__builtin_expect(refused_ > (mask_ + 1), 0)) grow();
+  }
+  size_t buckets() const { return mask_ + 1; }
+  uint64_t evictions() const { return evictions_; }
+
+ private:
+  static constexpr size_t kTags = 8;  // of which kWays are used: one vector register
+  struct alignas(64) Bucket {
+    std::array<uint16_t, kTags> tags{};
+    std::array<Flow*, kWays> flows{};
+  };
+  static uint16_t tag_of(uint64_t hash) { return static_cast<uint16_t>(hash >> 48); }
+  // A bit per entry with this tag.
+  static uint32_t candidates(const Bucket& bucket, uint16_t tag);
+  void grow();
+
+  std::unique_ptr<Bucket[]> buckets_;
+  size_t mask_;
+  size_t refused_ = 0;  // newcomers that found a full bucket, since the cache has this size
+  uint64_t evictions_ = 0;
+  uint32_t turn_ = 0;
+};
+
+}  // namespace vswitch

@@ -1,0 +1,22 @@
+#include "datapath/flow_table/mask_pattern.h"
+
+#include "datapath/flow_table/shallow_key.h"
+
+namespace vswitch {
+
+MaskPattern::MaskPattern(const FlowMask& mask) : shallow_(is_shallow(mask)) {
+  for (size_t i = 0; i < kHotWords; ++i) hot_[i] = words(mask)[i];
+  for (size_t i = kHotWords; i < kFlowKeyWords; ++i) {
+    if (words(mask)[i] != 0) rest_.push_back({words(mask)[i], static_cast<uint32_t>(i)});
+  }
+  rest_.shrink_to_fit();
+}
+
+FlowMask MaskPattern::expand() const {
+  FlowMask mask;
+  for (size_t i = 0; i < kHotWords; ++i) words(mask)[i] = hot_[i];
+  for (const Word& word : rest_) words(mask)[word.index] = word.mask;
+  return mask;
+}
+
+}  // namespace vswitch

@@ -1,0 +1,122 @@
+#include "datapath/flow_table/flow_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "datapath/base/rcu.h"
+
+namespace vswitch {
+namespace {
+
+constexpr uint64_t tagged(uint64_t tag, uint64_t bucket) { return tag << 48 | bucket; }
+
+FlowKey key_to(uint32_t destination) {
+  FlowKey key;
+  key.eth_type = kEthTypeIpv4;
+  key.nw_dst = to_be32(destination);
+  return key;
+}
+
+class FlowCacheTest : public testing::Test {
+ protected:
+  Flow* add(uint32_t destination) {
+    FlowMask mask;
+    mask.nw_dst = to_be32(~0u);
+    return *table_.insert(key_to(destination), mask, {OutputAction{destination}}, {}, nullptr);
+  }
+
+  rcu::ReaderScope reader_;
+  ManualClock clock_;
+  FlowTable table_{clock_};
+  FlowCache cache_;
+};
+
+TEST_F(FlowCacheTest, VerifiesWhatItRemembers) {
+  Flow* flow = add(1);
+  EXPECT_EQ(cache_.lookup(tagged(7, 3), key_to(1)), nullptr);
+  cache_.insert(tagged(7, 3), flow);
+  EXPECT_EQ(cache_.lookup(tagged(7, 3), key_to(1)), flow);
+  EXPECT_EQ(cache_.lookup(tagged(7, 3), key_to(2)), nullptr);  // collision
+  EXPECT_EQ(cache_.lookup(tagged(8, 3), key_to(1)), nullptr);
+  EXPECT_EQ(cache_.lookup(tagged(7, 4), key_to(1)), nullptr);
+}
+
+TEST_F(FlowCacheTest, HoldsAsManyAsItHasWays) {
+  std::vector<Flow*> flows;
+  for (uint32_t i = 0; i < FlowCache::kWays; ++i) {
+    flows.push_back(add(i));
+    cache_.insert(tagged(i, 5), flows.back());
+  }
+  for (uint32_t i = 0; i < FlowCache::kWays; ++i) EXPECT_EQ(cache_.lookup(tagged(i, 5), key_to(i)), flows[i]);
+}
+
+TEST_F(FlowCacheTest, ForgetsRemovedFlowsAndReusesTheirPlace) {
+  for (uint32_t i = 0; i < FlowCache::kWays; ++i) cache_.insert(tagged(i, 5), add(i));
+  table_.remove(table_.lookup(key_to(2))->ufid());
+  EXPECT_EQ(cache_.lookup(tagged(2, 5), key_to(2)), nullptr);
+  Flow* flow = add(100);
+  cache_.insert(tagged(100, 5), flow);
+  EXPECT_EQ(cache_.lookup(tagged(100, 5), key_to(100)), flow);
+  EXPECT_EQ(cache_.evictions(), 0u);
+}
+
+// The memory of a flow that is gone serves the next one: an old entry must not take it for what it was.
+TEST_F(FlowCacheTest, IsNotFooledByRecycledFlows) {
+  Flow* flow = add(1);
+  cache_.insert(tagged(1, 1), flow);
+  table_.remove(flow->ufid());
+  rcu::barrier();
+  Flow* next = add(2);
+  ASSERT_EQ(next, flow) << "the memory was not used again: the test shows nothing";
+  EXPECT_EQ(cache_.lookup(tagged(1, 1), key_to(1)), nullptr);
+  EXPECT_EQ(next->stats().packets, 0u);
+}
+
+// A flood of connections that never come again leaves most of the others their place.
+TEST_F(FlowCacheTest, ResistsAFlood) {
+  for (uint32_t i = 0; i < FlowCache::kWays; ++i) cache_.insert(tagged(i, 5), add(i));
+  Flow* other = add(1000);
+  for (uint64_t i = 0; i < 8; ++i) cache_.insert(tagged(1000 + i, 5), other);
+  size_t kept = 0;
+  for (uint32_t i = 0; i < FlowCache::kWays; ++i) kept += cache_.lookup(tagged(i, 5), key_to(i)) != nullptr;
+  EXPECT_EQ(kept, FlowCache::kWays - 1);
+  EXPECT_EQ(cache_.evictions(), 1u);
+}
+
+TEST_F(FlowCacheTest, GrowsWhenManyFindNoPlace) {
+  Flow* flow = add(1);
+  const size_t before = cache_.buckets();
+  cache_.maintain();
+  EXPECT_EQ(cache_.buckets(), before);
+  for (uint64_t i = 0; i < before * 2; ++i) cache_.insert(tagged(i, 5), flow);
+  cache_.maintain();
+  EXPECT_EQ(cache_.buckets(), before * 2);
+  cache_.insert(tagged(1, before + 5), flow);
+  EXPECT_EQ(cache_.lookup(tagged(1, before + 5), key_to(1)), flow);
+}
+
+TEST_F(FlowCacheTest, FindsBatches) {
+  std::vector<FlowKey> keys;
+  std::vector<const FlowKey*> pointers;
+  std::vector<uint64_t> hashes;
+  for (uint32_t i = 0; i < FlowCache::kBatch; ++i) {
+    keys.push_back(key_to(i));
+    hashes.push_back(tagged(i % 5, i));
+    if (i % 3 != 0) cache_.insert(hashes[i], add(i));
+  }
+  cache_.insert(hashes[3], table_.lookup(key_to(1)));  // a collision
+  for (const FlowKey& key : keys) pointers.push_back(&key);
+  Flow* flows[FlowCache::kBatch] = {};
+  const uint32_t wanted = ~uint32_t{0} << 2;
+  const uint32_t found = cache_.find_batch(hashes.data(), pointers.data(), wanted, flows);
+  for (uint32_t i = 0; i < FlowCache::kBatch; ++i) {
+    EXPECT_EQ(found >> i & 1, i >= 2 && i % 3 != 0) << i;
+    if ((found >> i & 1) != 0) {
+      EXPECT_EQ(flows[i], table_.lookup(keys[i]));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace vswitch
