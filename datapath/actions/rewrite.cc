@@ -138,6 +138,13 @@ std::optional<IpLayout> find_l4(Packet& packet, uint8_t proto, size_t min_size) 
   return ip;
 }
 
+// Whether the packet is of `proto`, but ends before find_l4() would find the header. There is nothing to write then,
+// and the packet goes on as it is, as in Open vSwitch: who receives it will find it just as short.
+bool is_cut_short(Packet& packet, uint8_t proto) {
+  const auto ip = find_ip(packet.bytes());
+  return ip && ip->has_l4 && ip->proto == proto;
+}
+
 // ---- transport
 
 size_t transport_size(uint8_t proto) {
@@ -264,7 +271,8 @@ bool set_ipv6(Packet& packet, const SetIpv6Action& set) {
 bool set_transport(Packet& packet, const SetTransportAction& set) {
   const size_t header_size = transport_size(set.proto);
   const auto ip = find_l4(packet, set.proto, header_size);
-  if (!ip || header_size == 0) return false;
+  if (header_size == 0) return false;
+  if (!ip) return is_cut_short(packet, set.proto);
   if (set.proto == kProtoSctp) return set_sctp_ports(packet, *ip, set);
   uint8_t* l4 = packet.data() + ip->l4;
   if (set.proto == kProtoTcp && !is_sound_tcp(l4, ip->l4_size())) return true;
@@ -277,7 +285,8 @@ bool set_transport(Packet& packet, const SetTransportAction& set) {
 
 bool set_icmp(Packet& packet, const SetIcmpAction& set) {
   const auto ip = find_l4(packet, set.proto, kIcmpSize);
-  if (!ip || ip->proto != (ip->is_v6 ? kProtoIcmpv6 : kProtoIcmp)) return false;
+  if (!ip) return is_cut_short(packet, set.proto);
+  if (ip->proto != (ip->is_v6 ? kProtoIcmpv6 : kProtoIcmp)) return false;
   uint8_t* l4 = packet.data() + ip->l4;
   const auto sum = find_l4_checksum(packet, *ip);
   const auto old_word = load_unaligned<be16>(l4);
@@ -304,7 +313,8 @@ bool set_arp(Packet& packet, const SetArpAction& set) {
 
 bool set_nd(Packet& packet, const SetNdAction& set) {
   const auto ip = find_l4(packet, kProtoIcmpv6, kNdSize);
-  if (!ip || !ip->is_v6) return false;
+  if (!ip) return is_cut_short(packet, kProtoIcmpv6);
+  if (!ip->is_v6) return false;
   uint8_t* l4 = packet.data() + ip->l4;
   if (!is_neighbour_message(l4)) return false;
   const auto sum = find_l4_checksum(packet, *ip);

@@ -1,7 +1,8 @@
 // Rewrite: the masked sets and VLAN changes on one packet, checksums kept right (see execute.h for the rules).
 //
 // Every function reads the frame's own headers and touches nothing when the header that it is to change is absent,
-// short or malformed: it then returns false and the caller drops the packet. Bits outside a mask keep their value.
+// short or malformed: it then returns false and the caller drops the packet. But a packet that ends within its TCP, UDP,
+// SCTP or ICMP header goes on as it is (true). Bits outside a mask keep their value.
 //
 // A checksum that was wrong stays wrong by the same amount, so a rewrite never hides damage. The two exceptions to a
 // plain sum:
