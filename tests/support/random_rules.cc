@@ -180,6 +180,7 @@ RuleAction RandomRules::action(uint8_t table, int depth) {
       return Note{{1, 2, 3}};
     case 12:
       if (one_in(8)) return Exit{};
+      if (one_in(3)) return DebugRecirculate{};
       return SetTunnelId{below(4), false};
     default:
       return field_change();

@@ -89,14 +89,13 @@ Revalidator::Verdict Revalidator::judge(Flow& flow, ActionList& new_actions) {
   TranslateInput input{.view = view, .key = key};
   input.allow_side_effects = false;
   input.now = clock_.now();
-  input.contexts = &slow_path_.controller_requests();
+  input.contexts = &slow_path_.contexts();
   TranslateOutput output = translate(input);
   if (output.slow_path || !mask_contains(flow.mask(), output.mask)) return Verdict::remove;
   if (output.actions.empty()) output.actions.push_back(DropAction{output.drop_reason});
   // What the flow counts from now on belongs to the rules it comes from now.
   FlowOrigin& origin = origin_of(flow);
-  origin.credit = std::move(output.credit);
-  origin.learned = std::move(output.learned);
+  origin.take(output);
   // Packets from before a change teach nothing about ports after it.
   if (origin.view_generation != view.generation) origin.active = false;
   origin.view_generation = view.generation;
@@ -169,6 +168,7 @@ void Revalidator::expire(Nanoseconds max_idle) {
   Addresses addresses;
   remove(idle, addresses);
   refresh(addresses);
+  slow_path_.contexts().recircs.expire(now);
 }
 
 size_t Revalidator::remove_all() {

@@ -14,8 +14,8 @@ void mix(uint64_t& hash, uint64_t value) {
   hash ^= hash >> 29;
 }
 
-// Identifies a request by content. 0 is kept free ("no cookie", as traces have it).
-uint64_t content_hash(const ControllerRequest& request) {
+// Identifies a request by content, in 32 bits: people read it as a recirculation id. 0 is kept free ("no cookie").
+uint32_t content_hash(const ControllerRequest& request) {
   uint64_t hash = std::hash<std::string_view>{}(request.bridge);
   mix(hash, request.rule_cookie);
   mix(hash, request.table);
@@ -24,7 +24,8 @@ uint64_t content_hash(const ControllerRequest& request) {
   for (const uint8_t byte : request.action.userdata) mix(hash, byte);
   const KeyWord* w = words(request.key);
   for (size_t i = 0; i < kPipelineKeyWords; ++i) mix(hash, w[i]);
-  return hash == 0 ? 1 : hash;
+  const auto folded = static_cast<uint32_t>(hash ^ hash >> 32);
+  return folded == 0 ? 1 : folded;
 }
 
 bool same_request(const ControllerRequest& a, const ControllerRequest& b) {
@@ -39,13 +40,24 @@ void ViewHolder::publish(std::unique_ptr<SwitchView> view) {
   rcu::retire([old] { delete old; });
 }
 
-uint64_t ControllerRequests::controller_cookie(const ControllerRequest& request) {
+// A collision: the next free number.
+uint64_t ControllerRequests::cookie_of(const ControllerRequest& request) const {
   uint64_t cookie = content_hash(request);
-  MutexLock lock(mutex_);
   for (;; ++cookie) {
     auto it = by_cookie_.find(cookie);
-    if (it == by_cookie_.end()) break;
-    if (!same_request(*it->second.request, request)) continue;  // a collision: the next free number
+    if (it == by_cookie_.end() || same_request(*it->second.request, request)) return cookie;
+  }
+}
+
+uint64_t ControllerRequests::preview(const ControllerRequest& request) const {
+  MutexLock lock(mutex_);
+  return cookie_of(request);
+}
+
+uint64_t ControllerRequests::controller_cookie(const ControllerRequest& request) {
+  MutexLock lock(mutex_);
+  const uint64_t cookie = cookie_of(request);
+  if (auto it = by_cookie_.find(cookie); it != by_cookie_.end()) {
     it->second.last_used = ++uses_;
     return cookie;
   }
@@ -72,6 +84,23 @@ std::shared_ptr<const ControllerRequest> ControllerRequests::find(uint64_t cooki
   return it->second.request;
 }
 
+TraceContexts::~TraceContexts() {
+  // The latest first: so all of their numbers go back.
+  for (auto ref = recircs_.rbegin(); ref != recircs_.rend(); ++ref) contexts_.recircs.forget(std::move(*ref));
+}
+
+uint64_t TraceContexts::controller_cookie(const ControllerRequest& request) {
+  const uint64_t cookie = contexts_.requests.preview(request);
+  requests_.insert_or_assign(cookie, std::make_shared<const ControllerRequest>(request));
+  return cookie;
+}
+
+RecircRef TraceContexts::freeze(FrozenState state) {
+  RecircRef ref = contexts_.recircs.freeze_for_trace(std::move(state));
+  if (ref != nullptr) recircs_.push_back(ref);
+  return ref;
+}
+
 // Patch ports may lead anywhere: the tables of all bridges count.
 uint64_t SlowPath::mac_generation(const SwitchView& view) {
   uint64_t sum = 0;
@@ -84,7 +113,7 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   const uint64_t macs_before = mac_generation(view);
   TranslateInput input{.view = view, .key = key};
   input.now = clock_.now();
-  input.contexts = &requests_;
+  input.contexts = &contexts_;
   TranslateOutput output = translate(input);
   if (mac_generation(view) != macs_before) learned_();
 
@@ -94,8 +123,7 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   result.mask = output.mask;
   result.install = !output.slow_path;
   auto origin = std::make_shared<FlowOrigin>();
-  origin->credit = std::move(output.credit);
-  origin->learned = std::move(output.learned);
+  origin->take(output);
   origin->view_generation = view.generation;
   result.installer_data = std::move(origin);
   return result;
@@ -108,7 +136,7 @@ void SlowPath::uncounted(const std::shared_ptr<void>& installer_data, uint64_t p
 
 bool SlowPath::controller(const UserspaceAction& action, const FlowKey&, const Packet& packet) {
   if (packet_ins_.empty()) return false;
-  const std::shared_ptr<const ControllerRequest> request = requests_.find(action.cookie);
+  const std::shared_ptr<const ControllerRequest> request = contexts_.requests.find(action.cookie);
   if (!request) return false;
   PacketIn packet_in;
   packet_in.bridge = request->bridge;

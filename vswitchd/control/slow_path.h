@@ -34,11 +34,14 @@ class ViewHolder {
 
 // Remembers what each controller action's cookie stands for. Equal requests get equal cookies. Bounded: when full, the
 // least recently used goes; a packet that carries its cookie is then dropped with controller_queue_full.
-class ControllerRequests final : public TranslateContexts {
+class ControllerRequests {
  public:
   static constexpr size_t kMaxRequests = 65536;
 
-  uint64_t controller_cookie(const ControllerRequest& request) override;
+  // Not 0, and at most 32 bits but for collisions.
+  uint64_t controller_cookie(const ControllerRequest& request);
+  // The cookie that the request has or would get.
+  uint64_t preview(const ControllerRequest& request) const;
   std::shared_ptr<const ControllerRequest> find(uint64_t cookie) const;
 
  private:
@@ -46,10 +49,40 @@ class ControllerRequests final : public TranslateContexts {
     std::shared_ptr<const ControllerRequest> request;
     uint64_t last_used = 0;
   };
+  uint64_t cookie_of(const ControllerRequest& request) const REQUIRES(mutex_);
   void evict_oldest() REQUIRES(mutex_);
   mutable Mutex mutex_;
   mutable std::unordered_map<uint64_t, Entry> by_cookie_ GUARDED_BY(mutex_);
   mutable uint64_t uses_ GUARDED_BY(mutex_) = 0;
+};
+
+// What translation hands out for the datapath's flows. Thread safety: that of its members.
+class Contexts final : public TranslateContexts {
+ public:
+  uint64_t controller_cookie(const ControllerRequest& request) override { return requests.controller_cookie(request); }
+  RecircRef freeze(FrozenState state) override { return recircs.freeze(std::move(state)); }
+  RecircRef thaw(uint32_t recirc_id) const override { return recircs.find(recirc_id); }
+
+  ControllerRequests requests;
+  RecircTable recircs;
+};
+
+// Those of a trace: the same cookies and ids that a packet would get, and nothing is left behind in `contexts` when it
+// ends. For one thread; translations that used it go first.
+class TraceContexts final : public TranslateContexts {
+ public:
+  explicit TraceContexts(Contexts& contexts) : contexts_(contexts) {}
+  ~TraceContexts() override;
+  uint64_t controller_cookie(const ControllerRequest& request) override;
+  RecircRef freeze(FrozenState state) override;
+  RecircRef thaw(uint32_t recirc_id) const override { return contexts_.recircs.find(recirc_id); }
+  // What the cookies given out stand for.
+  const ControllerRequestMap& requests() const { return requests_; }
+
+ private:
+  Contexts& contexts_;
+  std::vector<RecircRef> recircs_;
+  ControllerRequestMap requests_;
 };
 
 class SlowPath final : public UpcallHandler {
@@ -62,7 +95,7 @@ class SlowPath final : public UpcallHandler {
   void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) override;
   bool controller(const UserspaceAction& action, const FlowKey& key, const Packet& packet) override;
 
-  ControllerRequests& controller_requests() { return requests_; }
+  Contexts& contexts() { return contexts_; }
   // For others who translate or learn: tells the switch as miss() does.
   void addresses_learned() const { learned_(); }
   // Rises with every change of any bridge's learned addresses that may change forwarding.
@@ -74,7 +107,7 @@ class SlowPath final : public UpcallHandler {
   const ViewHolder& views_;
   const Clock& clock_;
   const std::function<void()> learned_;
-  ControllerRequests requests_;
+  Contexts contexts_;
   Subscribers<const PacketIn&, bool&> packet_ins_;
 };
 

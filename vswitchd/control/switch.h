@@ -11,10 +11,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -132,9 +134,13 @@ struct TraceRequest {
   PipelineKey key;              // in_port: OpenFlow port number
   std::vector<uint8_t> packet;  // if not empty, extracted into the key instead (metadata from `key`)
   bool allow_side_effects = false;
+  bool names = false;           // of ports, in the texts of nodes and in TraceResult::names
 };
+// What the cookies of controller actions stand for.
+using ControllerRequestMap = std::unordered_map<uint64_t, std::shared_ptr<const ControllerRequest>>;
 // One pass through the rules; a recirculation starts the next.
 struct TraceSection {
+  std::string bridge;  // whose port numbers are in flow and final_flow
   PipelineKey flow;
   std::vector<TraceNode> nodes;
   PipelineKey final_flow;
@@ -145,7 +151,11 @@ struct TraceSection {
   uint32_t recirc_id = 0;
 };
 struct TraceResult {
+  // In the order in which packets come back: first those of the first section. Bounded; an error in the nodes says where
+  // a recirculation was not followed.
   std::vector<TraceSection> sections;
+  ControllerRequestMap controller_requests;  // that actions name by their cookie
+  std::map<std::string, FlowNames, std::less<>> names;  // by bridge; empty unless asked for
 };
 
 struct PacketOut {
@@ -234,6 +244,8 @@ class Switch {
   Status flush_macs(const std::string& bridge);
 
   Result<TraceResult> trace(const TraceRequest& request);
+  // What the cookie of a datapath flow's controller action stands for; null if it is forgotten.
+  std::shared_ptr<const ControllerRequest> controller_request(uint64_t cookie) const;
   Status packet_out(const PacketOut& request);
   // Packets that `controller` actions send. bridge "" means all. Ends when the handle is destroyed; no callback runs
   // after. With no subscriber, packet-ins are dropped with controller_queue_full.

@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
 
+#include "datapath/actions/execute.h"
 #include "datapath/base/rcu.h"
 #include "datapath/flow/extract.h"
 #include "datapath/flow/flow_mask.h"
@@ -262,6 +264,7 @@ Status trace_key(const TraceRequest& request, FlowKey& key) {
 
 TraceSection trace_section(const TranslateInput& input, std::vector<TraceNode> nodes, TranslateOutput output) {
   TraceSection section;
+  section.bridge = output.thawed ? output.thawed->state.bridge : input.bridge->name;
   section.flow = output.initial_key;
   section.nodes = std::move(nodes);
   section.final_flow = output.final_key;
@@ -272,6 +275,90 @@ TraceSection trace_section(const TranslateInput& input, std::vector<TraceNode> n
   section.recirc_id = input.key.recirc_id;
   return section;
 }
+
+std::map<std::string, FlowNames, std::less<>> names_of(const SwitchView& view) {
+  std::map<std::string, FlowNames, std::less<>> all;
+  for (const auto& [name, bridge] : view.bridges) {
+    FlowNames& names = all[name];
+    for (const auto& port : bridge->ports) names.add_port(port->ofport, port->name);
+  }
+  return all;
+}
+
+// Follows a packet through the rules, and through the datapath as often as it recirculates.
+class Tracer {
+ public:
+  // Sections of one trace: a packet may be copied and recirculated at every step.
+  static constexpr size_t kMaxSections = 128;
+  // Of nodes in all sections: the reply has them twice, as a tree and as text, and gRPC clients take 4 MB.
+  static constexpr size_t kMaxBytes = 1 << 20;
+
+  Tracer(const SwitchView& view, const BridgeView& bridge, Contexts& contexts, bool names)
+      : view_(view), bridge_(bridge), contexts_(contexts) {
+    if (names) result_.names = names_of(view);
+  }
+
+  TraceResult run(const FlowKey& key, OfPort ofport, bool allow_side_effects, Nanoseconds now) {
+    passes_.push_back({key, nullptr, 0});
+    for (; !passes_.empty(); passes_.pop_front()) pass(passes_.front(), ofport, allow_side_effects, now);
+    result_.controller_requests = contexts_.requests();
+    return std::move(result_);
+  }
+
+ private:
+  struct Pass {
+    FlowKey key;
+    RecircRef context;  // keeps the state alive until its turn
+    int depth;          // recirculations so far
+  };
+
+  void pass(const Pass& pass, OfPort ofport, bool allow_side_effects, Nanoseconds now) {
+    std::vector<TraceNode> nodes;
+    TranslateInput input{.view = view_, .key = pass.key};
+    input.bridge = &bridge_;
+    input.ofport_in = ofport;
+    input.allow_side_effects = allow_side_effects;
+    input.now = now;
+    input.trace = &nodes;
+    input.max_trace_bytes = kMaxBytes - std::min(bytes_, kMaxBytes);
+    input.contexts = &contexts_;
+    input.names = [this](const BridgeView& bridge) -> const FlowNames* {
+      const auto it = result_.names.find(bridge.name);
+      return it == result_.names.end() ? nullptr : &it->second;
+    };
+    TranslateOutput output = translate(input);
+    bytes_ += output.trace_bytes;
+    follow(output.recirculations, pass.depth, nodes);
+    output.recirculations.clear();
+    result_.sections.push_back(trace_section(input, std::move(nodes), std::move(output)));
+  }
+
+  void follow(std::vector<Recirculation>& recirculations, int depth, std::vector<TraceNode>& nodes) {
+    for (Recirculation& r : recirculations) {
+      const std::string what = fmt::format("recirc({:#x}) is not followed: ", r.context->id);
+      if (depth >= kMaxRecirculations) {
+        note(nodes, what + fmt::format("over {} recirculations, the datapath drops the packet", kMaxRecirculations));
+      } else if (result_.sections.size() + passes_.size() >= kMaxSections) {
+        note(nodes, what + fmt::format("over {} sections in one trace", kMaxSections));
+      } else {
+        passes_.push_back({r.key, std::move(r.context), depth + 1});
+      }
+    }
+  }
+
+  static void note(std::vector<TraceNode>& nodes, std::string text) {
+    TraceNode& node = nodes.emplace_back();
+    node.kind = TraceNode::Kind::error;
+    node.text = std::move(text);
+  }
+
+  const SwitchView& view_;
+  const BridgeView& bridge_;
+  TraceContexts contexts_;  // outlives what refers to its states
+  TraceResult result_;
+  std::deque<Pass> passes_;
+  size_t bytes_ = 0;
+};
 
 }  // namespace
 
@@ -286,18 +373,14 @@ Result<TraceResult> Switch::trace(const TraceRequest& request) {
   const PortView* port = bridge->second->port(ofport);
   key.in_port = port != nullptr ? port->dp_port : 0;
 
-  std::vector<TraceNode> nodes;
-  TranslateInput input{.view = view, .key = key};
-  input.bridge = bridge->second.get();
-  input.ofport_in = ofport;
-  input.allow_side_effects = request.allow_side_effects;
-  input.now = impl_->clock_.now();
-  input.trace = &nodes;
-  TranslateOutput output = translate(input);
-  TraceResult result;
-  result.sections.push_back(trace_section(input, std::move(nodes), std::move(output)));
+  Tracer tracer(view, *bridge->second, impl_->slow_path_->contexts(), request.names);
+  TraceResult result = tracer.run(key, ofport, request.allow_side_effects, impl_->clock_.now());
   if (request.allow_side_effects) impl_->slow_path_->addresses_learned();
   return result;
+}
+
+std::shared_ptr<const ControllerRequest> Switch::controller_request(uint64_t cookie) const {
+  return impl_->slow_path_->contexts().requests.find(cookie);
 }
 
 // ---------------------------------------------------------------- packets
@@ -310,6 +393,7 @@ Status Switch::packet_out(const PacketOut& request) {
   if (request.packet.empty()) return invalid_argument("packet-out needs a packet", "packet");
   VSWITCH_RETURN_IF_ERROR(trace_key(as_trace, key));
   ActionList actions;
+  std::vector<Recirculation> recirculations;  // kept until the packet has been on its way
   {
     rcu::ReaderScope reader;
     const SwitchView& view = impl_->views_.get();
@@ -327,10 +411,11 @@ Status Switch::packet_out(const PacketOut& request) {
     input.credit_packets = 1;
     input.credit_bytes = request.packet.size();
     input.now = impl_->clock_.now();
-    input.contexts = &impl_->slow_path_->controller_requests();
+    input.contexts = &impl_->slow_path_->contexts();
     const uint64_t macs_before = SlowPath::mac_generation(view);
     TranslateOutput output = translate(input);
     if (SlowPath::mac_generation(view) != macs_before) impl_->slow_path_->addresses_learned();
+    recirculations = std::move(output.recirculations);
     actions = std::move(output.actions);
     if (actions.empty()) actions.push_back(DropAction{output.drop_reason});
   }

@@ -235,6 +235,8 @@ Result<RuleAction> action_from(const ofpact* a) {
                                       be64::from_raw(as<ofpact_metadata>(a).mask).host()});
     case OFPACT_GOTO_TABLE:
       return RuleAction(GotoTable{as<ofpact_goto_table>(a).table_id});
+    case OFPACT_DEBUG_RECIRC:
+      return RuleAction(DebugRecirculate{});
     case OFPACT_GROUP:
     case OFPACT_ENQUEUE:
     case OFPACT_BUNDLE:
@@ -260,7 +262,6 @@ Result<RuleAction> action_from(const ofpact* a) {
     case OFPACT_CT_CLEAR:
     case OFPACT_NAT:
     case OFPACT_CHECK_PKT_LARGER:
-    case OFPACT_DEBUG_RECIRC:
     case OFPACT_DEBUG_SLOW:
     case OFPACT_METER:
       break;
@@ -464,6 +465,7 @@ void put_action(const RuleAction& action, ofpbuf* out) {
                    m->mask = to_be64(a.mask).raw();
                  },
                  [&](const GotoTable& a) { ofpact_put_GOTO_TABLE(out)->table_id = a.table; },
+                 [&](const DebugRecirculate&) { ofpact_put_DEBUG_RECIRC(out); },
              },
              static_cast<const RuleAction::variant&>(action));
 }

@@ -187,6 +187,7 @@ enum class Kind : uint8_t {
   write_actions = 21,
   write_metadata = 22,
   goto_table = 23,
+  debug_recirc = 24,
 };
 
 // ---- Encoding
@@ -295,6 +296,7 @@ void Encoder::action(const RuleAction& action) {
                  [&](const WriteActions& a) { kind(Kind::write_actions), actions(*a.actions); },
                  [&](const WriteMetadata& a) { kind(Kind::write_metadata), number(a.value), number(a.mask); },
                  [&](const GotoTable& a) { kind(Kind::goto_table), byte(a.table); },
+                 [&](const DebugRecirculate&) { kind(Kind::debug_recirc); },
              },
              static_cast<const RuleAction::variant&>(action));
 }
@@ -486,6 +488,8 @@ RuleAction Decoder::action(int nesting) {
       return WriteMetadata{number(), number()};
     case Kind::goto_table:
       return GotoTable{byte()};
+    case Kind::debug_recirc:
+      return DebugRecirculate{};
   }
   fail("unknown action");
   return Exit{};

@@ -33,6 +33,9 @@ class DatapathService final : public v1::DatapathService::Service {
     if (request->names()) {
       options.port_name = [this](uint32_t port) { return context_.sw.dp_port_name(port).value_or(""); };
     }
+    options.describe_userspace = [this](const UserspaceAction& action) {
+      return userspace_text(action, context_.sw.controller_request(action.cookie).get());
+    };
     v1::ListDatapathFlowsResponse batch;
     context_.sw.visit_datapath_flows([&](const DatapathFlow& flow) {
       datapath_flow_to_proto(flow, options, request->typed(), *batch.add_flows());

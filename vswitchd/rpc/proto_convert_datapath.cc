@@ -29,6 +29,16 @@ std::string ufid_to_text(const Ufid& ufid) {
                      ufid.high & 0xffff, ufid.low >> 48, ufid.low & 0xffffffffffff);
 }
 
+std::string userspace_text(const UserspaceAction& action, const ControllerRequest* request) {
+  if (action.reason == UserspaceReason::slow_path) return "slow_path(action)";
+  if (request == nullptr) return fmt::format("controller(recirc_id={})", action.cookie);
+  const std::string cookie = request->rule_cookie == 0 ? "0" : fmt::format("{:#x}", request->rule_cookie);
+  return fmt::format(
+      "controller(reason={},dont_send=0,continuation=0,recirc_id={},rule_cookie={},controller_id={},max_len={})",
+      static_cast<int>(request->action.reason), action.cookie, cookie, request->action.controller_id,
+      request->action.max_len);
+}
+
 void counters_to_proto(const DatapathCounters& counters, v1::Datapath& out) {
   out.set_hits(counters.hits);
   out.set_cache_hits(counters.cache_hits);

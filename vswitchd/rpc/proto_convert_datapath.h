@@ -9,6 +9,10 @@ namespace vswitch {
 
 std::string ufid_to_text(const Ufid& ufid);  // "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
 
+// What stands inside userspace(pid=0,...), as Open vSwitch prints it. `request` is what the action's cookie stands for;
+// null: it is forgotten, and packets that meet the action are dropped. recirc_id is the number of the saved request.
+std::string userspace_text(const UserspaceAction& action, const ControllerRequest* request);
+
 void counters_to_proto(const DatapathCounters& counters, v1::Datapath& out);
 void datapath_flow_to_proto(const DatapathFlow& flow, const DatapathTextOptions& options, bool typed,
                             v1::DatapathFlow& out);

@@ -380,6 +380,8 @@ Result<RuleAction> action_from_proto(const v1::Action& action, const std::string
     }
     case v1::Action::kGotoTable:
       return convert_goto(action.goto_table());
+    case v1::Action::kDebugRecirc:
+      return RuleAction(DebugRecirculate{});
     case v1::Action::KIND_NOT_SET:
       break;
   }
@@ -466,6 +468,7 @@ void action_to_proto(const RuleAction& action, v1::Action& out) {
             if (a.mask != ~uint64_t{0}) out.mutable_write_metadata()->set_mask(a.mask);
           },
           [&](const GotoTable& a) { out.set_goto_table(a.table); },
+          [&](const DebugRecirculate&) { out.mutable_debug_recirc(); },
       },
       static_cast<const RuleAction::variant&>(action));
 }

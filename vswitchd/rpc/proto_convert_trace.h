@@ -11,7 +11,6 @@
 namespace vswitch {
 
 struct TraceTextOptions {
-  const FlowNames* names = nullptr;                           // null: port numbers
   std::function<std::string(uint32_t dp_port)> dp_port_name;  // empty: numbers
 };
 

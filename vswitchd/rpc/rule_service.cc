@@ -168,11 +168,11 @@ class RuleService final : public v1::RuleService::Service {
     trace.key = *key;
     trace.packet.assign(request->packet().begin(), request->packet().end());
     trace.allow_side_effects = request->allow_side_effects();
+    trace.names = request->names();
     Result<TraceResult> result = context_.sw.trace(trace);
     if (!result.ok()) return to_grpc_status(result.status(), *call);
     TraceTextOptions options;
     if (request->names()) {
-      options.names = names.get();
       options.dp_port_name = [this](uint32_t port) { return context_.sw.dp_port_name(port).value_or(""); };
     }
     trace_to_proto(*result, options, *reply);

@@ -129,6 +129,11 @@ struct CloneActions {
 struct Exit {
   bool operator==(const Exit&) const = default;
 };
+// Sends the packet through the datapath once more, where the actions behind this one run. It changes nothing else:
+// a test of what other actions (connection tracking, ...) have to do.
+struct DebugRecirculate {
+  bool operator==(const DebugRecirculate&) const = default;
+};
 struct Note {
   std::vector<uint8_t> data;
   bool operator==(const Note&) const = default;
@@ -153,7 +158,7 @@ struct GotoTable {
 struct RuleAction
     : std::variant<OutputToPort, OutputToField, SendToController, SetField, MoveField, ModField, ModVlanVid, ModVlanPcp,
                    StripVlan, PushVlan, DecTtl, SetTunnelId, Resubmit, StackPush, StackPop, CloneActions, Exit, Note,
-                   ClearActions, WriteActions, WriteMetadata, GotoTable> {
+                   ClearActions, WriteActions, WriteMetadata, GotoTable, DebugRecirculate> {
   using variant::variant;
 };
 

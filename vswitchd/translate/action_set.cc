@@ -46,6 +46,7 @@ void sort_in(const RuleAction& action, Slots& slots) {
                  [](const WriteActions&) {},
                  [](const WriteMetadata&) {},
                  [](const GotoTable&) {},
+                 [](const DebugRecirculate&) {},
              },
              static_cast<const RuleAction::variant&>(action));
 }
@@ -86,7 +87,7 @@ void Translator::run_action_set() {
 void Translator::report_action_set(const char* verb) {
   if (!tracing()) return;
   const RuleActionList list = execution_order(action_set_);
-  detail(std::string("action set ") + verb + (list.empty() ? " empty" : ": " + format_actions(list)));
+  detail(std::string("action set ") + verb + (list.empty() ? " empty" : ": " + format_actions(list, names())));
 }
 
 }  // namespace vswitch

@@ -163,7 +163,7 @@ void Translator::output_patch(const PortView& port, bool is_last) {
   key_ = *saved_key;
   // Neither an exit nor a failure there ends what this bridge does.
   exit_ = false;
-  failed_ = false;
+  if (std::exchange(failed_, false)) drop_copy();
   if (port.patch_counters != nullptr && peer->patch_counters != nullptr) {
     output_.credit.patch_hops.push_back({port.patch_counters, peer->patch_counters});
   }
@@ -179,7 +179,16 @@ void Translator::enter_peer(const PortView& peer, bool is_last) {
   const TraceScope scope(*this, report(TraceNode::Kind::bridge, "bridge(\"" + peer.bridge->name + "\")"));
   if (!may_receive(peer)) return;
   run_table(0, peer.ofport, is_last, Runner::clone);
-  if (!failed_) run_action_set();
+  end_pipeline();
+}
+
+// The copy that went through the patch port ends here, for the reason that translation failed by. What other copies do
+// stands, so if there are any this one is dropped by an action of its own, once for each reason.
+void Translator::drop_copy() {
+  const auto reason = static_cast<size_t>(drop_reason_);
+  if (dropped_copies_.test(reason)) return;
+  dropped_copies_.set(reason);
+  emit(CloneAction{std::make_shared<const ActionList>(ActionList{DropAction{drop_reason_}})});
 }
 
 void Translator::flood(bool all, bool is_last) {
@@ -210,7 +219,7 @@ void Translator::send_to_controller(SendToController action) {
   if (input_.contexts != nullptr) {
     ControllerRequest request;
     request.bridge = bridge_->name;
-    request.rule_cookie = rule_ != nullptr ? rule_->cookie() : ~uint64_t{0};
+    request.rule_cookie = rule_cookie_;
     request.table = table_;
     request.action = std::move(action);
     request.key.packet.in_port = key_.packet.in_port;

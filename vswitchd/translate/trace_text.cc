@@ -1,5 +1,6 @@
 #include "vswitchd/translate/trace_text.h"
 
+#include <cstdio>
 #include <string_view>
 
 namespace vswitch {
@@ -47,25 +48,33 @@ std::string line_text(const TraceNode& node, const std::string& indent) {
   return node.text;
 }
 
-void format_level(const std::vector<TraceNode>& nodes, size_t depth, std::string& out) {
+void format_level(const std::vector<TraceNode>& nodes, size_t depth, size_t max_bytes, std::string& out) {
   Level level;
   collect(nodes, level);
-  for (size_t i = 0; i < level.size(); ++i) {
+  for (size_t i = 0; i < level.size() && out.size() <= max_bytes; ++i) {
     const TraceNode& node = *level[i];
     const bool deeper = i + 1 < level.size() || !opens_level(node.kind);
     const std::string indent((depth + (deeper ? 1 : 0)) * 4, ' ');
     if (node.kind == TraceNode::Kind::bridge) out += '\n';
     out += indent + line_text(node, indent) + '\n';
-    if (opens_level(node.kind)) format_level(node.children, depth + (deeper ? 2 : 0), out);
+    if (opens_level(node.kind)) format_level(node.children, depth + (deeper ? 2 : 0), max_bytes, out);
   }
 }
 
 }  // namespace
 
-std::string format_trace_nodes(const std::vector<TraceNode>& nodes) {
+std::string format_trace_nodes(const std::vector<TraceNode>& nodes, size_t max_bytes) {
   std::string out;
-  format_level(nodes, 0, out);
+  format_level(nodes, 0, max_bytes, out);
+  if (out.size() > max_bytes) out += " >> this text is cut here, at " + std::to_string(max_bytes) + " bytes\n";
   return out;
+}
+
+std::string format_recirculation(uint32_t recirc_id) {
+  const std::string line(79, '=');
+  char id[16];
+  std::snprintf(id, sizeof id, "%#x", recirc_id);
+  return "\n" + line + "\nrecirc(" + id + ")\n" + line + "\n\n";
 }
 
 }  // namespace vswitch

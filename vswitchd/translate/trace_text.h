@@ -10,8 +10,12 @@
 //   Final flow: ...
 //   Megaflow: recirc_id=0,eth,tcp,...
 //   Datapath actions: 2
+//
+// A packet that recirculates starts another such text, under a line that says so.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -21,6 +25,10 @@ namespace vswitch {
 
 // The indented tree of one section, beginning with the empty line in front of `bridge(...)`, with trailing newline.
 // Depth is indented only where something follows at the same depth, so a chain of tables reads straight down.
-std::string format_trace_nodes(const std::vector<TraceNode>& nodes);
+// More than about `max_bytes` (indentation counts) end with a line that says so.
+std::string format_trace_nodes(const std::vector<TraceNode>& nodes, size_t max_bytes = SIZE_MAX);
+
+// What stands above each pass but the first: the number under which the packet came back.
+std::string format_recirculation(uint32_t recirc_id);
 
 }  // namespace vswitch

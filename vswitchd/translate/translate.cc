@@ -18,6 +18,12 @@ const PipelineFields kInitialPipeline = [] {
   return fields;
 }();
 
+// What Translator::drop_copy() emits.
+bool is_dropped_copy(const Action& action) {
+  const auto* clone = std::get_if<CloneAction>(&action);
+  return clone != nullptr && clone->actions->size() == 1 && std::holds_alternative<DropAction>(clone->actions->front());
+}
+
 }  // namespace
 
 void Credit::count(uint64_t packets, uint64_t bytes, Nanoseconds used) const {
@@ -55,26 +61,42 @@ void Translator::run() {
   if (enter()) {
     output_.initial_key = key_;
     TraceScope scope(*this, report(TraceNode::Kind::bridge, "bridge(\"" + bridge_->name + "\")"));
-    if (admit(bridge_->port(in_port()))) {
-      if (input_.actions != nullptr) {
-        run_actions(*input_.actions, true);
-      } else {
-        depth_ = resubmits_ = -1;  // the first lookup is not a resubmit
-        run_table(0, in_port(), true, Runner::plain);
-        depth_ = 0;
-      }
-      // The action set ends the pipeline that the first table began, so it is told below that table.
-      const bool below_table = tracing() && input_.actions == nullptr && !trace_->empty();
-      const TraceScope table_scope(*this, below_table ? &trace_->back().children : nullptr);
-      if (!failed_) run_action_set();
-    }
+    const PortView* const port = bridge_->port(in_port());
+    if (thaw() && admit(port)) run_first();
   } else {
     output_.initial_key = key_;
   }
   finish();
 }
 
+// What the packet meets first: the actions it is given, or those that were left to do, or a table.
+void Translator::run_first() {
+  const FrozenState* const state = output_.thawed ? &output_.thawed->state : nullptr;
+  bool in_table = false;
+  if (input_.actions != nullptr) {
+    run_actions(*input_.actions, true);
+  } else if (state != nullptr && !state->table.has_value()) {
+    run_frozen_actions(state->actions);
+  } else {
+    depth_ = resubmits_ = -1;  // the first lookup is not a resubmit
+    run_table(state != nullptr ? *state->table : 0, in_port(), true, Runner::plain);
+    depth_ = 0;
+    in_table = true;
+  }
+  // The action set ends the pipeline that the first table began, so it is told below that table.
+  const TraceScope table_scope(*this, in_table && tracing() && !trace_->empty() ? &trace_->back().children : nullptr);
+  end_pipeline();
+}
+
+void Translator::end_pipeline() {
+  if (!failed_ && !freezing_) run_action_set();
+  if (!failed_ && freezing_) finish_freezing();
+}
+
 bool Translator::enter() {
+  if (input_.key.recirc_id != 0 && input_.contexts != nullptr) {
+    output_.thawed = input_.contexts->thaw(input_.key.recirc_id);
+  }
   if (input_.bridge != nullptr) {
     bridge_ = input_.bridge;
     key_.packet.in_port = input_.ofport_in;
@@ -82,6 +104,14 @@ bool Translator::enter() {
     return true;
   }
   const PortView* port = input_.view.port_of(input_.key.in_port);
+  if (port == nullptr && input_.key.in_port == 0 && output_.thawed) {  // from a controller, by no port
+    const auto bridge = input_.view.bridges.find(output_.thawed->state.bridge);
+    if (bridge != input_.view.bridges.end()) {
+      bridge_ = bridge->second.get();
+      key_.packet.in_port = kOfPortNone;
+      return true;
+    }
+  }
   if (port == nullptr) {
     fail(DropReason::invalid_port, "no bridge has datapath port " + std::to_string(input_.key.in_port));
     return false;
@@ -93,16 +123,12 @@ bool Translator::enter() {
 }
 
 bool Translator::admit(const PortView* port) {
-  if (input_.key.recirc_id != 0) {
-    fail(DropReason::no_recirculation_context,
-         "Recirculation context not found for ID " + std::to_string(input_.key.recirc_id));
-    return false;
-  }
   if (input_.key.packet_type) {
     fail(DropReason::unsupported_packet_type, "not an Ethernet packet");
     return false;
   }
-  return (port == nullptr || may_receive(*port)) && process_tunnel_ecn();
+  if (port != nullptr && !may_receive(*port)) return false;
+  return output_.thawed != nullptr || process_tunnel_ecn();  // once is enough
 }
 
 // "No receive" leaves out spanning tree's own messages, for which OpenFlow has a flag of its own.
@@ -168,8 +194,9 @@ void Translator::finish_mask() {
   finish_vlan_mask();
   if (key.eth_type != kEthTypeMpls && key.eth_type != kEthTypeMplsMcast) m.mpls = {};
   // Only tunnel ports receive packets with tunnel metadata, and in_port is in the mask.
-  if (!key.tunnel.has_destination() && !from_tunnel_port_) m.tunnel = {};
-  if (!key.tunnel.has_destination() && !from_tunnel_port_) {
+  // What a packet that was recirculated has there comes from its context, that is, from recirc_id.
+  if ((!key.tunnel.has_destination() && !from_tunnel_port_) || output_.thawed) {
+    m.tunnel = {};
     m.tun_metadata_present = 0;
     m.tun_metadata = {};
   }
@@ -198,7 +225,9 @@ void Translator::finish() {
   output_.drop_reason = drop_reason_;
   if (failed_) {
     output_.actions.clear();
-  } else if (!output_.actions.empty()) {
+  } else if (std::all_of(output_.actions.begin(), output_.actions.end(), is_dropped_copy)) {
+    output_.actions.clear();  // no other copy: the packet itself is dropped, for drop_reason_
+  } else if (!is_dropped_copy(output_.actions.back())) {
     // Nothing follows a last clone that would need the packet as it was.
     if (const auto* clone = std::get_if<CloneAction>(&output_.actions.back())) {
       const std::shared_ptr<const ActionList> nested = clone->actions;
@@ -275,6 +304,7 @@ void Translator::run_table(uint8_t table, OfPort in_port, bool is_last, Runner r
 
 void Translator::run_rule(const Rule& rule, bool deepens, bool is_last, Runner runner) {
   const Rule* const old_rule = std::exchange(rule_, &rule);
+  const uint64_t old_cookie = std::exchange(rule_cookie_, rule.cookie());
   ++resubmits_;
   depth_ += deepens ? 1 : 0;
   if (runner == Runner::clone) {
@@ -283,6 +313,7 @@ void Translator::run_rule(const Rule& rule, bool deepens, bool is_last, Runner r
     run_actions(rule.actions(), is_last);
   }
   depth_ -= deepens ? 1 : 0;
+  rule_cookie_ = old_cookie;
   rule_ = old_rule;
 }
 

@@ -9,12 +9,17 @@
 // - output never goes back to in_port unless in_port is named; to a port that is down, no-forward or absent: nothing;
 // - `normal` in the order of features.md section 9;
 // - tunnel outputs emit set(tunnel(...)) with configuration and flow fields merged, then output;
-// - a list that ends with no output emits nothing (an installer adds DropAction with output.drop_reason).
+// - a list that ends with no output emits nothing (an installer adds DropAction with output.drop_reason);
+// - a limit or an error ends translation: nothing is emitted. But one behind a patch port takes back nothing of what was
+//   done before: only that copy of the packet is dropped, by clone(drop), which counts it by the reason's name;
+// - recirculation freezes what is left to do and thaws it when the packet is back (recirc_table.h). Unlike in Open vSwitch,
+//   a packet that comes back with no actions left is through, and what follows a clone that recirculated runs.
 //
 // Thread safety: callable from several RCU reader threads at once (handlers, revalidator, trace).
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,7 +27,9 @@
 #include "datapath/actions/action.h"
 #include "datapath/base/drop_reason.h"
 #include "datapath/flow/flow_key.h"
+#include "vswitchd/openflow/flow_text.h"
 #include "vswitchd/rules/rule.h"
+#include "vswitchd/translate/recirc_table.h"
 #include "vswitchd/translate/switch_view.h"
 #include "vswitchd/translate/trace.h"
 
@@ -45,6 +52,17 @@ class TranslateContexts {
  public:
   virtual ~TranslateContexts() = default;
   virtual uint64_t controller_cookie(const ControllerRequest& request) = 0;
+  // Null: there are too many already.
+  virtual RecircRef freeze(FrozenState state) = 0;
+  // Null: unknown, or expired.
+  virtual RecircRef thaw(uint32_t recirc_id) const = 0;
+};
+
+// A recirculation that translation ended in.
+struct Recirculation {
+  RecircRef context;
+  // What the packet's key will be when it comes back, but for what extraction finds anew; in_port is the datapath's.
+  FlowKey key;
 };
 
 // What a flow's packets count for: rules, tables and patch ports that each of them went through. It keeps what it counts
@@ -87,8 +105,14 @@ struct TranslateInput {
   uint64_t credit_bytes = 0;
   Nanoseconds now{};
   std::vector<TraceNode>* trace = nullptr;
-  TranslateContexts* contexts = nullptr;  // null (in traces): cookies are 0
+  // The trace's nodes may take so many bytes, each counted as its text and kTraceNodeBytes; a warning says where it ends.
+  size_t max_trace_bytes = 1 << 20;
+  // Names of the ports of `bridge`, for the trace. Empty function: numbers.
+  std::function<const FlowNames*(const BridgeView& bridge)> names{};
+  TranslateContexts* contexts = nullptr;  // null: cookies are 0, and nothing can be recirculated
 };
+
+inline constexpr size_t kTraceNodeBytes = 48;
 
 struct TranslateOutput {
   ActionList actions;
@@ -100,8 +124,11 @@ struct TranslateOutput {
   bool slow_path = false;                  // must not be cached: each packet is to be translated by itself (dec_ttl to controller)
   Credit credit;
   std::vector<LearnedSource> learned;
+  std::vector<Recirculation> recirculations;  // whoever keeps `actions` keeps their contexts
+  RecircRef thawed;                           // the context that the packet itself came with
   PipelineKey initial_key;                 // as the first rule saw it: for trace, "Flow"; in_port is OpenFlow's
   PipelineKey final_key;                   // for trace: "Final flow"; equal to initial_key: "unchanged"
+  size_t trace_bytes = 0;                  // of TranslateInput::max_trace_bytes
   bool failed = false;                     // a limit or an error ended translation (drop_reason says which)
 };
 

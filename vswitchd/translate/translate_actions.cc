@@ -42,12 +42,13 @@ void Translator::run_actions(const RuleActionList& list, bool is_last) {
   }
   for (size_t i = 0; i < list.size() && !stopped() && !list_done_; ++i) {
     dispatch(list[i], is_last && i + 1 == list.size() && action_set_.empty());
+    if (freezing_) freeze_rest(list, i + 1);
   }
   list_done_ = false;
 }
 
 void Translator::dispatch(const RuleAction& action, bool is_last) {
-  const TraceScope scope(*this, tracing() ? report(TraceNode::Kind::action, format_action(action)) : nullptr);
+  const TraceScope scope(*this, tracing() ? report(TraceNode::Kind::action, format_action(action, names())) : nullptr);
   std::visit([&](const auto& alternative) { run_action(alternative, is_last); }, action);
 }
 
@@ -58,17 +59,17 @@ void Translator::run_as_clone(const RuleActionList& list, bool is_last) {
   RuleActionList saved_action_set = action_set_;
   if (is_last || is_reversible(list)) {
     run_actions(list, is_last);
-    if (!failed_) run_action_set();
+    end_pipeline();
   } else {
     commit();
     const auto saved_base = std::make_unique<FlowKey>(base_);
     auto nested = std::make_shared<ActionList>();
     ActionList* const outer = std::exchange(actions_, nested.get());
     run_actions(list, true);
-    if (!failed_) run_action_set();
+    end_pipeline();
     actions_ = outer;
     base_ = *saved_base;
-    // After a failure, too: it may be that of a bridge behind a patch port, which takes nothing back of what was done.
+    // After a failure, too: behind a patch port it takes back nothing of what was done.
     if (!nested->empty()) emit(CloneAction{std::move(nested)});
   }
   key_ = *saved_key;
@@ -297,6 +298,8 @@ void Translator::run_action(const GotoTable& a, bool is_last) { run_table(a.tabl
 void Translator::run_action(const CloneActions& a, bool is_last) { run_as_clone(*a.actions, is_last); }
 
 void Translator::run_action(const Exit& /*a*/, bool /*is_last*/) { exit_ = true; }
+
+void Translator::run_action(const DebugRecirculate& /*a*/, bool /*is_last*/) { freeze(); }
 
 void Translator::run_action(const Note& /*a*/, bool /*is_last*/) {}
 

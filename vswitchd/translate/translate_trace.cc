@@ -74,36 +74,51 @@ std::string subfield_text(const Subfield& s) {
   return text + ']';
 }
 
+std::string rule_text(const Rule& rule, const FlowNames* names) {
+  std::string text = format_match(rule.match().expand(), names);
+  if (!text.empty()) text += ", ";
+  text += "priority " + std::to_string(rule.priority());
+  if (rule.cookie() != 0) {
+    FieldValue cookie;
+    for (int i = 0; i < 8; ++i) cookie.bytes[i] = static_cast<uint8_t>(rule.cookie() >> (56 - 8 * i));
+    text += ", cookie " + hexadecimal(cookie, 8);
+  }
+  return text;
+}
+
 }  // namespace
 
-std::vector<TraceNode>* Translator::report(TraceNode::Kind kind, std::string text) {
+// Null: not tracing, or no longer. Rules may do thousands of actions thousands of times: nobody could read that, and a
+// reply could not hold it.
+TraceNode* Translator::add_node(TraceNode::Kind kind, std::string text) {
   if (!tracing()) return nullptr;
+  output_.trace_bytes += kTraceNodeBytes + text.size();
+  if (output_.trace_bytes > input_.max_trace_bytes) {
+    trace_full_ = true;
+    kind = TraceNode::Kind::warning;
+    text = "the trace is cut here, at " + std::to_string(input_.max_trace_bytes) + " bytes; the packet went on";
+  }
   TraceNode& node = trace_->emplace_back();
   node.kind = kind;
   node.text = std::move(text);
-  return &node.children;
+  return &node;
+}
+
+std::vector<TraceNode>* Translator::report(TraceNode::Kind kind, std::string text) {
+  TraceNode* const node = add_node(kind, std::move(text));
+  return node == nullptr ? nullptr : &node->children;
 }
 
 std::vector<TraceNode>* Translator::report_table(uint8_t table, const Rule* rule) {
   if (!tracing()) return nullptr;
-  TraceNode& node = trace_->emplace_back();
-  node.kind = TraceNode::Kind::table;
-  node.table = table;
-  if (rule == nullptr) {
-    node.text = "No match.";
-    return &node.children;
+  TraceNode* const node = add_node(TraceNode::Kind::table, rule == nullptr ? "No match." : rule_text(*rule, names()));
+  if (node->kind != TraceNode::Kind::table) return nullptr;
+  node->table = table;
+  if (rule != nullptr) {
+    node->rule_id = rule->id();
+    node->cookie = rule->cookie();
   }
-  node.rule_id = rule->id();
-  node.cookie = rule->cookie();
-  node.text = format_match(rule->match().expand());
-  if (!node.text.empty()) node.text += ", ";
-  node.text += "priority " + std::to_string(rule->priority());
-  if (rule->cookie() != 0) {
-    FieldValue cookie;
-    for (int i = 0; i < 8; ++i) cookie.bytes[i] = static_cast<uint8_t>(rule->cookie() >> (56 - 8 * i));
-    node.text += ", cookie " + hexadecimal(cookie, 8);
-  }
-  return &node.children;
+  return &node->children;
 }
 
 void Translator::report_subfield(const Subfield& s) {

@@ -6,9 +6,10 @@
 // marking too little forwards packets wrongly.
 //
 // Where to find what: translate.cc (start, end, tables), translate_actions.cc (each RuleAction), output.cc (ports,
-// patch ports, packet-ins), tunnel_output.cc, normal.cc, action_set.cc, translate_trace.cc.
+// patch ports, packet-ins), tunnel_output.cc, normal.cc, action_set.cc, freeze.cc (recirculation), translate_trace.cc.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -38,6 +39,8 @@ class Translator {
   bool admit(const PortView* port);
   bool may_receive(const PortView& port);
   bool process_tunnel_ecn();
+  void run_first();
+  void end_pipeline();
   void init_mask();
   void finish_mask();
   void finish_vlan_mask();
@@ -78,6 +81,7 @@ class Translator {
   void run_action(const WriteActions& a, bool is_last);
   void run_action(const WriteMetadata& a, bool is_last);
   void run_action(const GotoTable& a, bool is_last);
+  void run_action(const DebugRecirculate& a, bool is_last);
   void mark_written(const Field& f, const FieldValue& bits);
   void mod_transport_port(bool source, uint16_t port);
   void mod_vlan_tci(uint16_t bits, uint16_t mask, bool push_if_needed);
@@ -91,6 +95,17 @@ class Translator {
   void run_action_set();
   void report_action_set(const char* verb);
 
+  // ---- freeze.cc
+  void freeze();
+  void freeze_action(const RuleAction& action, uint8_t table, uint64_t cookie);
+  void freeze_rest(const RuleActionList& list, size_t first);
+  void finish_freezing();
+  FrozenState frozen_state();
+  bool thaw();
+  bool resume(const FrozenState& state);
+  void run_frozen_actions(const std::vector<FrozenAction>& list);
+  std::string frozen_actions_text(const std::vector<FrozenAction>& list) const;
+
   // ---- output.cc
   void output_to(OfPort port, bool is_last);
   void output_truncated(OfPort port, uint32_t max_len);
@@ -99,6 +114,7 @@ class Translator {
   void output_datapath_port(const PortView& port);
   void output_patch(const PortView& port, bool is_last);
   void enter_peer(const PortView& peer, bool is_last);
+  void drop_copy();
   void flood(bool all, bool is_last);
   void send_to_controller(SendToController action);
   void commit();
@@ -133,13 +149,15 @@ class Translator {
   void output_normal(const PortView& out, const Vlans& vlans);
 
   // ---- translate_trace.cc
-  bool tracing() const { return trace_ != nullptr; }
+  bool tracing() const { return trace_ != nullptr && !trace_full_; }
   std::vector<TraceNode>* report(TraceNode::Kind kind,
                                  std::string text);  // children of the new node; null: not tracing
   void detail(std::string text) { report(TraceNode::Kind::detail, std::move(text)); }
   void warning(std::string text) { report(TraceNode::Kind::warning, std::move(text)); }
   void error(std::string text) { report(TraceNode::Kind::error, std::move(text)); }
+  TraceNode* add_node(TraceNode::Kind kind, std::string text);
   std::vector<TraceNode>* report_table(uint8_t table, const Rule* rule);
+  const FlowNames* names() const { return input_.names ? input_.names(*bridge_) : nullptr; }
   void report_subfield(const Subfield& subfield);
   // Everything reported during its life goes below `children`.
   class TraceScope {
@@ -181,6 +199,7 @@ class Translator {
   std::vector<uint8_t> stack_;     // values in whole bytes, each followed by its number of bytes
   RuleActionList action_set_;
   const Rule* rule_ = nullptr;
+  uint64_t rule_cookie_ = ~uint64_t{0};  // of the rule whose action runs; none: packet-out
   uint8_t table_ = 0;
   int depth_ = 0;
   int resubmits_ = 0;
@@ -188,8 +207,12 @@ class Translator {
   bool exit_ = false;       // an `exit` action ran
   bool list_done_ = false;  // the current action list ends here (dec_ttl)
   bool failed_ = false;
+  bool freezing_ = false;  // with exit_: what is left to do goes into frozen_actions_
+  std::vector<FrozenAction> frozen_actions_;
+  std::bitset<kDropReasonCount> dropped_copies_;  // reasons for which a copy is dropped already
   DropReason drop_reason_ = DropReason::of_pipeline;
   std::vector<TraceNode>* trace_ = nullptr;
+  bool trace_full_ = false;
   std::vector<std::pair<const BridgeView*, Version>> versions_;  // one version per bridge for the whole run
 };
 

@@ -321,6 +321,101 @@ TEST_F(SwitchTest, PatchPortsJoinBridges) {
   expect_balance();
 }
 
+TEST_F(SwitchTest, APatchLoopIsCutAndCounted) {
+  apply({bridge("br0", FailMode::secure), bridge("br1", FailMode::secure), port("br0", "p1"), port("br0", "p2"),
+         port("br0", "to1", "patch", {{"peer", "to0"}}), port("br1", "to0", "patch", {{"peer", "to1"}}),
+         rules("br0", {"in_port=1,actions=output:2,output:3", "in_port=3,actions=in_port"}),
+         rules("br1", {"actions=in_port"})});
+  inject("p1", std::vector<Bytes>(3, frame(kHost1, kHost2)));
+  ASSERT_TRUE(sends("p2", 3));
+  EXPECT_TRUE(eventually([&] { return drops("p1", DropReason::recursion_too_deep) == 3; })) << books();
+  expect_balance();
+}
+
+// ---------------------------------------------------------------- recirculation
+
+TEST_F(SwitchTest, RecirculatesRealPackets) {
+  add_three_ports(FailMode::secure);
+  apply({rules("br0", {"in_port=1,actions=load:5->reg0[],mod_dl_src:02:00:00:00:00:09,debug_recirc,resubmit(,1)",
+                       "table=1,reg0=5,udp,actions=debug_recirc,output:2"})});
+  inject("p1", std::vector<Bytes>(5, frame(kHost1, kHost2)));
+  ASSERT_TRUE(sends("p2", 5));
+  EXPECT_EQ(sw_->datapath_counters().flows, 3u);
+  EXPECT_EQ(packets_of("table=0"), 5u);
+  EXPECT_EQ(packets_of("table=1"), 5u);
+
+  // Another rule: what was installed for the second and third pass follows.
+  apply({rules("br0", {"table=1,reg0=5,udp,actions=output:3"})});
+  inject("p1", std::vector<Bytes>(4, frame(kHost1, kHost2)));
+  ASSERT_TRUE(sends("p3", 4));
+  // Another state: the packet comes back under another number.
+  apply({rules("br0",
+               {"in_port=1,actions=load:6->reg0[],debug_recirc,resubmit(,1)", "table=1,reg0=6,actions=output:2"})});
+  inject("p1", std::vector<Bytes>(2, frame(kHost1, kHost2)));
+  ASSERT_TRUE(sends("p2", 7));
+  EXPECT_EQ(packets_of("table=1,reg0=6"), 2u);
+
+  // Flows keep their contexts alive, however idle the switch is otherwise; then all goes.
+  for (int i = 0; i < 12; ++i) clock_.advance(1s);
+  ASSERT_TRUE(eventually([&] { return sw_->datapath_counters().flows == 0; }));
+  for (int i = 0; i < 3; ++i) clock_.advance(1s);
+  inject("p1", {frame(kHost1, kHost2)});
+  ASSERT_TRUE(sends("p2", 8));
+  expect_balance();
+}
+
+TEST_F(SwitchTest, EndlessRecirculationEnds) {
+  add_three_ports(FailMode::secure);
+  apply({rules("br0", {"in_port=1,actions=debug_recirc,resubmit(,0)"})});
+  inject("p1", {frame(kHost1, kHost2)});
+  EXPECT_TRUE(eventually([&] { return drops("p1", DropReason::recirculation_limit) == 1; }));
+  expect_balance();
+}
+
+TEST_F(SwitchTest, APacketOutMayRecirculate) {
+  add_three_ports(FailMode::secure);
+  PacketOut out;
+  out.bridge = "br0";
+  out.packet = frame(kHost1, kHost2);
+  out.actions = *parse_actions("mod_dl_src:02:00:00:00:00:09,debug_recirc,output:2,debug_recirc,output:3");
+  ASSERT_TRUE(sw_->packet_out(out).ok());
+  ASSERT_TRUE(sends("p2", 1));
+  ASSERT_TRUE(sends("p3", 1));
+  expect_balance();
+}
+
+TEST_F(SwitchTest, TraceFollowsRecirculationAndLeavesNothing) {
+  add_three_ports(FailMode::secure);
+  apply({rules("br0",
+               {"in_port=1,cookie=0x7,actions=mod_dl_src:02:00:00:00:00:09,debug_recirc,clone(debug_recirc,output:2),"
+                "controller(id=4),output:3",
+                "in_port=2,actions=debug_recirc,resubmit(,0)"})});
+  TraceRequest request;
+  request.bridge = "br0";
+  request.packet = frame(kHost1, kHost2);
+  request.key.packet.in_port = 1;
+  std::vector<uint32_t> ids;
+  for (int i = 0; i < 2; ++i) {
+    const auto result = sw_->trace(request);
+    ASSERT_TRUE(result.ok()) << result.status().message();
+    ASSERT_EQ(result->sections.size(), 3u);
+    EXPECT_EQ(result->sections[0].recirc_id, 0u);
+    EXPECT_EQ(result->sections[1].flow.packet.eth_src.to_string(), "02:00:00:00:00:09");
+    EXPECT_EQ(result->sections[1].flow.packet.in_port, 1u);
+    EXPECT_EQ(result->sections[2].actions, ActionList{OutputAction{sw_->port("p2")->dp_port}});
+    ASSERT_EQ(result->controller_requests.size(), 1u);
+    EXPECT_EQ(result->controller_requests.begin()->second->rule_cookie, 0x7u);
+    EXPECT_EQ(sw_->controller_request(result->controller_requests.begin()->first), nullptr) << "left behind";
+    for (const TraceSection& section : result->sections) ids.push_back(section.recirc_id);
+  }
+  EXPECT_EQ(ids[1], ids[4]) << "the first trace has given its numbers back";
+  request.key.packet.in_port = 2;
+  const auto endless = sw_->trace(request);
+  ASSERT_TRUE(endless.ok());
+  EXPECT_EQ(endless->sections.size(), 9u);
+  EXPECT_EQ(endless->sections.back().nodes.back().kind, TraceNode::Kind::error);
+}
+
 // ---------------------------------------------------------------- transactions
 
 TEST_F(SwitchTest, ValidateOnlyChangesNothing) {

@@ -138,7 +138,7 @@ inline RuleActionList random_actions(int depth = 0);
 
 inline RuleAction random_action(int depth) {
   const auto port = [] { return any_number<OfPort>(1, 0xff00); };
-  switch (any_number(0, depth < 2 ? 19 : 18)) {
+  switch (any_number(0, depth < 2 ? 20 : 19)) {
     case 0:
       return OutputToPort{port(), 0};
     case 1:
@@ -178,6 +178,8 @@ inline RuleAction random_action(int depth) {
       return Note{random_bytes(6)};
     case 17:
       return Exit{};
+    case 18:
+      return DebugRecirculate{};
     default:
       return CloneActions{std::make_shared<const RuleActionList>(random_actions(depth + 1))};
   }

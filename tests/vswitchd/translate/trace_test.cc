@@ -69,6 +69,44 @@ void write_steps(const std::filesystem::path& path, const std::vector<Step>& ste
   }
 }
 
+// Cookies are 0; recirculations get ids from 1 in each trace.
+class Contexts : public TranslateContexts {
+ public:
+  uint64_t controller_cookie(const ControllerRequest&) override { return 0; }
+  RecircRef freeze(FrozenState state) override { return recircs_.freeze(std::move(state)); }
+  RecircRef thaw(uint32_t recirc_id) const override { return recircs_.find(recirc_id); }
+
+ private:
+  RecircTable recircs_;
+};
+
+// One pass through the rules, and those of the recirculations that it ends in, depth first.
+std::string run_pass(const TranslateInput& input, int depth) {
+  std::vector<TraceNode> nodes;
+  TranslateInput traced = input;
+  traced.trace = &nodes;
+  const TranslateOutput output = translate(traced);
+  PipelineMask mask;
+  mask.packet = output.mask;
+  std::string text = "Flow: " + format_flow_key(output.initial_key) + "\n" + format_trace_nodes(nodes);
+  text += "\nFinal flow: ";
+  text += output.final_key == output.initial_key ? "unchanged" : format_flow_key(output.final_key);
+  text += "\nMegaflow: " + format_megaflow(output.initial_key, mask);
+  text += "\nDatapath actions: " + format_datapath_actions(output.actions) + "\n";
+  if (output.actions.empty()) text += "Drop reason: " + std::string(drop_reason_name(output.drop_reason)) + "\n";
+  for (const Recirculation& r : output.recirculations) {
+    if (depth == 3) return text + "\n(and so on)\n";
+    TranslateInput next{.view = input.view, .key = r.key};
+    next.bridge = input.bridge;
+    next.ofport_in = input.ofport_in;
+    next.allow_side_effects = input.allow_side_effects;
+    next.now = input.now;
+    next.contexts = input.contexts;
+    text += format_recirculation(r.context->id) + run_pass(next, depth + 1);
+  }
+  return text;
+}
+
 // "BRIDGE FLOW" -> translation, as the daemon's trace does it.
 std::string run(SwitchFixture& fixture, const std::string& bridge_and_flow, bool side_effects) {
   const size_t space = bridge_and_flow.find(' ');
@@ -84,7 +122,7 @@ std::string run(SwitchFixture& fixture, const std::string& bridge_and_flow, bool
   const auto ofport = static_cast<OfPort>(key.in_port);
   const PortView* port = bridge->port(ofport);
   key.in_port = port != nullptr ? port->dp_port : 0;
-  std::vector<TraceNode> nodes;
+  Contexts contexts;
   const bool known = key.in_port != 0;
   const TranslateInput input{.view = fixture.view(),
                              .key = key,
@@ -92,17 +130,8 @@ std::string run(SwitchFixture& fixture, const std::string& bridge_and_flow, bool
                              .ofport_in = known ? kOfPortNone : ofport,
                              .allow_side_effects = side_effects,
                              .now = fixture.clock().now(),
-                             .trace = &nodes};
-  const TranslateOutput output = translate(input);
-  PipelineMask mask;
-  mask.packet = output.mask;
-  std::string text = "Flow: " + format_flow_key(output.initial_key) + "\n" + format_trace_nodes(nodes);
-  text += "\nFinal flow: ";
-  text += output.final_key == output.initial_key ? "unchanged" : format_flow_key(output.final_key);
-  text += "\nMegaflow: " + format_megaflow(output.initial_key, mask);
-  text += "\nDatapath actions: " + format_datapath_actions(output.actions) + "\n";
-  if (output.actions.empty()) text += "Drop reason: " + std::string(drop_reason_name(output.drop_reason)) + "\n";
-  return text;
+                             .contexts = &contexts};
+  return run_pass(input, 0);
 }
 
 void apply_setup(SwitchFixture& fixture, const Step& step) {
@@ -143,7 +172,7 @@ TEST(TraceDocument, ShowsWhatTheSwitchPrints) {
   for (std::string line; std::getline(in, line);) {
     document += (line.starts_with("    ") ? line.substr(4) : line) + '\n';
   }
-  for (const char* name : {"doc_overlay", "doc_vlan_switch", "doc_action_set"}) {
+  for (const char* name : {"doc_overlay", "doc_vlan_switch", "doc_action_set", "doc_recirculation"}) {
     for (const Step& step : read_steps(kTraces / (std::string(name) + ".txt"))) {
       const std::string shown = step.expected.substr(0, step.expected.find("Drop reason: "));
       EXPECT_NE(std::string::npos, document.find(shown)) << name << ": " << step.trace;

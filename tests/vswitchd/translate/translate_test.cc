@@ -6,6 +6,7 @@
 
 #include "tests/support/switch_fixture.h"
 #include "vswitchd/openflow/flow_text.h"
+#include "vswitchd/translate/trace_text.h"
 
 namespace vswitch {
 namespace {
@@ -20,7 +21,10 @@ class Contexts : public TranslateContexts {
     requests.push_back(request);
     return requests.size();
   }
+  RecircRef freeze(FrozenState state) override { return recircs.freeze(std::move(state)); }
+  RecircRef thaw(uint32_t recirc_id) const override { return recircs.find(recirc_id); }
   std::vector<ControllerRequest> requests;
+  RecircTable recircs;
 };
 
 class TranslateTest : public testing::Test {
@@ -197,6 +201,118 @@ TEST_F(TranslateTest, TooManyOutputsAreRefusedAsAWhole) {
   EXPECT_EQ(DropReason::too_many_output_actions, output.drop_reason);
   ASSERT_TRUE(fixture_.add_rule("br0", "table=1,in_port=2,priority=65535,actions=" + repeated("output:1", 100)).ok());
   EXPECT_THAT(run(key("in_port=101,tcp")).actions, SizeIs(8000));
+}
+
+// What was done before stands, and the copy that went astray is dropped by name.
+TEST_F(TranslateTest, AFailureBehindAPatchPortDropsThatCopy) {
+  setup({"bridge br0", "bridge br1", "port br0 p1 1", "port br0 p2 2", "port br0 pa 10 type=patch peer=pb",
+         "port br1 pb 11 type=patch peer=pa", "rule br0 in_port=1,actions=output:2,output:10,output:10,output:2",
+         "rule br0 in_port=10,actions=output:2,in_port", "rule br1 actions=in_port",
+         "rule br0 in_port=2,actions=output:1,output:10",
+         "rule br0 in_port=2,priority=40000,udp,actions=output:10,output:10"});
+  const auto dropped = [](DropReason reason) {
+    return Action(CloneAction{std::make_shared<const ActionList>(ActionList{DropAction{reason}})});
+  };
+  const TranslateOutput output = run(key("in_port=100,tcp"));
+  EXPECT_FALSE(output.failed);
+  EXPECT_THAT(output.actions, testing::Contains(dropped(DropReason::recursion_too_deep)).Times(1));
+  EXPECT_EQ(output.actions.back(), Action(OutputAction{101}));
+  setup({"rule br0 priority=50000,in_port=10,actions=in_port"});
+  EXPECT_THAT(run(key("in_port=101,tcp")).actions,
+              ElementsAre(Action(OutputAction{100}), dropped(DropReason::recursion_too_deep)));
+  const TranslateOutput nothing = run(key("in_port=101,udp"));
+  EXPECT_TRUE(nothing.actions.empty()) << "there is no other copy";
+  EXPECT_EQ(DropReason::recursion_too_deep, nothing.drop_reason);
+}
+
+TEST_F(TranslateTest, RecirculationFreezesAndThaws) {
+  setup({"bridge br0", "port br0 p1 1", "port br0 p2 2",
+         "rule br0 in_port=1,cookie=0x9,actions=load:3->reg0[],debug_recirc,controller,resubmit(,1)",
+         "rule br0 table=1,reg0=3,actions=output:2"});
+  const TranslateOutput first = run(key("in_port=100,tcp"), 1);
+  ASSERT_THAT(first.recirculations, SizeIs(1));
+  const Recirculation& recirculation = first.recirculations[0];
+  EXPECT_THAT(first.actions, ElementsAre(Action(RecircAction{recirculation.context->id})));
+  EXPECT_EQ(first.actions, run(key("in_port=100,tcp")).actions) << "the same state, the same number";
+  EXPECT_EQ(100u, recirculation.key.in_port);
+
+  const TranslateOutput second = run(recirculation.key, 1);
+  EXPECT_EQ(recirculation.context, second.thawed);
+  EXPECT_THAT(second.actions,
+              ElementsAre(Action(UserspaceAction{UserspaceReason::controller, 1, 0}), Action(OutputAction{101})));
+  EXPECT_EQ(0x9u, contexts_.requests.at(0).rule_cookie);
+  EXPECT_EQ(PacketInReason::action, contexts_.requests.at(0).action.reason);
+  EXPECT_THAT(second.credit.rules, SizeIs(1)) << "the first rule has counted the packet already";
+
+  // What is done then is looked up then.
+  setup({"rule br0 table=1,priority=40000,reg0=3,actions=in_port"});
+  EXPECT_THAT(run(recirculation.key).actions, testing::Contains(Action(OutputAction{100})));
+}
+
+TEST_F(TranslateTest, WhatCannotBeResumedIsDroppedByName) {
+  setup({"bridge br0", "bridge br1", "port br0 p1 1", "port br0 pa 10 type=patch peer=pb",
+         "port br1 pb 11 type=patch peer=pa", "port br1 p2 2", "rule br0 actions=output:10",
+         "rule br1 actions=debug_recirc,output:2"});
+  const TranslateOutput first = run(key("in_port=100,tcp"));
+  ASSERT_THAT(first.recirculations, SizeIs(1));
+  FrozenState elsewhere = first.recirculations[0].context->state;
+  FlowKey packet = first.recirculations[0].key;
+  EXPECT_EQ("br1", elsewhere.bridge);
+  EXPECT_THAT(run(packet).actions, ElementsAre(Action(OutputAction{101})));
+
+  elsewhere.tables = std::make_shared<RuleTables>(fixture_.clock());  // a bridge of the same name, but not the same
+  const RecircRef gone = contexts_.recircs.freeze(elsewhere);
+  packet.recirc_id = gone->id;
+  EXPECT_EQ(DropReason::bridge_not_found, run(packet).drop_reason);
+
+  const RuleActionList actions = parse_actions("output:1").value();
+  EXPECT_EQ(DropReason::recirculation_conflict, translate({.view = fixture_.view(),
+                                                           .key = packet,
+                                                           .actions = &actions,
+                                                           .bridge = fixture_.bridge("br0"),
+                                                           .ofport_in = 1,
+                                                           .contexts = &contexts_})
+                                                    .drop_reason);
+  // Nobody there to keep the state: as when there are too many already.
+  EXPECT_EQ(DropReason::no_recirculation_context,
+            translate({.view = fixture_.view(), .key = key("in_port=101,tcp")}).drop_reason);
+}
+
+size_t count_nodes(const std::vector<TraceNode>& nodes) {
+  size_t n = nodes.size();
+  for (const TraceNode& node : nodes) n += count_nodes(node.children);
+  return n;
+}
+
+TEST_F(TranslateTest, TracesAreBoundedAndNamePorts) {
+  setup({"bridge br0", "bridge br1", "port br0 p1 1", "port br0 p2 2", "port br0 pa 10 type=patch peer=pb",
+         "port br1 pb 11 type=patch peer=pa", "rule br0 in_port=1,actions=output:10,output:2",
+         "rule br1 in_port=11,actions=write_actions(output:11)"});
+  std::map<std::string, FlowNames, std::less<>> names;
+  names["br0"].add_port(1, "p1");
+  names["br0"].add_port(2, "p2");
+  names["br0"].add_port(10, "pa");
+  names["br1"].add_port(11, "pb");
+  const FlowKey packet = key("in_port=100,tcp");
+  std::vector<TraceNode> nodes;
+  TranslateInput input{.view = fixture_.view(), .key = packet, .trace = &nodes, .contexts = &contexts_};
+  input.names = [&](const BridgeView& bridge) { return &names.at(bridge.name); };
+  (void)translate(input);
+  const std::string text = format_trace_nodes(nodes);
+  for (const char* part : {"in_port=p1, priority", "output:pa", "in_port=pb, priority", "write_actions(output:pb)",
+                           "action set is: output:pb", "output:p2"}) {
+    EXPECT_THAT(text, testing::HasSubstr(part));
+  }
+
+  nodes.clear();
+  const ActionList whole = translate(input).actions;
+  nodes.clear();
+  input.max_trace_bytes = 300;
+  const TranslateOutput cut = translate(input);
+  EXPECT_EQ(cut.actions, whole) << "the packet itself goes on";
+  EXPECT_GT(cut.trace_bytes, 300u);
+  EXPECT_LT(count_nodes(nodes), 7u);
+  EXPECT_THAT(format_trace_nodes(nodes), testing::HasSubstr(" >> the trace is cut here, at 300 bytes"));
 }
 
 TEST_F(TranslateTest, TheStackIsBounded) {
