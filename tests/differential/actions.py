@@ -5,7 +5,9 @@ canonical() leaves away only what does not change the effect, and says so here:
 
 - userspace(...): which packet-in it makes is not in the datapath's own terms; it stays that there is one, here.
 - in set(...), the order of fields, and the spelling of masks.
-- an empty list and `drop` are the same.
+- an empty list and `drop` are the same; so a clone that holds nothing else is nothing (vswitch counts with it what failed behind
+  a patch port).
+- recirc(...): the number is each switch's own.
 - outputs that follow each other with nothing between send the same packet: their order is not looked at, because that of
   `flood` and `all` is not defined.
 
@@ -42,8 +44,12 @@ def canonical(text):
             continue
         if name == "userspace":
             result.append("userspace")
+        elif name == "recirc":
+            result.append("recirc()")
         elif name == "clone":
-            result.append(("clone", canonical(inner)))
+            cloned = canonical(inner)
+            if cloned:
+                result.append(("clone", cloned))
         elif name == "set":
             result.append(_set(inner))
         else:
@@ -151,8 +157,14 @@ def _to_number(text):
     return int(text, 0)
 
 
+def passes(text):
+    """A trace, cut at each recirculation."""
+    return re.split(r"^=+\nrecirc\(", text, flags=re.MULTILINE)
+
+
 def trace_parts(text):
-    """(datapath actions, megaflow) of a trace's last pass."""
+    """(datapath actions, megaflow) of a trace's first pass: Open vSwitch's does not follow what debug_recirc recirculates."""
+    text = passes(text)[0]
     actions = re.findall(r"^Datapath actions: (.*)$", text, re.MULTILINE)
     megaflow = re.findall(r"^Megaflow: (.*)$", text, re.MULTILINE)
     if not actions:

@@ -45,6 +45,7 @@ class ActionsTest(unittest.TestCase):
         self.assertFalse(same("set(tcp(dst=47)),p1", "set(tcp(dst=47)),p2"))
 
     def test_trace_parts(self):
+        self.assertEqual(actions.canonical("recirc(0x1),clone(drop),p1"), actions.canonical("recirc(0x2f),p1"))
         text = "Flow: x\n\nFinal flow: unchanged\nMegaflow: recirc_id=0,eth,in_port=p1\nDatapath actions: p2\n"
         self.assertEqual(actions.trace_parts(text), ("p2", "recirc_id=0,eth,in_port=p1"))
         self.assertRaises(ValueError, actions.trace_parts, "no such line")

@@ -90,13 +90,15 @@ class RuleMaker:
     instructions: whether OpenFlow 1.1 instructions may be used; if not, OpenFlow 1.0's mod_vlan_* are.
     """
 
-    def __init__(self, rng, ports, patch=(), tables=1, instructions=True, normal=False):
+    def __init__(self, rng, ports, patch=(), tables=1, instructions=True, normal=False,
+                 recirculation=False):
         self.rng = rng
         self.ports = ports
         self.patch = patch
         self.tables = tables
         self.instructions = instructions
         self.normal = normal
+        self.recirculation = recirculation
 
     def rules(self, count):
         lines = {}
@@ -272,7 +274,7 @@ class RuleMaker:
                 if not self.instructions:
                     makers.append((self._mod_vlan, 3))
                 if depth < 1:
-                    makers.append(("clone", 1.5))
+                    makers.append((self._recirculate, 3) if self.recirculation else ("clone", 1.5))
             maker = rng.choices([make for make, _ in makers], [weight for _, weight in makers])[0]
             if maker == "clone":
                 inner = self._actions(set(facts), rng.choice((1, 2, 3)), table, depth + 1)
@@ -414,6 +416,10 @@ class RuleMaker:
             return f"resubmit(,{rng.randrange(table + 1, self.tables)})"
         return f"output:{rng.choice(self.ports)}"
 
+    def _recirculate(self, facts):
+        # No clone, no exit, and something behind it: see EXCEPTIONS in run.py.
+        return "debug_recirc," + (self._output(facts) if self._chance(0.6) else self._set_field(facts))
+
     def _odd(self, facts):
-        return self.rng.choice(("exit", "note:01.02.03", "set_tunnel:5", "set_tunnel64:0x500000001", "load:0->in_port[]",
+        return self.rng.choice(("note:01" if self.recirculation else "exit", "note:01.02.03", "set_tunnel:5", "set_tunnel64:0x500000001", "load:0->in_port[]",
                                 f"load:{self.rng.choice(self.ports)}->in_port[]"))
