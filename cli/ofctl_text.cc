@@ -136,13 +136,14 @@ std::string hex_text(std::string_view bytes, std::string_view separator) {
 }
 
 std::string packet_in_text(const v1::PacketIn& packet) {
-  std::string port = packet.in_port() == v1::RESERVED_PORT_LOCAL ? "LOCAL" : std::to_string(packet.in_port());
-  std::string out = fmt::format(
-      "NXT_PACKET_IN2 (xid=0x0): table_id={} cookie={:#x} total_len={} in_port={} (via {}) "
-      "data_len={} (unbuffered)\n",
-      packet.table(), packet.cookie(), packet.total_size(), port, reason_text(packet.reason()), packet.packet().size());
-  if (!packet.userdata().empty()) out += fmt::format("userdata={}\n", hex_text(packet.userdata(), "."));
-  out += hex_text(packet.packet(), "") + "\n";
+  std::string out = "NXT_PACKET_IN2 (xid=0x0):";
+  if (packet.table() != 0) out += fmt::format(" table_id={}", packet.table());
+  out +=
+      fmt::format(" cookie={:#x} total_len={} {} (via {}) data_len={} (unbuffered)\n", packet.cookie(),
+                  packet.total_size(), packet.metadata().text(), reason_text(packet.reason()), packet.packet().size());
+  if (!packet.userdata().empty()) out += fmt::format(" userdata={}\n", hex_text(packet.userdata(), "."));
+  // A packet that was cut short of its Ethernet header has none to show.
+  out += (packet.flow().empty() ? hex_text(packet.packet(), "") : packet.flow()) + "\n";
   if (packet.lost() != 0) out += fmt::format("({} packets lost so far)\n", packet.lost());
   return out;
 }

@@ -20,7 +20,8 @@
   X(upcall_queue_full,          "its port already had as many misses queued as it may")                     \
   X(upcall_error,               "translation was not possible (the daemon is stopping)")                    \
   X(userspace_action_error,     "an action needed the slow path and the slow path refused the packet")      \
-  X(controller_queue_full,      "no controller stream took the packet-in")                                  \
+  X(controller_queue_full,      "every controller that wants the packet-in reads too slowly")               \
+  X(no_controller,              "sent to the controller, and nobody listens for the bridge's packet-ins")   \
   /* rules: what translation decided */                                                                      \
   X(of_pipeline,                "the rules say drop: a drop action or an empty action list")                \
   X(no_rule,                    "no rule matched in a table whose miss behaviour is drop")                  \

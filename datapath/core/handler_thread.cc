@@ -2,6 +2,7 @@
 
 #include <poll.h>
 
+#include <optional>
 #include <utility>
 
 #include "datapath/base/rcu.h"
@@ -45,10 +46,12 @@ class HandlerThread::Processor final : public PacketProcessor {
       return;
     }
     UpcallHandler* handler = handler_.load(std::memory_order_acquire);
-    if (handler != nullptr && handler->controller(action, key, *packet)) {
-      ctx_.ledger.port(packet->in_port).consumed.add();
+    const std::optional<DropReason> refused =
+        handler != nullptr ? handler->controller(action, key, *packet) : DropReason::upcall_error;
+    if (refused) {
+      ctx_.drop(std::move(packet), *refused);
     } else {
-      ctx_.drop(std::move(packet), DropReason::controller_queue_full);
+      ctx_.ledger.port(packet->in_port).consumed.add();
     }
   }
 

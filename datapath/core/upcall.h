@@ -5,8 +5,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "datapath/actions/action.h"
+#include "datapath/base/drop_reason.h"
 #include "datapath/flow/flow_key.h"
 #include "datapath/packet/packet.h"
 
@@ -27,8 +29,9 @@ class UpcallHandler {
   virtual MissResult miss(const FlowKey& key, const Packet& packet) = 0;
   // The packet of a miss was executed without a flow that would count it.
   virtual void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) = 0;
-  // A copy for the control path: packet-in. Returns whether somebody took it (else: controller_queue_full).
-  virtual bool controller(const UserspaceAction& action, const FlowKey& key, const Packet& packet) = 0;
+  // A copy for the control path: packet-in. Returns why nobody took it; nullopt: somebody did.
+  virtual std::optional<DropReason> controller(const UserspaceAction& action, const FlowKey& key,
+                                               const Packet& packet) = 0;
 };
 
 }  // namespace vswitch

@@ -253,7 +253,6 @@ class Planner {
 
   Status perform(const CreatePort& create) {
     const PortConfig& config = create.config;
-    VSWITCH_RETURN_IF_ERROR(check_port(config));
     if (next().bridges.contains(config.name())) {
       return already_exists(fmt::format("cannot create a port named \"{}\": a bridge has that name", config.name()),
                             "name");
@@ -265,6 +264,7 @@ class Planner {
               : fmt::format("port \"{}\" already belongs to bridge \"{}\"", config.name(), it->second.bridge),
           "name");
     }
+    VSWITCH_RETURN_IF_ERROR(check_port(config));  // what it is to be matters only if it can be
     VSWITCH_RETURN_IF_ERROR(check_ofport_free(config));
     const Result<OfPort> ofport = choose_ofport(config);
     if (!ofport.ok()) return ofport.status();

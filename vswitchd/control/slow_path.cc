@@ -134,10 +134,10 @@ void SlowPath::uncounted(const std::shared_ptr<void>& installer_data, uint64_t p
   origin.credit.count(packets, bytes, clock_.now());
 }
 
-bool SlowPath::controller(const UserspaceAction& action, const FlowKey&, const Packet& packet) {
-  if (packet_ins_.empty()) return false;
+std::optional<DropReason> SlowPath::controller(const UserspaceAction& action, const FlowKey&, const Packet& packet) {
+  if (packet_ins_.empty()) return DropReason::no_controller;
   const std::shared_ptr<const ControllerRequest> request = contexts_.requests.find(action.cookie);
-  if (!request) return false;
+  if (!request) return DropReason::userspace_action_error;
   PacketIn packet_in;
   packet_in.bridge = request->bridge;
   packet_in.total_size = static_cast<uint32_t>(packet.size());
@@ -149,9 +149,10 @@ bool SlowPath::controller(const UserspaceAction& action, const FlowKey&, const P
   packet_in.controller_id = request->action.controller_id;
   packet_in.metadata = request->key;
   packet_in.userdata = request->action.userdata;
-  bool taken = false;
-  packet_ins_.deliver(packet_in, taken);
-  return taken;
+  Delivery delivery;
+  packet_ins_.deliver(packet_in, delivery);
+  if (delivery.taken) return std::nullopt;
+  return delivery.listeners != 0 ? DropReason::controller_queue_full : DropReason::no_controller;
 }
 
 }  // namespace vswitch

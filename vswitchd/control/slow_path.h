@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "datapath/base/clock.h"
@@ -33,7 +34,7 @@ class ViewHolder {
 };
 
 // Remembers what each controller action's cookie stands for. Equal requests get equal cookies. Bounded: when full, the
-// least recently used goes; a packet that carries its cookie is then dropped with controller_queue_full.
+// least recently used goes; a packet that carries its cookie is then dropped with userspace_action_error.
 class ControllerRequests {
  public:
   static constexpr size_t kMaxRequests = 65536;
@@ -93,22 +94,27 @@ class SlowPath final : public UpcallHandler {
 
   MissResult miss(const FlowKey& key, const Packet& packet) override;
   void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) override;
-  bool controller(const UserspaceAction& action, const FlowKey& key, const Packet& packet) override;
+  std::optional<DropReason> controller(const UserspaceAction& action, const FlowKey& key,
+                                       const Packet& packet) override;
 
   Contexts& contexts() { return contexts_; }
   // For others who translate or learn: tells the switch as miss() does.
   void addresses_learned() const { learned_(); }
   // Rises with every change of any bridge's learned addresses that may change forwarding.
   static uint64_t mac_generation(const SwitchView& view);
-  // A callback sets the second argument when it took the packet.
-  Subscribers<const PacketIn&, bool&>& packet_ins() { return packet_ins_; }
+  // What became of a packet-in. A callback that wants it counts itself as a listener, and says when it took it.
+  struct Delivery {
+    size_t listeners = 0;
+    bool taken = false;
+  };
+  Subscribers<const PacketIn&, Delivery&>& packet_ins() { return packet_ins_; }
 
  private:
   const ViewHolder& views_;
   const Clock& clock_;
   const std::function<void()> learned_;
   Contexts contexts_;
-  Subscribers<const PacketIn&, bool&> packet_ins_;
+  Subscribers<const PacketIn&, Delivery&> packet_ins_;
 };
 
 }  // namespace vswitch

@@ -248,9 +248,10 @@ class Switch {
   std::shared_ptr<const ControllerRequest> controller_request(uint64_t cookie) const;
   Status packet_out(const PacketOut& request);
   // Packets that `controller` actions send. bridge "" means all. Ends when the handle is destroyed; no callback runs
-  // after. With no subscriber, packet-ins are dropped with controller_queue_full.
+  // after. The callback returns whether it took the packet-in: one that nobody took is dropped with
+  // controller_queue_full, and with no_controller if there was nobody to ask.
   [[nodiscard]] std::shared_ptr<void> subscribe_packet_in(const std::string& bridge,
-                                                          std::function<void(const PacketIn&)> callback);
+                                                          std::function<bool(const PacketIn&)> callback);
   // Every change from now on, in order. Ends with the handle.
   [[nodiscard]] std::shared_ptr<void> watch(std::function<void(const ChangeEvent&)> callback);
 

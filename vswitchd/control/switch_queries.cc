@@ -262,6 +262,17 @@ Status trace_key(const TraceRequest& request, FlowKey& key) {
   return {};
 }
 
+// A packet may come from no port of the bridge only if it says so: from the controller, or from nowhere.
+Status check_no_port(const std::string& bridge, OfPort in_port) {
+  if (in_port == kOfPortController || in_port == kOfPortNone) return {};
+  if (in_port > 0 && in_port < kOfPortMax) {
+    return not_found(fmt::format("in_port={}: bridge \"{}\" has no such port", in_port, bridge), "in_port");
+  }
+  return invalid_argument(
+      fmt::format("in_port={}: a packet comes from a port of the bridge, LOCAL, CONTROLLER or NONE", in_port),
+      "in_port");
+}
+
 TraceSection trace_section(const TranslateInput& input, std::vector<TraceNode> nodes, TranslateOutput output) {
   TraceSection section;
   section.bridge = output.thawed ? output.thawed->state.bridge : input.bridge->name;
@@ -371,6 +382,7 @@ Result<TraceResult> Switch::trace(const TraceRequest& request) {
   if (bridge == view.bridges.end()) return no_bridge(request.bridge);
   const auto ofport = static_cast<OfPort>(request.key.packet.in_port);
   const PortView* port = bridge->second->port(ofport);
+  if (port == nullptr) VSWITCH_RETURN_IF_ERROR(check_no_port(request.bridge, ofport));
   key.in_port = port != nullptr ? port->dp_port : 0;
 
   Tracer tracer(view, *bridge->second, impl_->slow_path_->contexts(), request.names);
@@ -400,9 +412,7 @@ Status Switch::packet_out(const PacketOut& request) {
     const auto bridge = view.bridges.find(request.bridge);
     if (bridge == view.bridges.end()) return no_bridge(request.bridge);
     const PortView* port = bridge->second->port(request.in_port);
-    if (port == nullptr && request.in_port < kOfPortMax) {
-      return not_found(fmt::format("bridge \"{}\" has no port {}", request.bridge, request.in_port), "in_port");
-    }
+    if (port == nullptr) VSWITCH_RETURN_IF_ERROR(check_no_port(request.bridge, request.in_port));
     key.in_port = port != nullptr ? port->dp_port : 0;
     TranslateInput input{.view = view, .key = key};
     input.actions = &request.actions;
@@ -423,12 +433,12 @@ Status Switch::packet_out(const PacketOut& request) {
 }
 
 std::shared_ptr<void> Switch::subscribe_packet_in(const std::string& bridge,
-                                                  std::function<void(const PacketIn&)> callback) {
+                                                  std::function<bool(const PacketIn&)> callback) {
   return impl_->slow_path_->packet_ins().subscribe(
-      [bridge, callback = std::move(callback)](const PacketIn& packet_in, bool& taken) {
+      [bridge, callback = std::move(callback)](const PacketIn& packet_in, SlowPath::Delivery& delivery) {
         if (!bridge.empty() && packet_in.bridge != bridge) return;
-        callback(packet_in);
-        taken = true;
+        ++delivery.listeners;
+        if (callback(packet_in)) delivery.taken = true;
       });
 }
 

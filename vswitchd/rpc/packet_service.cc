@@ -1,12 +1,18 @@
 // PacketService: packet-out and packet-in. See proto/vswitch/v1/packet_service.proto.
 #include <fmt/format.h>
 
-#include <deque>
+#include <algorithm>
+#include <atomic>
+#include <span>
 
+#include "datapath/flow/extract.h"
+#include "datapath/flow/field.h"
+#include "datapath/packet/packet_pool.h"
 #include "vswitch/v1/packet_service.grpc.pb.h"
 #include "vswitchd/rpc/proto_convert_rule.h"
 #include "vswitchd/rpc/resource_names.h"
 #include "vswitchd/rpc/service_context.h"
+#include "vswitchd/rpc/stream_reactors.h"
 
 namespace vswitch {
 namespace {
@@ -52,6 +58,35 @@ Status send_packet(ServiceContext& context, const v1::PacketOut& request) {
   return context.sw.packet_out(out);
 }
 
+// Fields that say nothing about the packet: the datapath's own, the rules' own, and other views of the registers.
+bool is_internal(FieldId id) {
+  return id == FieldId::kRecircId || id == FieldId::kDpHash || id == FieldId::kConjId || id == FieldId::kActsetOutput ||
+         (id >= FieldId::kXreg0 && id <= FieldId::kXreg7) || (id >= FieldId::kXxreg0 && id <= FieldId::kXxreg3);
+}
+
+// The metadata that is not zero.
+Match metadata_of(const PipelineKey& key) {
+  Match out;
+  for (const Field& field : all_fields()) {
+    if (field.has_place() && !is_internal(field.id) && read_field(field, key) != FieldValue()) {
+      mark_field(field, out.mask);
+    }
+  }
+  out.value = masked(key, out.mask);
+  return out;
+}
+
+// The headers of a frame in flow syntax; "" if it is too short to have any.
+std::string headers_of(std::span<const uint8_t> frame) {
+  HeapPacketPool pool(HeapPacketPool::kSuperFrameBuffer, 1);
+  PacketPtr packet = pool.allocate();
+  if (frame.size() > packet->tailroom()) return "";
+  packet->set_size(frame.size());
+  std::copy(frame.begin(), frame.end(), packet->data());
+  PipelineKey key;
+  return extract_flow_key(*packet, key.packet) ? format_flow_key(key) : "";
+}
+
 void packet_in_to_proto(const PacketIn& in, v1::PacketIn& out) {
   out.set_bridge(bridge_resource(in.bridge));
   out.set_packet(in.packet.data(), in.packet.size());
@@ -61,21 +96,20 @@ void packet_in_to_proto(const PacketIn& in, v1::PacketIn& out) {
   out.set_cookie(in.cookie);
   out.set_controller_id(in.controller_id);
   out.set_in_port(in.metadata.packet.in_port);
-  Match fields;
-  fields.value = in.metadata;
-  for (size_t i = 0; i < kPipelineKeyWords; ++i) {
-    if (words(in.metadata)[i] != 0) words(fields.mask)[i] = ~uint64_t{0};
-  }
-  match_to_proto(fields, *out.mutable_metadata());
-  out.mutable_metadata()->set_text(format_flow_key(in.metadata));
+  const Match metadata = metadata_of(in.metadata);
+  match_to_proto(metadata, *out.mutable_metadata());
+  out.mutable_metadata()->set_text(format_match(metadata));
+  out.set_flow(headers_of(in.packet));
   out.set_userdata(in.userdata.data(), in.userdata.size());
 }
 
 // One PacketIO stream. gRPC deletes nothing before OnDone(), which comes after the last reaction; the subscription,
 // whose callback writes here, ends there.
-class PacketStream final : public grpc::ServerBidiReactor<v1::PacketIORequest, v1::PacketIOResponse> {
+class PacketStream final
+    : public WriteQueue<grpc::ServerBidiReactor<v1::PacketIORequest, v1::PacketIOResponse>, v1::PacketIOResponse> {
  public:
-  PacketStream(ServiceContext& context, grpc::CallbackServerContext& call) : context_(context), call_(call) {
+  PacketStream(ServiceContext& context, grpc::CallbackServerContext& call)
+      : WriteQueue(kPacketInQueue, /*open=*/true), context_(context), call_(call) {
     StartRead(&request_);
   }
 
@@ -92,27 +126,12 @@ class PacketStream final : public grpc::ServerBidiReactor<v1::PacketIORequest, v
     StartRead(&request_);
   }
 
-  void OnWriteDone(bool ok) override {
-    Step step;
-    {
-      MutexLock lock(mutex_);
-      writing_ = false;
-      if (!ok) ended_ = true;
-      step = next();
-    }
-    take(step);
-  }
-
-  void OnCancel() override { finish(grpc::Status::CANCELLED); }
-
   void OnDone() override {
     subscription_.reset();
     delete this;
   }
 
  private:
-  enum class Step { none, write, finish };
-
   Status handle() {
     switch (request_.kind_case()) {
       case v1::PacketIORequest::kSubscribe:
@@ -129,78 +148,28 @@ class PacketStream final : public grpc::ServerBidiReactor<v1::PacketIORequest, v
     Result<std::string> bridge = optional_bridge_name(request.bridge(), "subscribe.bridge");
     if (!bridge.ok()) return bridge.status();
     if (!bridge->empty()) VSWITCH_RETURN_IF_ERROR(context_.sw.bridge(*bridge).status());
-    subscription_ = context_.sw.subscribe_packet_in(*bridge, [this](const PacketIn& packet) { deliver(packet); });
+    subscription_ =
+        context_.sw.subscribe_packet_in(*bridge, [this](const PacketIn& packet) { return deliver(packet); });
     v1::PacketIOResponse reply;
     reply.mutable_subscribed();
-    push(std::move(reply));
+    enqueue(std::move(reply));
     return {};
   }
 
-  void deliver(const PacketIn& packet) {
+  bool deliver(const PacketIn& packet) {
     v1::PacketIOResponse reply;
     packet_in_to_proto(packet, *reply.mutable_packet_in());
-    push(std::move(reply));
-  }
-
-  void push(v1::PacketIOResponse reply) {
-    Step step;
-    {
-      MutexLock lock(mutex_);
-      if (ended_) return;
-      if (queue_.size() >= kPacketInQueue) {
-        ++lost_;
-        return;
-      }
-      if (reply.has_packet_in()) reply.mutable_packet_in()->set_lost(lost_);
-      queue_.push_back(std::move(reply));
-      step = next();
-    }
-    take(step);
-  }
-
-  void finish(grpc::Status status) {
-    Step step;
-    {
-      MutexLock lock(mutex_);
-      if (ended_) return;
-      ended_ = true;
-      status_ = std::move(status);
-      queue_.clear();
-      step = next();
-    }
-    take(step);
-  }
-
-  Step next() REQUIRES(mutex_) {
-    if (finished_ || writing_) return Step::none;
-    if (ended_) {
-      finished_ = true;
-      return Step::finish;
-    }
-    if (queue_.empty()) return Step::none;
-    current_ = std::move(queue_.front());
-    queue_.pop_front();
-    writing_ = true;
-    return Step::write;
-  }
-
-  void take(Step step) {
-    if (step == Step::write) StartWrite(&current_);
-    if (step == Step::finish) Finish(status_);
+    reply.mutable_packet_in()->set_lost(lost_);
+    if (enqueue(std::move(reply))) return true;
+    ++lost_;
+    return false;
   }
 
   ServiceContext& context_;
   grpc::CallbackServerContext& call_;
   v1::PacketIORequest request_;
   std::shared_ptr<void> subscription_;  // changed by reactions only, which come one after the other
-  Mutex mutex_;
-  std::deque<v1::PacketIOResponse> queue_ GUARDED_BY(mutex_);
-  v1::PacketIOResponse current_;  // of the write under way
-  grpc::Status status_;
-  uint64_t lost_ GUARDED_BY(mutex_) = 0;
-  bool writing_ GUARDED_BY(mutex_) = false;
-  bool ended_ GUARDED_BY(mutex_) = false;
-  bool finished_ GUARDED_BY(mutex_) = false;
+  std::atomic<uint64_t> lost_{0};
 };
 
 class PacketService final : public Base {

@@ -18,15 +18,13 @@
 
 namespace vswitch {
 
-// Writes what push() gives it, in order. When the client lets more than `capacity` messages pile up, the stream ends
-// with RESOURCE_EXHAUSTED: a watcher must not miss a change unknowingly.
-template <typename Response>
-class QueueReactor : public grpc::ServerWriteReactor<Response> {
+// Writes messages in order on a reactor that has StartWrite() and Finish(), one at a time, from any thread. `Reactor`
+// is gRPC's, for a server stream or a stream in both directions.
+template <typename Reactor, typename Response>
+class WriteQueue : public Reactor {
  public:
-  explicit QueueReactor(size_t capacity) : capacity_(capacity) {}
-
-  // Keeps what feeds push() alive until the stream ends. Call once, before anything else can end the stream.
-  void set_source(std::shared_ptr<void> source) { source_ = std::move(source); }
+  // `open` false: nothing is written before open().
+  explicit WriteQueue(size_t capacity, bool open) : capacity_(capacity), open_(open) {}
 
   // Sends `first`, then what has been pushed so far, then what comes.
   void open(Response first) {
@@ -40,21 +38,22 @@ class QueueReactor : public grpc::ServerWriteReactor<Response> {
     take(step);
   }
 
-  void push(Response message) {
+  // False: the client let `capacity` messages pile up, and this one is not sent. (After the end of the stream messages
+  // are taken and forgotten.)
+  bool enqueue(Response message) {
     Step step;
     {
       MutexLock lock(mutex_);
-      if (ended_) return;
-      if (queue_.size() >= capacity_) {
-        overflow();
-      } else {
-        queue_.push_back(std::move(message));
-      }
+      if (ended_) return true;
+      if (queue_.size() >= capacity_) return false;
+      queue_.push_back(std::move(message));
       step = next();
     }
     take(step);
+    return true;
   }
 
+  // Ends the stream; what still waits is not sent. Only the first call counts.
   void finish(grpc::Status status) {
     Step step;
     {
@@ -81,20 +80,8 @@ class QueueReactor : public grpc::ServerWriteReactor<Response> {
 
   void OnCancel() override { finish(grpc::Status::CANCELLED); }
 
-  void OnDone() override {
-    source_.reset();
-    delete this;
-  }
-
  private:
   enum class Step { none, write, finish };
-
-  void overflow() REQUIRES(mutex_) {
-    ended_ = true;
-    queue_.clear();
-    status_ = {grpc::StatusCode::RESOURCE_EXHAUSTED,
-               "the client reads more slowly than changes happen: list again, then watch again"};
-  }
 
   // What to do now that the state changed. A write that is under way must be over before the stream may finish; it ends
   // when the client reads on or is cut off.
@@ -126,15 +113,40 @@ class QueueReactor : public grpc::ServerWriteReactor<Response> {
   }
 
   const size_t capacity_;
-  std::shared_ptr<void> source_;
   Mutex mutex_;
   std::deque<Response> queue_ GUARDED_BY(mutex_);
   Response current_;  // of the write under way
   grpc::Status status_;
-  bool open_ GUARDED_BY(mutex_) = false;
+  bool open_ GUARDED_BY(mutex_);
   bool writing_ GUARDED_BY(mutex_) = false;
   bool ended_ GUARDED_BY(mutex_) = false;
   bool finished_ GUARDED_BY(mutex_) = false;
+};
+
+// Writes what push() gives it, in order. When the client lets more than `capacity` messages pile up, the stream ends
+// with RESOURCE_EXHAUSTED: a watcher must not miss a change unknowingly.
+template <typename Response>
+class QueueReactor final : public WriteQueue<grpc::ServerWriteReactor<Response>, Response> {
+ public:
+  explicit QueueReactor(size_t capacity)
+      : WriteQueue<grpc::ServerWriteReactor<Response>, Response>(capacity, /*open=*/false) {}
+
+  // Keeps what feeds push() alive until the stream ends. Call once, before anything else can end the stream.
+  void set_source(std::shared_ptr<void> source) { source_ = std::move(source); }
+
+  void push(Response message) {
+    if (this->enqueue(std::move(message))) return;
+    this->finish({grpc::StatusCode::RESOURCE_EXHAUSTED,
+                  "the client reads more slowly than changes happen: list again, then watch again"});
+  }
+
+  void OnDone() override {
+    source_.reset();
+    delete this;
+  }
+
+ private:
+  std::shared_ptr<void> source_;
 };
 
 // Writes make() at once and then every `interval`. make() returns false to leave one out.

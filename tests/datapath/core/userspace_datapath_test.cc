@@ -43,7 +43,10 @@ class RouteHandler final : public UpcallHandler {
     return result;
   }
   void uncounted(const std::shared_ptr<void>&, uint64_t packets, uint64_t) override { uncounted_packets += packets; }
-  bool controller(const UserspaceAction&, const FlowKey&, const Packet&) override { return ++packet_ins != 0; }
+  std::optional<DropReason> controller(const UserspaceAction&, const FlowKey&, const Packet&) override {
+    ++packet_ins;
+    return std::nullopt;
+  }
 
   std::array<std::atomic<uint32_t>, 256> routes{};
   std::atomic<bool> install{true};
