@@ -1,8 +1,11 @@
 #include "cli/client.h"
 
 #include <fmt/format.h>
+#include <grp.h>
 #include <grpcpp/grpcpp.h>
+#include <pwd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -22,18 +25,47 @@ constexpr std::chrono::seconds kDefaultTimeout(30);
 constexpr int kBulkFactor = 10;  // loads and dumps may take longer
 constexpr char kDetailsKey[] = "vswitch-error-bin";
 
+std::string account_name(uid_t uid) {
+  const passwd* entry = getpwuid(uid);
+  return entry != nullptr ? entry->pw_name : fmt::format("uid {}", uid);
+}
+std::string group_name(gid_t gid) {
+  const group* entry = getgrgid(gid);
+  return entry != nullptr ? entry->gr_name : fmt::format("gid {}", gid);
+}
+
+// Who may open a socket that we may not.
+std::string who_may_open(const std::string& path) {
+  struct stat info {};
+  const std::string me = account_name(geteuid());
+  if (stat(path.c_str(), &info) != 0) {
+    return fmt::format("permission denied: {} may not enter its directory; root may", me);
+  }
+  const std::string owner = account_name(info.st_uid);
+  if ((info.st_mode & S_IWGRP) == 0) return fmt::format("permission denied: only {} may open it, not {}", owner, me);
+  return fmt::format("permission denied: {} and members of group {} may open it, not {}", owner,
+                     group_name(info.st_gid), me);
+}
+
 // Why connecting fails, in the system's words; gRPC's are long and name no errno.
 std::string connect_error(const std::string& server) {
   std::string path = server.substr(std::min<size_t>(5, server.size()));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return "the socket path is too long";
+  if (path.size() >= sizeof address.sun_path) {
+    return fmt::format("the socket path has {} characters; at most {} are possible", path.size(),
+                       sizeof address.sun_path - 1);
+  }
   std::memcpy(address.sun_path, path.data(), path.size());
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   int result = connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
   int error = errno;
   close(fd);
-  return result == 0 ? "it ended the connection" : std::error_code(error, std::generic_category()).message();
+  if (result == 0) return "it ended the connection";
+  if (error == EACCES || error == EPERM) return who_may_open(path);
+  const std::string reason = std::error_code(error, std::generic_category()).message();
+  const bool down = error == ENOENT || error == ECONNREFUSED;
+  return down ? reason + "; is it running?" : reason;
 }
 
 }  // namespace
@@ -76,6 +108,7 @@ class Call {
     Outcome out;
     out.ok = false;
     out.not_found = status.error_code() == grpc::StatusCode::NOT_FOUND;
+    out.timed_out = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
     out.message = message_of(status);
     auto found = context.GetServerTrailingMetadata().find(kDetailsKey);
     if (found != context.GetServerTrailingMetadata().end()) {
@@ -93,7 +126,7 @@ class Call {
                          static_cast<double>(timeout_.count()) / 1000);
     }
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
-      return fmt::format("cannot reach vswitchd at {}: {}; is it running?", server_, connect_error(server_));
+      return fmt::format("cannot reach vswitchd at {}: {}", server_, connect_error(server_));
     }
     return status.error_message().empty() ? fmt::format("failed with status {}", int{status.error_code()})
                                           : status.error_message();
@@ -165,11 +198,20 @@ Outcome Client::receive_packets(const std::string& bridge, const std::function<b
   return read_all(call, *stream, visit);
 }
 
-Outcome Client::load_rules(const std::function<bool(v1::LoadRulesRequest&)>& next, v1::LoadRulesResponse* reply) {
+Outcome Client::load_rules(const std::function<Next(v1::LoadRulesRequest&)>& next, v1::LoadRulesResponse* reply) {
   Call call(server_, bulk(timeout_));
   auto writer = impl_->stub<v1::RuleService>()->LoadRules(&call.context, reply);
   v1::LoadRulesRequest message;
-  while (next(message) && writer->Write(message)) message.Clear();
+  Next step = next(message);
+  while (step == Next::more && writer->Write(message)) {
+    message.Clear();
+    step = next(message);
+  }
+  if (step == Next::abandon) {
+    call.context.TryCancel();
+    (void)writer->Finish();
+    return Outcome::error("abandoned");
+  }
   writer->WritesDone();
   return call.outcome(writer->Finish());
 }

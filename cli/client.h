@@ -22,10 +22,11 @@ namespace v1 = ::vswitch::v1;
 struct Outcome {
   bool ok = true;
   bool not_found = false;
+  bool timed_out = false;  // the time given ended first
   std::string message;
   v1::ErrorDetails details;
 
-  static Outcome error(std::string text) { return {false, false, std::move(text), {}}; }
+  static Outcome error(std::string text) { return {false, false, false, std::move(text), {}}; }
 };
 
 // "" is the default: $VSWITCH_SERVER, else the socket of the default run directory.
@@ -34,6 +35,7 @@ std::string server_address(const std::string& option);
 // X(name here, service, method, request, reply)
 #define VSWITCH_UNARY_CALLS(X)                                                                   \
   X(get_version, ConfigService, GetVersion, GetVersionRequest, GetVersionResponse)               \
+  X(get_configuration, ConfigService, GetConfiguration, GetConfigurationRequest, Configuration)  \
   X(list_bridges, ConfigService, ListBridges, ListBridgesRequest, ListBridgesResponse)           \
   X(get_bridge, ConfigService, GetBridge, GetBridgeRequest, Bridge)                              \
   X(list_ports, ConfigService, ListPorts, ListPortsRequest, ListPortsResponse)                   \
@@ -75,8 +77,10 @@ class Client {
   // Without deadline unless a timeout was given.
   Outcome watch(const v1::WatchRequest& request, const std::function<bool(v1::WatchResponse&)>& visit);
   Outcome receive_packets(const std::string& bridge, const std::function<bool(v1::PacketIOResponse&)>& visit);
-  // Sends what next() fills, until it returns false.
-  Outcome load_rules(const std::function<bool(v1::LoadRulesRequest&)>& next, v1::LoadRulesResponse* reply);
+  // Sends what next() fills while it returns `more`. After `abandon` nothing of it takes effect; the outcome then is an
+  // error.
+  enum class Next { more, end, abandon };
+  Outcome load_rules(const std::function<Next(v1::LoadRulesRequest&)>& next, v1::LoadRulesResponse* reply);
 
   const std::string& server() const { return server_; }
 

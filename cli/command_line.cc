@@ -116,15 +116,28 @@ class Parser {
       into = &globals_;
     }
     if (spec == nullptr) return unknown_option(program_, verb_, name);
+    if (into->contains(spec->name)) return Problem{fmt::format("option {} is given twice", spec->name)};
     std::string value;
     if (spec->value_name.empty()) {
-      if (equals != std::string::npos) return Problem{fmt::format("option {} takes no value", spec->name)};
+      if (equals != std::string::npos) {
+        return Problem{fmt::format("option {} takes no value, not \"{}\"", spec->name, word.substr(equals + 1))};
+      }
     } else if (equals != std::string::npos) {
       value = word.substr(equals + 1);
+    } else if (spec->value_name.starts_with('[')) {
+      // A value that may be left out stands behind "=" only: the next word is not it.
+      into->emplace(std::string(spec->name), "");
+      return std::nullopt;
     } else if (at_ + 1 < words_.size()) {
       value = words_[++at_];
     } else {
       return Problem{fmt::format("option {} needs a value: {}={}", spec->name, spec->name, spec->value_name)};
+    }
+    if (value.empty() && !spec->value_name.empty()) {
+      return Problem{fmt::format("the value of option {} is empty: {} is wanted", spec->name, spec->value_name)};
+    }
+    if (std::string wrong = spec->check != nullptr ? spec->check(value) : ""; !wrong.empty()) {
+      return Problem{fmt::format("{}={}: {}", spec->name, value, wrong)};
     }
     into->emplace(std::string(spec->name), value);
     return std::nullopt;
@@ -140,23 +153,72 @@ class Parser {
   bool seen_verb_ = false;
 };
 
+// The arguments that must be there, by the names that the verb's usage gives them: what stands in no brackets.
+std::vector<std::string> mandatory_arguments(const Verb& verb) {
+  std::vector<std::string> out;
+  int depth = 0;
+  std::string word;
+  auto flush = [&] {
+    while (word.ends_with('.')) word.pop_back();
+    if (!word.empty()) out.push_back(word);
+    word.clear();
+  };
+  for (size_t i = 0; i < verb.arguments.size(); ++i) {
+    const char c = verb.arguments[i];
+    const bool begins_word = i == 0 || verb.arguments[i - 1] == ' ';
+    if (c == '[' && (depth > 0 || begins_word)) ++depth;
+    if (depth == 0 && c == ' ') flush();
+    if (depth == 0 && c != ' ') word += c;
+    if (c == ']' && depth > 0) --depth;
+  }
+  flush();
+  return out;
+}
+
+std::string usage(const Program& program, const Verb& verb) {
+  return fmt::format("{} {}{}{}", program.name, verb.name, verb.arguments.empty() ? "" : " ", verb.arguments);
+}
+
+// Options of which one takes back what the other says.
+constexpr std::pair<std::string_view, std::string_view> kExclusive[] = {{"--names", "--no-names"},
+                                                                        {"--stats", "--no-stats"}};
+
 std::optional<Problem> check_arguments(const Program& program, const Command& command) {
-  size_t n = command.arguments.size();
+  const size_t n = command.arguments.size();
   const Verb& verb = *command.verb;
-  if (n >= verb.min_arguments && n <= verb.max_arguments) return std::nullopt;
-  return Problem{fmt::format("{} takes {} arguments, not {}: {} {} {}", verb.name,
-                             n < verb.min_arguments ? "more" : "fewer", n, program.name, verb.name, verb.arguments)};
+  if (n < verb.min_arguments) {
+    std::vector<std::string> names = mandatory_arguments(verb);
+    names.erase(names.begin(), names.begin() + static_cast<ptrdiff_t>(std::min(n, names.size())));
+    return Problem{fmt::format("{}: {} {} missing (usage: {})", verb.name, fmt::join(names, " and "),
+                               names.size() == 1 ? "is" : "are", usage(program, verb))};
+  }
+  if (n > verb.max_arguments) {
+    return Problem{fmt::format("{}: superfluous argument \"{}\" (usage: {})", verb.name,
+                               command.arguments[verb.max_arguments], usage(program, verb))};
+  }
+  for (const auto& [one, other] : kExclusive) {
+    if (!command.has(one) || !command.has(other)) continue;
+    return Problem{fmt::format("{}: {} and {} exclude each other", verb.name, one, other)};
+  }
+  return std::nullopt;
 }
 
 ParseResult help_for(const Program& program, const std::vector<std::string>& arguments) {
   if (arguments.empty()) return Information{help_text(program)};
+  if (arguments.size() > 1) {
+    return Problem{
+        fmt::format("help: superfluous argument \"{}\" (usage: {} help [VERB])", arguments[1], program.name)};
+  }
   if (const Verb* verb = find_verb(program, arguments[0])) return Information{help_text(program, *verb)};
   return unknown_verb(program, arguments[0]);
 }
 
 ParseResult completion_for(const Program& program, const std::vector<std::string>& arguments) {
   if (arguments.size() == 1 && arguments[0] == "bash") return Information{bash_completion(program)};
-  return Problem{fmt::format("completion is there for bash: source <({} completion bash)", program.name)};
+  std::string what = "SHELL is missing";
+  if (arguments.size() == 1) what = fmt::format("unknown shell \"{}\"", arguments[0]);
+  if (arguments.size() > 1) what = fmt::format("superfluous argument \"{}\"", arguments[1]);
+  return Problem{fmt::format("completion: {}: it is there for bash: source <({} completion bash)", what, program.name)};
 }
 
 std::string indent(std::string_view text, std::string_view by) {
@@ -275,40 +337,28 @@ std::string help_text(const Program& program, const Verb& verb) {
 }
 
 std::string bash_completion(const Program& program) {
-  std::string verbs, options, cases;
-  for (const Verb& verb : program.verbs) {
-    verbs += fmt::format(" {}", verb.name);
-    if (verb.options.empty()) continue;
-    std::string own;
-    for (const OptionSpec& option : verb.options) own += fmt::format(" {}", option.name);
-    cases += fmt::format("      {}) options=\"$options{}\" ;;\n", verb.name, own);
-  }
-  for (const OptionSpec& option : program.options) options += fmt::format(" {}", option.name);
+  // The program completes its own lines: see completion.h. The shell's word begins behind the last : or =, so what is
+  // in front of it is cut off the candidates.
   return fmt::format(R"sh(# bash completion for {0}: source <({0} completion bash)
 _{0}() {{
-  local word="${{COMP_WORDS[COMP_CWORD]}}" verbs="help completion{1}" options="{2}" verb="" i
-  for ((i = 1; i < COMP_CWORD; i++)); do
-    if [[ " $verbs " == *" ${{COMP_WORDS[i]}} "* ]]; then
-      verb="${{COMP_WORDS[i]}}"
-    elif [[ ${{COMP_WORDS[i]}} == "--" ]]; then
-      verb=""
+  local line="${{COMP_LINE:0:COMP_POINT}}" IFS=$' \t\n' words current candidate front
+  read -ra words <<<"$line"
+  [[ $line == *[[:space:]] ]] && words+=("")
+  current="${{words[-1]}}"
+  front="${{current%"${{current##*[:=]}}"}}"
+  COMPREPLY=()
+  while IFS= read -r candidate; do
+    if [[ $candidate == "@files" ]]; then
+      while IFS= read -r candidate; do COMPREPLY+=("$candidate"); done < <(compgen -f -- "$current")
+    elif [[ $candidate == "$current"* ]]; then
+      COMPREPLY+=("${{candidate#"$front"}}")
     fi
-  done
-  if [[ $word == -* ]]; then
-    case "$verb" in
-{3}      *) ;;
-    esac
-    COMPREPLY=($(compgen -W "$options" -- "$word"))
-  elif [[ -z $verb || $verb == help ]]; then
-    COMPREPLY=($(compgen -W "$verbs" -- "$word"))
-  else
-    local names
-    names="$(vsctl --timeout=1 list-br 2>/dev/null; vsctl --timeout=1 list-all-ports 2>/dev/null)"
-    COMPREPLY=($(compgen -W "$names" -- "$word") $(compgen -f -- "$word"))
-  fi
+  done < <("${{words[0]}}" __complete "${{words[@]:1}}" 2>/dev/null)
+  [[ ${{#COMPREPLY[@]}} -eq 1 && ${{COMPREPLY[0]}} == *[:=] ]] && compopt -o nospace
 }}
 complete -F _{0} {0}
-)sh", program.name, verbs, options, cases);
+)sh",
+                     program.name);
 }
 
 int complain(const Program& program, std::string_view message, int status) {

@@ -27,9 +27,11 @@ int finish_output(std::string_view program, int status);
 
 struct OptionSpec {
   std::string_view name;        // "--strict"
-  std::string_view value_name;  // "SECONDS"; "" if it takes none
+  std::string_view value_name;  // "SECONDS"; "" if it takes none; "[FIELD]" if it may be left out
   std::string_view help;
   std::string_view short_name;  // "-t" or ""
+  // What is wrong with a value, "" if nothing; null: looked at later.
+  std::string (*check)(std::string_view value) = nullptr;
 };
 
 struct Verb {

@@ -22,9 +22,16 @@ std::string quote(std::string_view text) {
   auto is_word_char = [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-' || c == '.'; };
   bool word = !text.empty() && (std::isalpha(static_cast<unsigned char>(text[0])) || text[0] == '_') &&
               std::all_of(text.begin(), text.end(), is_word_char) && text != "true" && text != "false";
-  if (word) return std::string(text);
+  return word ? std::string(text) : quoted(text);
+}
+
+std::string quoted(std::string_view text) {
   std::string out = "\"";
   for (char c : text) {
+    if (c == '\n') {
+      out += "\\n";
+      continue;
+    }
     if (c == '"' || c == '\\') out += '\\';
     out += c;
   }

@@ -15,6 +15,8 @@ std::string to_json(const google::protobuf::Message& message);
 
 // br0, "1.2.3.4": quoted unless it looks like a word.
 std::string quote(std::string_view text);
+// "br0": always quoted; what would end the quotes or the line is escaped.
+std::string quoted(std::string_view text);
 std::string format_map(const std::map<std::string, std::string>& map);  // {key=flow, remote_ip="1.2.3.4"}
 std::string format_set(const std::vector<std::string>& set);            // [10, 20]; one element stands alone
 

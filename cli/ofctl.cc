@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -49,12 +50,17 @@ int load_file(Job& job, const LoadOptions& options, v1::LoadRulesResponse* reply
                                              standard_input ? [](FILE*) { return 0; } : std::fclose);
   if (file == nullptr) return complain(job.program, fmt::format("{}: {}", options.file, std::strerror(errno)));
   bool first = true;
+  int broken = 0;  // errno of a read that failed: a part of a file must not become the rules
   Outcome outcome = job.client.load_rules(
       [&](v1::LoadRulesRequest& message) {
         std::string& text = *message.mutable_text();
         text.resize(kChunk);
         text.resize(std::fread(text.data(), 1, kChunk, file.get()));
-        if (text.empty() && !first) return false;
+        if (std::ferror(file.get()) != 0) {
+          broken = errno;
+          return Client::Next::abandon;
+        }
+        if (text.empty() && !first) return Client::Next::end;
         if (first) {
           message.set_bridge(options.bridge);
           message.set_replace(options.replace);
@@ -62,10 +68,10 @@ int load_file(Job& job, const LoadOptions& options, v1::LoadRulesResponse* reply
           message.set_report_differences(options.report);
         }
         first = false;
-        return true;
+        return Client::Next::more;
       },
       reply);
-  if (std::ferror(file.get()) != 0) return complain(job.program, fmt::format("{}: cannot be read", options.file));
+  if (broken != 0) return complain(job.program, fmt::format("{}: {}", options.file, std::strerror(broken)));
   return job.finish_load(outcome, standard_input ? "<stdin>" : options.file);
 }
 
@@ -114,7 +120,7 @@ int compare_bridges(Job& job, v1::LoadRulesResponse* reply) {
   bool first = true;
   outcome = job.client.load_rules(
       [&](v1::LoadRulesRequest& message) {
-        if (at == lines.size() && !first) return false;
+        if (at == lines.size() && !first) return Client::Next::end;
         first = false;
         message.set_bridge(job.argument(0));
         message.set_replace(true);
@@ -122,7 +128,7 @@ int compare_bridges(Job& job, v1::LoadRulesResponse* reply) {
         message.set_report_differences(true);
         std::string& text = *message.mutable_text();
         while (at < lines.size() && text.size() < kChunk) text += lines[at++] + "\n";
-        return true;
+        return Client::Next::more;
       },
       reply);
   return job.finish(outcome);
@@ -292,14 +298,16 @@ int dump_ports_desc(Job& job) {
 }
 
 int show(Job& job) {
-  v1::GetBridgeRequest request;
-  request.set_name(job.argument(0));
-  v1::Bridge bridge;
-  Outcome outcome = job.client.get_bridge(request, &bridge);
+  v1::GetConfigurationRequest request;
+  request.set_bridge(job.argument(0));
+  v1::Configuration reply;
+  Outcome outcome = job.client.get_configuration(request, &reply);
   if (!outcome.ok) return job.finish(outcome);
+  if (job.json) return inform({to_json(reply)});
+  if (reply.bridges_size() == 0) return complain(job.program, fmt::format("no bridge named {}", job.argument(0)));
   v1::ListPortsResponse ports;
-  if (int status = fetch_ports(job, 1, ports); status != kDone) return status;
-  return inform({job.json ? to_json(ports) : show_text(bridge, ports)});
+  *ports.mutable_ports() = std::move(*reply.mutable_ports());
+  return inform({show_text(reply.bridges(0), ports)});
 }
 
 int mod_port(Job& job) {
@@ -379,17 +387,16 @@ int monitor(Job& job) {
     return true;
   });
   // With --timeout the end of time is the expected end.
-  if (!outcome.ok && job.globals.contains("--timeout") && outcome.message.find("did not answer") != std::string::npos) {
-    return kDone;
-  }
+  if (outcome.timed_out) return kDone;
   return job.finish(outcome);
 }
 
 // ---------------------------------------------------------------- learned addresses
 
 std::optional<uint32_t> parse_vlan(const std::string& text) {
-  uint32_t vlan = parse_of_port(text);
-  if (vlan == 0 && text != "0") return std::nullopt;
+  uint32_t vlan = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), vlan);
+  if (error != std::errc() || end != text.data() + text.size() || vlan > 4095) return std::nullopt;
   return vlan;
 }
 
@@ -404,7 +411,7 @@ int fdb_show(Job& job) {
 
 int fdb_add(Job& job) {
   std::optional<uint32_t> vlan = parse_vlan(job.argument(2));
-  if (!vlan) return complain(job.program, fmt::format("\"{}\" is no VLAN: 0 to 4095", job.argument(2)), kUsage);
+  if (!vlan) return complain(job.program, fmt::format("\"{}\" is no VLAN: 0 to 4095", job.argument(2)));
   v1::ListPortsResponse ports;
   if (int status = fetch_ports(job, 1, ports); status != kDone) return status;
   v1::AddMacRequest request;
@@ -418,7 +425,7 @@ int fdb_add(Job& job) {
 
 int fdb_del(Job& job) {
   std::optional<uint32_t> vlan = parse_vlan(job.argument(1));
-  if (!vlan) return complain(job.program, fmt::format("\"{}\" is no VLAN: 0 to 4095", job.argument(1)), kUsage);
+  if (!vlan) return complain(job.program, fmt::format("\"{}\" is no VLAN: 0 to 4095", job.argument(1)));
   v1::DeleteMacRequest request;
   request.set_bridge(job.argument(0));
   request.set_vlan(*vlan);

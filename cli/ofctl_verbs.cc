@@ -1,4 +1,10 @@
 // The verbs of ofctl: names, arguments, help. What they do is in ofctl.cc.
+#include <fmt/format.h>
+#include <strings.h>
+
+#include <algorithm>
+#include <iterator>
+
 #include "cli/ofctl.h"
 
 namespace vswitch::cli {
@@ -206,10 +212,37 @@ const std::vector<Verb> kVerbs = {
     {"fdb-flush", "BRIDGE", "Forget all that were learned", "", "fdb-flush br0", 1, 1, {}, "Learned addresses"},
 };
 
+// The names that ovs-ofctl(8) knows. All are spoken here, so to name one changes nothing.
+constexpr std::string_view kProtocols[] = {"OpenFlow10", "OpenFlow11", "OpenFlow12",
+                                           "OpenFlow13", "OpenFlow14", "OpenFlow15"};
+constexpr std::string_view kFlowFormats[] = {
+    "any",           "OpenFlow10",     "OpenFlow10-table_id", "OpenFlow10+table_id",
+    "NXM",           "NXM-table_id",   "NXM+table_id",        "OXM",
+    "OpenFlow11",    "OXM-OpenFlow12", "OXM-OpenFlow13",      "OXM-OpenFlow14",
+    "OXM-OpenFlow15"};
+
+// A list, separated by commas or blanks, of known names.
+std::string check_names(std::string_view list, std::string_view kind, std::span<const std::string_view> known) {
+  bool any = false;
+  while (!list.empty()) {
+    const std::string_view name = list.substr(0, list.find_first_of(", \t"));
+    list.remove_prefix(std::min(name.size() + 1, list.size()));
+    if (name.empty()) continue;
+    any = true;
+    const bool is_known = std::any_of(known.begin(), known.end(), [&](std::string_view k) {
+      return k.size() == name.size() && strncasecmp(k.data(), name.data(), k.size()) == 0;
+    });
+    if (!is_known) return fmt::format("unknown {} \"{}\"; known are {}", kind, name, fmt::join(known, ", "));
+  }
+  return any ? "" : fmt::format("no {} in it; known are {}", kind, fmt::join(known, ", "));
+}
+std::string check_protocols(std::string_view list) { return check_names(list, "OpenFlow version", kProtocols); }
+std::string check_flow_formats(std::string_view list) { return check_names(list, "flow format", kFlowFormats); }
+
 std::vector<OptionSpec> all_options() {
   std::vector<OptionSpec> out = kCommonOptions;
-  out.push_back({"--protocols", "VERSIONS", "accepted for compatibility", "-O"});
-  out.push_back({"--flow-format", "FORMAT", "accepted for compatibility", "-F"});
+  out.push_back({"--protocols", "VERSIONS", "accepted for compatibility", "-O", check_protocols});
+  out.push_back({"--flow-format", "FORMAT", "accepted for compatibility", "-F", check_flow_formats});
   return out;
 }
 const std::vector<OptionSpec> kOptions = all_options();

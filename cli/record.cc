@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
+#include <initializer_list>
 
 #include "cli/command_line.h"
 #include "cli/json_text.h"
@@ -164,7 +166,7 @@ std::string set_map(const ColumnExpression& what, std::string_view path, Map& ma
 std::string set_number(const ColumnExpression& what, std::string_view path, uint64_t limit, uint32_t& into,
                        google::protobuf::FieldMask& mask) {
   std::vector<std::string> set = parse_set(what.value);
-  if (set.empty()) {
+  if (what.value == "[]") {
     into = 0;
   } else if (set.size() != 1 || !parse_number(set[0], limit, into)) {
     std::string name = what.key ? fmt::format("{}:{}", what.column, *what.key) : what.column;
@@ -191,7 +193,7 @@ std::string set_vlan_mode(const ColumnExpression& what, Update<v1::Port>& update
     parsed = v1::VLAN_MODE_NATIVE_TAGGED;
   } else if (mode == "native-untagged") {
     parsed = v1::VLAN_MODE_NATIVE_UNTAGGED;
-  } else if (!mode.empty() && mode != "[]") {
+  } else if (mode != "[]") {
     return wrong("vlan_mode", mode, "it is access, trunk, native-tagged or native-untagged");
   }
   update.message.mutable_vlan()->set_mode(parsed);
@@ -212,6 +214,44 @@ std::string set_trunks(const ColumnExpression& what, Update<v1::Port>& update) {
   return "";
 }
 
+using SetKey = std::function<std::string(const std::string& key, const std::string& value)>;
+
+// other_config:KEY=VALUE, or a map of such; an empty map sets all `keys` to "", their default.
+std::string set_other_config(const ColumnExpression& what, std::initializer_list<std::string> keys, const SetKey& set) {
+  if (what.key) return set(*what.key, what.value);
+  std::map<std::string, std::string> parsed;
+  if (!parse_map(what.value, parsed) || what.value.empty()) {
+    return wrong(what.column, what.value, "a map is wanted: other_config:KEY=VALUE");
+  }
+  if (parsed.empty()) {
+    for (const std::string& key : keys) parsed[key] = "[]";
+  }
+  for (const auto& [key, value] : parsed) {
+    if (std::string problem = set(key, value); !problem.empty()) return problem;
+  }
+  return "";
+}
+
+std::string unknown_other_config(std::string_view key, std::string_view whose,
+                                 std::span<const std::string_view> known) {
+  std::string_view like = nearest(key, known);
+  return fmt::format("other_config:{} is not supported for {}{}; {} {}", key, whose,
+                     like.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", like), fmt::join(known, ", "),
+                     known.size() == 1 ? "is" : "are");
+}
+
+std::string set_port_other_config(const std::string& key, const std::string& value, Update<v1::Port>& update) {
+  constexpr std::string_view kKnown[] = {"priority-tags"};
+  if (key != kKnown[0]) return unknown_other_config(key, "ports", kKnown);
+  bool flag = value == "if-nonzero";
+  if (!flag && value != "[]" && !parse_flag(value, flag)) {
+    return wrong("other_config:priority-tags", value, "it is true, false or if-nonzero");
+  }
+  update.message.mutable_vlan()->set_priority_tags(flag);
+  update.mask.add_paths("vlan.priority_tags");
+  return "";
+}
+
 std::string set_port_column(const ColumnExpression& what, Update<v1::Port>& update) {
   v1::Port& port = update.message;
   if (what.column == "tag") {
@@ -225,22 +265,17 @@ std::string set_port_column(const ColumnExpression& what, Update<v1::Port>& upda
   if (what.column == "external_ids") return set_map(what, "external_ids", *port.mutable_external_ids(), update.mask);
   if (what.column == "protected") {
     bool value = false;
-    if (!parse_flag(what.value, value)) return wrong(what.column, what.value, "it is true or false");
+    if (what.value != "[]" && !parse_flag(what.value, value)) {
+      return wrong(what.column, what.value, "it is true or false");
+    }
     port.set_protected_(value);
     update.mask.add_paths("protected");
     return "";
   }
-  if (what.column == "other_config" && what.key == "priority-tags") {
-    bool value = what.value == "if-nonzero";
-    if (!value && !parse_flag(what.value, value)) {
-      return wrong("other_config:priority-tags", what.value, "it is true, false or if-nonzero");
-    }
-    port.mutable_vlan()->set_priority_tags(value);
-    update.mask.add_paths("vlan.priority_tags");
-    return "";
-  }
   if (what.column == "other_config") {
-    return fmt::format("other_config:{} is not supported for ports; priority-tags is", what.key.value_or(what.value));
+    return set_other_config(what, {"priority-tags"}, [&](const std::string& key, const std::string& value) {
+      return set_port_other_config(key, value, update);
+    });
   }
   return unknown_column(Table::port, what.column, kPortColumns);
 }
@@ -248,7 +283,7 @@ std::string set_port_column(const ColumnExpression& what, Update<v1::Port>& upda
 std::string set_interface_column(const ColumnExpression& what, Update<v1::Port>& update) {
   v1::Port& port = update.message;
   if (what.column == "type") {
-    port.set_type(unquote(what.value));
+    port.set_type(what.value == "[]" ? "" : unquote(what.value));
     if (port.type().empty()) port.set_type("netdev");
     update.mask.add_paths("type");
     return "";
@@ -277,32 +312,32 @@ std::string set_interface_column(const ColumnExpression& what, Update<v1::Port>&
   return problem;
 }
 
-std::string set_bridge_other_config(const ColumnExpression& what, Update<v1::Bridge>& update) {
-  std::string key = what.key.value_or("");
-  uint32_t value = 0;
+std::string set_bridge_other_config(const std::string& key, const std::string& value, Update<v1::Bridge>& update) {
+  constexpr std::string_view kKnown[] = {"mac-aging-time", "mac-table-size", "hwaddr"};
+  const ColumnExpression what{"other_config", "other_config", key, "=", value};
+  uint32_t number = 0;
   if (key == "mac-aging-time" || key == "mac-ageing-time") {
-    std::string problem = set_number(what, "mac_ageing_seconds", 3600, value, update.mask);
-    update.message.set_mac_ageing_seconds(value);
+    std::string problem = set_number(what, "mac_ageing_seconds", 3600, number, update.mask);
+    update.message.set_mac_ageing_seconds(number);
     return problem;
   }
   if (key == "mac-table-size") {
-    std::string problem = set_number(what, "mac_table_size", 1'000'000, value, update.mask);
-    update.message.set_mac_table_size(value);
+    std::string problem = set_number(what, "mac_table_size", 1'000'000, number, update.mask);
+    update.message.set_mac_table_size(number);
     return problem;
   }
   if (key == "hwaddr") {
-    update.message.set_mac(unquote(what.value));
+    update.message.set_mac(value == "[]" ? "" : unquote(value));
     update.mask.add_paths("mac");
     return "";
   }
-  return fmt::format("other_config:{} is not supported for bridges; mac-aging-time, mac-table-size and hwaddr are",
-                     key.empty() ? what.value : key);
+  return unknown_other_config(key, "bridges", kKnown);
 }
 
 std::string set_fail_mode(const std::string& mode, Update<v1::Bridge>& update) {
   if (mode == "secure") {
     update.message.set_fail_mode(v1::FAIL_MODE_SECURE);
-  } else if (mode == "standalone" || mode.empty() || mode == "[]") {
+  } else if (mode == "standalone" || mode == "[]") {
     update.message.set_fail_mode(v1::FAIL_MODE_STANDALONE);
   } else {
     return wrong("fail_mode", mode, "it is standalone or secure");
@@ -441,24 +476,143 @@ ColumnExpression parse_column_expression(std::string_view text) {
   return out;
 }
 
-bool matches(const Record& record, const ColumnExpression& condition, std::string* problem) {
-  const Column* column = find_column(record, condition.column);
+// A row of the table in which nothing is set: it has the columns that every row has.
+static Record blank_record(Table table) {
+  switch (table) {
+    case Table::bridge:
+      return bridge_record({}, {});
+    case Table::port:
+      return port_record({});
+    case Table::interface:
+      return interface_record({});
+    case Table::open_vswitch:
+      return open_vswitch_record({}, "");
+  }
+  return {};
+}
+
+std::vector<std::string> column_names(Table table) {
+  std::vector<std::string> out;
+  for (const Column& column : blank_record(table)) out.push_back(column.name);
+  return out;
+}
+
+std::vector<std::string> settable_columns(Table table) {
+  switch (table) {
+    case Table::bridge:
+      return {std::begin(kBridgeColumns), std::end(kBridgeColumns)};
+    case Table::port:
+      return {std::begin(kPortColumns), std::end(kPortColumns)};
+    case Table::interface:
+      return {std::begin(kInterfaceColumns), std::end(kInterfaceColumns)};
+    case Table::open_vswitch:
+      return {"other_config"};
+  }
+  return {};
+}
+
+bool is_map_column(std::string_view column) {
+  return column == "options" || column == "external_ids" || column == "other_config";
+}
+
+std::vector<std::string> other_config_keys(Table table, std::string_view column) {
+  if (column != "other_config") return {};
+  if (table == Table::bridge) return {"mac-aging-time", "mac-table-size", "hwaddr"};
+  if (table == Table::port) return {"priority-tags"};
+  return table == Table::open_vswitch ? std::vector<std::string>{"max-idle", "flow-limit", "forwarding-threads"}
+                                      : std::vector<std::string>();
+}
+
+namespace {
+// The types of interfaces and their options. What is not here can be set all the same: the daemon decides.
+const std::map<std::string, std::vector<std::string>, std::less<>> kTypes = {
+    {"system", {"device"}},
+    {"netdev", {"device"}},
+    {"internal", {}},
+    {"patch", {"peer"}},
+    {"vxlan",
+     {"remote_ip", "local_ip", "key", "in_key", "out_key", "dst_port", "tos", "ttl", "df_default", "csum", "exts",
+      "egress_pkt_mark", "egress_port_range", "src_port_range"}},
+    {"dummy", {"tx_pcap", "rx_pcap", "link_state"}},
+    {"pcap", {"rx_pcap", "tx_pcap", "loop"}},
+};
+}  // namespace
+
+std::vector<std::string> type_options(std::string_view type) {
+  auto it = kTypes.find(type);
+  return it == kTypes.end() ? std::vector<std::string>() : it->second;
+}
+
+std::vector<std::string> column_values(Table table, std::string_view column) {
+  if (column == "fail_mode") return {"standalone", "secure"};
+  if (column == "vlan_mode") return {"access", "trunk", "native-tagged", "native-untagged"};
+  if (column == "protected") return {"true", "false"};
+  if (column == "datapath_type") return {"netdev"};
+  std::vector<std::string> out;
+  if (column != "type" || table != Table::interface) return out;
+  for (const auto& [type, options] : kTypes) out.push_back(type);
+  return out;
+}
+
+static std::string check_readable(Table table, const ColumnExpression& what) {
+  const Record blank = blank_record(table);
+  const Column* column = find_column(blank, what.column);
   if (column == nullptr) {
-    *problem = fmt::format("there is no column \"{}\"", condition.column);
-    return false;
+    std::vector<std::string_view> known;
+    for (const Column& c : blank) known.push_back(c.name);
+    std::string_view like = nearest(what.column, known);
+    return fmt::format("table {} has no column \"{}\"{}; it has {}", table_name(table), what.spelled,
+                       like.empty() ? "" : fmt::format("; did you mean \"{}\"?", like), fmt::join(known, ", "));
   }
-  std::string have = format_column(*column);
-  if (condition.key) {
-    auto it = column->map.find(*condition.key);
-    have = it == column->map.end() ? std::string() : it->second;
+  if (what.key && !column->is_map) {
+    return fmt::format("column {} of table {} is no map: it has no key \"{}\"", column->name, table_name(table),
+                       *what.key);
   }
-  std::string want = condition.value;
-  have = unquote(have);
-  want = unquote(want);
-  if (condition.op == "=" || condition.op.empty()) return have == want;
+  return "";
+}
+
+static bool parse_unsigned(const std::string& text, uint64_t& out) {
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+std::string check_column(Table table, std::string_view text) {
+  const ColumnExpression what = parse_column_expression(text);
+  if (!what.op.empty()) return fmt::format("\"{}\": a column is wanted, COLUMN or COLUMN:KEY", text);
+  return check_readable(table, what);
+}
+
+std::string check_condition(Table table, std::string_view text) {
+  constexpr std::string_view kOperators[] = {"=", "!=", "<", ">", "<=", ">="};
+  const ColumnExpression what = parse_column_expression(text);
+  if (std::find(std::begin(kOperators), std::end(kOperators), what.op) == std::end(kOperators)) {
+    return fmt::format("\"{}\": a condition is wanted, COLUMN[:KEY] OP VALUE with one of {} for OP", text,
+                       fmt::join(kOperators, " "));
+  }
+  if (std::string problem = check_readable(table, what); !problem.empty()) return problem;
+  uint64_t number = 0;
+  if (what.op.find_first_of("<>") != std::string::npos && !parse_unsigned(unquote(what.value), number)) {
+    return fmt::format("\"{}\": {} compares numbers, and \"{}\" is none", text, what.op, what.value);
+  }
+  return "";
+}
+
+std::string format_value(const Record& record, const ColumnExpression& what) {
+  const Column* column = find_column(record, what.column);
+  if (column == nullptr) return "[]";
+  if (!what.key) return format_column(*column);
+  auto it = column->map.find(*what.key);
+  return it == column->map.end() ? "[]" : quote(it->second);
+}
+
+bool matches(const Record& record, const ColumnExpression& condition) {
+  std::string have = unquote(format_value(record, condition));
+  std::string want = unquote(condition.value);
+  if (condition.key && have == "[]") have.clear();
+  if (condition.op == "=") return have == want;
   if (condition.op == "!=") return have != want;
-  uint64_t a = std::strtoull(have.c_str(), nullptr, 0);
-  uint64_t b = std::strtoull(want.c_str(), nullptr, 0);
+  uint64_t a = 0, b = 0;
+  if (!parse_unsigned(have, a) || !parse_unsigned(want, b)) return false;
   if (condition.op == "<") return a < b;
   if (condition.op == ">") return a > b;
   return condition.op == "<=" ? a <= b : a >= b;
@@ -495,36 +649,37 @@ std::string set_bridge_column(const ColumnExpression& what, Update<v1::Bridge>& 
     return wrong(what.column, type, "only the userspace datapath, netdev, is there in this version");
   }
   if (what.column != "other_config") return unknown_column(Table::bridge, what.column, kBridgeColumns);
-  if (what.key) return set_bridge_other_config(what, update);
-  std::map<std::string, std::string> parsed;
-  if (!parse_map(what.value, parsed)) return wrong(what.column, what.value, "a map is wanted: other_config:KEY=VALUE");
-  for (const auto& [key, value] : parsed) {
-    std::string problem = set_bridge_other_config({what.column, what.spelled, key, "=", value}, update);
-    if (!problem.empty()) return problem;
+  return set_other_config(
+      what, {"mac-aging-time", "mac-table-size", "hwaddr"},
+      [&](const std::string& key, const std::string& value) { return set_bridge_other_config(key, value, update); });
+}
+
+static std::string set_settings_key(const std::string& key, const std::string& value, Update<v1::Settings>& update) {
+  constexpr std::string_view kKnown[] = {"max-idle", "flow-limit", "forwarding-threads"};
+  const ColumnExpression what{"other_config", "other_config", key, "=", value};
+  uint32_t number = 0;
+  std::string problem;
+  if (key == "max-idle") {
+    problem = set_number(what, "max_idle_ms", 0xffffffff, number, update.mask);
+    update.message.set_max_idle_ms(number);
+  } else if (key == "flow-limit") {
+    problem = set_number(what, "max_datapath_flows", 0xffffffff, number, update.mask);
+    update.message.set_max_datapath_flows(number);
+  } else if (key == "forwarding-threads") {
+    problem = set_number(what, "forwarding_threads", 1024, number, update.mask);
+    update.message.set_forwarding_threads(number);
+  } else {
+    problem = unknown_other_config(key, "the switch", kKnown);
   }
-  return "";
+  return problem;
 }
 
 std::string set_settings_column(const ColumnExpression& what, Update<v1::Settings>& update) {
-  std::string key = what.key.value_or("");
-  uint32_t value = 0;
-  std::string problem;
-  if (what.column == "other_config" && key == "max-idle") {
-    problem = set_number(what, "max_idle_ms", 0xffffffff, value, update.mask);
-    update.message.set_max_idle_ms(value);
-  } else if (what.column == "other_config" && key == "flow-limit") {
-    problem = set_number(what, "max_datapath_flows", 0xffffffff, value, update.mask);
-    update.message.set_max_datapath_flows(value);
-  } else if (what.column == "other_config" && key == "forwarding-threads") {
-    problem = set_number(what, "forwarding_threads", 1024, value, update.mask);
-    update.message.set_forwarding_threads(value);
-  } else {
-    problem = fmt::format(
-        "{}{} is not supported for the switch; other_config:max-idle, other_config:flow-limit and "
-        "other_config:forwarding-threads are",
-        what.column, key.empty() ? "" : ":" + key);
-  }
-  return problem;
+  constexpr std::string_view kColumns[] = {"other_config"};
+  if (what.column != kColumns[0]) return unknown_column(Table::open_vswitch, what.column, kColumns);
+  return set_other_config(
+      what, {"max-idle", "flow-limit", "forwarding-threads"},
+      [&](const std::string& key, const std::string& value) { return set_settings_key(key, value, update); });
 }
 
 std::string set_short_form(const ColumnExpression& what, Update<v1::Port>& update) {

@@ -39,6 +39,14 @@ Record port_record(const v1::Port& port);
 Record interface_record(const v1::Port& port);
 Record open_vswitch_record(const v1::Settings& settings, const std::string& version);
 std::string format_column(const Column& column);
+std::vector<std::string> column_names(Table table);      // those that can be read
+std::vector<std::string> settable_columns(Table table);  // those that can be set
+// For completion: whether a column takes COLUMN:KEY=VALUE, the keys of other_config, the values of columns that have
+// few, and the options of an interface type.
+bool is_map_column(std::string_view column);
+std::vector<std::string> other_config_keys(Table table, std::string_view column);
+std::vector<std::string> column_values(Table table, std::string_view column);
+std::vector<std::string> type_options(std::string_view type);
 const Column* find_column(const Record& record, std::string_view name);
 
 // COLUMN[:KEY][OP VALUE]
@@ -50,7 +58,13 @@ struct ColumnExpression {
   std::string value;
 };
 ColumnExpression parse_column_expression(std::string_view text);
-bool matches(const Record& record, const ColumnExpression& condition, std::string* problem);
+// "" or what is wrong with COLUMN[:KEY], or with a condition on it, for any row of the table.
+std::string check_column(Table table, std::string_view text);
+std::string check_condition(Table table, std::string_view text);
+// The value that a condition is about: of the column or of its key; "[]" if there is none.
+std::string format_value(const Record& record, const ColumnExpression& what);
+// REQUIRES a condition that check_condition() finds nothing wrong with.
+bool matches(const Record& record, const ColumnExpression& condition);
 
 // What `set`, `add`, `remove` and `clear` gather for one row.
 template <typename Message>

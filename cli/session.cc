@@ -4,6 +4,8 @@
 
 #include <cstdio>
 
+#include "cli/completion.h"
+
 namespace vswitch::cli {
 
 int inform(const Information& information) {
@@ -38,6 +40,7 @@ int Job::finish_load(const Outcome& outcome, const std::string& file) const {
 }
 
 int run_program(const Program& program, const Handlers& handlers, std::span<const std::string> words) {
+  if (!words.empty() && words[0] == kCompleteVerb) return inform({completion_lines(program, words.subspan(1))});
   std::multimap<std::string, std::string, std::less<>> globals;
   ParseResult parsed = parse_command(program, words, globals);
   if (auto* problem = std::get_if<Problem>(&parsed)) return complain(program, problem->message, problem->status);

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <string>
 
+#include "cli/completion.h"
 #include "cli/json_text.h"
 #include "cli/record.h"
 #include "cli/session.h"
@@ -15,19 +17,27 @@ namespace {
 
 // ---------------------------------------------------------------- changes
 
-std::string fill(const std::vector<std::string>& arguments, size_t first,
+// Sets the columns that `arguments` name. Two that write the same place are a mistake, however they are spelled
+// (remote_ip=... and options:remote_ip=...).
+std::string fill(const std::vector<std::string>& arguments, size_t first, const google::protobuf::FieldMask& mask,
                  const std::function<std::string(const ColumnExpression&)>& set) {
-  std::set<std::pair<std::string, std::string>> given;
+  std::set<std::string> given;
+  int seen = 0;
   for (size_t i = first; i < arguments.size(); ++i) {
     ColumnExpression what = parse_column_expression(arguments[i]);
     if (what.op != "=" || what.column.empty()) {
       return fmt::format("\"{}\": COLUMN=VALUE or COLUMN:KEY=VALUE is wanted", arguments[i]);
     }
-    if (!given.emplace(what.column, what.key.value_or("")).second) {
-      return fmt::format("\"{}\": {} is given twice", arguments[i], what.key ? what.column + ":" + *what.key : what.column);
+    if (what.key && what.key->empty()) {
+      return fmt::format("\"{}\": no key behind the colon: {}:KEY=VALUE is wanted", arguments[i], what.spelled);
     }
     std::string problem = set(what);
     if (!problem.empty()) return problem;
+    for (; seen < mask.paths_size(); ++seen) {
+      if (given.insert(mask.paths(seen)).second) continue;
+      return fmt::format("\"{}\": {} is given twice", arguments[i],
+                         what.key ? what.column + ":" + *what.key : what.column);
+    }
   }
   return "";
 }
@@ -61,8 +71,8 @@ std::string add_bridge(const Command& command, v1::ApplyRequest& request) {
   create.mutable_bridge()->set_name(name);
   create.set_allow_existing(command.has("--may-exist"));
   Update<v1::Bridge> update;
-  std::string problem =
-      fill(command.arguments, 1, [&](const ColumnExpression& what) { return set_bridge_column(what, update); });
+  std::string problem = fill(command.arguments, 1, update.mask,
+                             [&](const ColumnExpression& what) { return set_bridge_column(what, update); });
   if (!problem.empty()) return problem;
   if (create.allow_existing()) {
     push(update, name, request);
@@ -80,8 +90,8 @@ std::string add_port(const Command& command, v1::ApplyRequest& request) {
   create.mutable_port()->set_bridge(command.arguments[0]);
   create.set_allow_existing(command.has("--may-exist"));
   Update<v1::Port> update;
-  std::string problem =
-      fill(command.arguments, 2, [&](const ColumnExpression& what) { return set_short_form(what, update); });
+  std::string problem = fill(command.arguments, 2, update.mask,
+                             [&](const ColumnExpression& what) { return set_short_form(what, update); });
   if (!problem.empty()) return problem;
   push(update, name, request);  // the daemon makes creation and update one
   return "";
@@ -109,15 +119,18 @@ std::string set_values(const std::vector<std::string>& arguments, v1::ApplyReque
   const std::string& name = arguments[1];
   if (*table == Table::bridge) {
     Update<v1::Bridge> update;
-    problem = fill(arguments, 2, [&](const ColumnExpression& what) { return set_bridge_column(what, update); });
+    problem =
+        fill(arguments, 2, update.mask, [&](const ColumnExpression& what) { return set_bridge_column(what, update); });
     push(update, name, request);
   } else if (*table == Table::open_vswitch) {
     Update<v1::Settings> update;
-    problem = fill(arguments, 2, [&](const ColumnExpression& what) { return set_settings_column(what, update); });
+    problem = fill(arguments, 2, update.mask,
+                   [&](const ColumnExpression& what) { return set_settings_column(what, update); });
     push(update, request);
   } else {
     Update<v1::Port> update;
-    problem = fill(arguments, 2, [&](const ColumnExpression& what) { return set_column(*table, what, update); });
+    problem =
+        fill(arguments, 2, update.mask, [&](const ColumnExpression& what) { return set_column(*table, what, update); });
     push(update, name, request);
   }
   return problem;
@@ -140,7 +153,10 @@ std::string set_external_id(const Command& command, v1::ApplyRequest& request) {
 // clear: an empty set or map does it for every column.
 std::string clear_columns(const Command& command, v1::ApplyRequest& request) {
   for (size_t i = 2; i < command.arguments.size(); ++i) {
-    std::string column = command.arguments[i];
+    std::string column = parse_column_expression(command.arguments[i]).column;
+    if (column.size() != command.arguments[i].size()) {
+      return fmt::format("\"{}\": the name of a column is wanted; a key is removed with remove", command.arguments[i]);
+    }
     bool map = column == "options" || column == "external_ids" || column == "other_config";
     std::string problem =
         set_values({command.arguments[0], command.arguments[1], column + (map ? "={}" : "=[]")}, request);
@@ -156,7 +172,11 @@ std::string remove_keys(Table table, const Command& command, v1::ApplyRequest& r
   Update<v1::Port> port;
   auto& mask = table == Table::bridge ? bridge.mask : port.mask;
   for (size_t i = 3; i < command.arguments.size(); ++i) {
-    mask.add_paths(fmt::format("{}.{}", command.arguments[2], command.arguments[i]));
+    const std::string& key = command.arguments[i];
+    if (key.empty() || key.find('=') != std::string::npos) {
+      return fmt::format("\"{}\": the key alone is wanted, without a value", key);
+    }
+    mask.add_paths(fmt::format("{}.{}", command.arguments[2], key));
   }
   if (table == Table::bridge) {
     push(bridge, name, request);
@@ -192,6 +212,8 @@ std::string add_operations(const Command& command, v1::ApplyRequest& request) {
   if (column != "options" && column != "external_ids") {
     return fmt::format("{} works on the maps options and external_ids; set {} as a whole", verb, column);
   }
+  const bool has_it = column == "options" ? *table == Table::interface : *table != Table::open_vswitch;
+  if (!has_it) return fmt::format("table {} has no column \"{}\"", table_name(*table), column);
   if (verb == "remove") return remove_keys(*table, command, request);
   std::vector<std::string> words = {command.arguments[0], command.arguments[1]};
   for (size_t i = 3; i < command.arguments.size(); ++i) words.push_back(column + ":" + command.arguments[i]);
@@ -202,42 +224,13 @@ namespace {
 
 // ---------------------------------------------------------------- reading
 
-// What is there, fetched once for the commands that read.
-class Snapshot {
- public:
-  explicit Snapshot(Client& client) : client_(client) {}
-
-  Outcome load() {
-    Outcome outcome = client_.list_bridges({}, &bridges);
-    if (outcome.ok) outcome = client_.list_ports({}, &ports);
-    return outcome;
+std::vector<std::string> port_names(const v1::Configuration& now, std::string_view bridge) {
+  std::vector<std::string> out;
+  for (const v1::Port& p : now.ports()) {
+    if (base_name(p.bridge()) == bridge) out.emplace_back(base_name(p.name()));
   }
-  const v1::Bridge* bridge(std::string_view name) const {
-    for (const v1::Bridge& b : bridges.bridges()) {
-      if (base_name(b.name()) == name) return &b;
-    }
-    return nullptr;
-  }
-  const v1::Port* port(std::string_view name) const {
-    for (const v1::Port& p : ports.ports()) {
-      if (base_name(p.name()) == name) return &p;
-    }
-    return nullptr;
-  }
-  std::vector<std::string> port_names(std::string_view bridge, bool local) const {
-    std::vector<std::string> out;
-    for (const v1::Port& p : ports.ports()) {
-      if (base_name(p.bridge()) == bridge && (local || !p.is_local())) out.emplace_back(base_name(p.name()));
-    }
-    return out;
-  }
-
-  v1::ListBridgesResponse bridges;
-  v1::ListPortsResponse ports;
-
- private:
-  Client& client_;
-};
+  return out;
+}
 
 struct Printer {
   Client& client;
@@ -267,30 +260,27 @@ std::string port_block(const v1::Port& port) {
   if (!port.options().empty()) {
     out += fmt::format("                options: {}\n", format_map({port.options().begin(), port.options().end()}));
   }
-  if (!port.state().error().empty()) out += fmt::format("                error: \"{}\"\n", port.state().error());
+  if (!port.state().error().empty()) out += fmt::format("                error: {}\n", quoted(port.state().error()));
   return out;
 }
 
 int show(Printer& printer) {
-  Snapshot now(printer.client);
-  Outcome outcome = now.load();
-  v1::GetVersionResponse version;
-  if (outcome.ok) outcome = printer.client.get_version({}, &version);
+  v1::Configuration now;
+  Outcome outcome = printer.client.get_configuration({}, &now);
   if (!outcome.ok) return printer.fail(outcome);
   if (printer.json) {
-    std::string bridges = to_json(now.bridges), ports = to_json(now.ports), about = to_json(version);
-    printer.out += fmt::format("{{\n\"version\": {},\n\"bridges\": {},\n\"ports\": {}\n}}\n", about, bridges, ports);
+    printer.out += to_json(now);
     return kDone;
   }
   printer.out += fmt::format("{}\n", printer.client.server());
-  for (const v1::Bridge& bridge : now.bridges.bridges()) {
+  for (const v1::Bridge& bridge : now.bridges()) {
     printer.out += fmt::format("    Bridge {}\n", quote(base_name(bridge.name())));
     if (bridge.fail_mode() == v1::FAIL_MODE_SECURE) printer.out += "        fail_mode: secure\n";
-    for (const v1::Port& port : now.ports.ports()) {
+    for (const v1::Port& port : now.ports()) {
       if (port.bridge() == bridge.name()) printer.out += port_block(port);
     }
   }
-  printer.out += fmt::format("    vswitch_version: \"{}\"\n", version.version());
+  printer.out += fmt::format("    vswitch_version: \"{}\"\n", now.version());
   return kDone;
 }
 
@@ -357,7 +347,9 @@ int bridge_value(Printer& printer, const Command& command) {
   v1::Bridge bridge;
   Outcome outcome = printer.client.get_bridge(request, &bridge);
   if (!outcome.ok) return printer.fail(outcome);
-  if (command.verb->name == "get-fail-mode") {
+  if (printer.json) {
+    printer.out += to_json(bridge);
+  } else if (command.verb->name == "get-fail-mode") {
     printer.out += bridge.fail_mode() == v1::FAIL_MODE_SECURE ? "secure\n" : "standalone\n";
   } else if (command.arguments.size() == 2) {
     auto it = bridge.external_ids().find(command.arguments[1]);
@@ -377,40 +369,31 @@ struct NamedRecord {
   const google::protobuf::Message* message = nullptr;
 };
 
-std::vector<NamedRecord> records_of(Table table, const Snapshot& now, const v1::Settings& settings,
-                                    const std::string& version) {
-  std::vector<NamedRecord> out;
-  if (table == Table::bridge) {
-    for (const v1::Bridge& bridge : now.bridges.bridges()) {
-      std::string name(base_name(bridge.name()));
-      out.push_back({name, bridge_record(bridge, now.port_names(name, true)), &bridge});
-    }
-  } else if (table == Table::open_vswitch) {
-    out.push_back({".", open_vswitch_record(settings, version), &settings});
-  } else {
-    for (const v1::Port& port : now.ports.ports()) {
-      Record record = table == Table::port ? port_record(port) : interface_record(port);
-      out.push_back({std::string(base_name(port.name())), std::move(record), &port});
-    }
-  }
-  return out;
-}
-
 struct Records {
-  explicit Records(Client& client) : now(client) {}
-  Snapshot now;
-  v1::Settings settings;
+  v1::Configuration now;
   std::vector<NamedRecord> rows;
 };
 
-Outcome load_records(Client& client, Table table, Records& out) {
-  Outcome outcome = out.now.load();
-  v1::GetVersionResponse version;
-  if (outcome.ok && table == Table::open_vswitch) {
-    outcome = client.get_settings({}, &out.settings);
-    if (outcome.ok) outcome = client.get_version({}, &version);
+void make_rows(Table table, Records& records) {
+  const v1::Configuration& now = records.now;
+  if (table == Table::bridge) {
+    for (const v1::Bridge& bridge : now.bridges()) {
+      std::string name(base_name(bridge.name()));
+      records.rows.push_back({name, bridge_record(bridge, port_names(now, name)), &bridge});
+    }
+  } else if (table == Table::open_vswitch) {
+    records.rows.push_back({".", open_vswitch_record(now.settings(), now.version()), &now.settings()});
+  } else {
+    for (const v1::Port& port : now.ports()) {
+      Record record = table == Table::port ? port_record(port) : interface_record(port);
+      records.rows.push_back({std::string(base_name(port.name())), std::move(record), &port});
+    }
   }
-  if (outcome.ok) out.rows = records_of(table, out.now, out.settings, version.version());
+}
+
+Outcome load_records(Client& client, Table table, Records& out) {
+  Outcome outcome = client.get_configuration({}, &out.now);
+  if (outcome.ok) make_rows(table, out);
   return outcome;
 }
 
@@ -430,22 +413,31 @@ std::string record_text(const Record& record, const std::vector<std::string>& co
   return out;
 }
 
-int print_rows(Printer& printer, const Command& command, const Records& records,
-               const std::vector<const NamedRecord*>& rows) {
-  if (printer.json) {
-    v1::ListBridgesResponse bridges;
-    v1::ListPortsResponse ports;
-    for (const NamedRecord* row : rows) {
-      if (auto* bridge = dynamic_cast<const v1::Bridge*>(row->message)) *bridges.add_bridges() = *bridge;
-      if (auto* port = dynamic_cast<const v1::Port*>(row->message)) *ports.add_ports() = *port;
-      if (row->message == &records.settings) printer.out += to_json(records.settings);
+// Rows as the message that lists their kind.
+std::string rows_json(Table table, const std::vector<const NamedRecord*>& rows) {
+  if (table == Table::open_vswitch) return rows.empty() ? to_json(v1::Settings()) : to_json(*rows[0]->message);
+  v1::ListBridgesResponse bridges;
+  v1::ListPortsResponse ports;
+  for (const NamedRecord* row : rows) {
+    if (table == Table::bridge) {
+      bridges.add_bridges()->CopyFrom(*row->message);
+    } else {
+      ports.add_ports()->CopyFrom(*row->message);
     }
-    bool of_bridges = find_table(command.arguments[0], &printer.problem) == Table::bridge;
-    if (of_bridges) printer.out += to_json(bridges);
-    if (!of_bridges && printer.out.empty()) printer.out += to_json(ports);
+  }
+  return table == Table::bridge ? to_json(bridges) : to_json(ports);
+}
+
+int print_rows(Printer& printer, const Command& command, Table table, const std::vector<const NamedRecord*>& rows) {
+  std::vector<std::string> columns = parse_set(command.value("--columns"));
+  for (std::string& column : columns) {
+    if (std::string problem = check_column(table, column); !problem.empty()) return printer.fail(problem);
+    column = parse_column_expression(column).column;
+  }
+  if (printer.json) {
+    printer.out += rows_json(table, rows);
     return kDone;
   }
-  std::vector<std::string> columns = parse_set(command.value("--columns"));
   bool first = true;
   for (const NamedRecord* row : rows) {
     if (!first) printer.out += "\n";
@@ -459,8 +451,33 @@ std::string no_record(Table table, std::string_view name) {
   return fmt::format("there is no {} named {}", table_name(table), name);
 }
 
+std::vector<ColumnExpression> parse_conditions(const Command& command, size_t first) {
+  std::vector<ColumnExpression> out;
+  for (size_t i = first; i < command.arguments.size(); ++i) {
+    out.push_back(parse_column_expression(command.arguments[i]));
+  }
+  return out;
+}
+
+// Whether the conditions make sense for the table, whatever its rows hold.
+std::string check_conditions(Table table, const Command& command, size_t first) {
+  for (size_t i = first; i < command.arguments.size(); ++i) {
+    std::string problem = check_condition(table, command.arguments[i]);
+    if (!problem.empty()) return problem;
+  }
+  return "";
+}
+
+bool all_match(const Record& record, const std::vector<ColumnExpression>& conditions) {
+  return std::all_of(conditions.begin(), conditions.end(),
+                     [&](const ColumnExpression& condition) { return matches(record, condition); });
+}
+
 int list_or_find(Printer& printer, const Command& command, Table table) {
-  Records records(printer.client);
+  if (command.verb->name == "find") {
+    if (std::string problem = check_conditions(table, command, 1); !problem.empty()) return printer.fail(problem);
+  }
+  Records records;
   Outcome outcome = load_records(printer.client, table, records);
   if (!outcome.ok) return printer.fail(outcome);
   std::vector<const NamedRecord*> rows;
@@ -471,37 +488,31 @@ int list_or_find(Printer& printer, const Command& command, Table table) {
       if (row != nullptr) rows.push_back(row);
       if (row == nullptr && !command.has("--if-exists")) return printer.fail(no_record(table, command.arguments[i]));
     }
-    return print_rows(printer, command, records, rows);
+    return print_rows(printer, command, table, rows);
   }
+  const std::vector<ColumnExpression> conditions = parse_conditions(command, 1);
   for (const NamedRecord& row : records.rows) {
-    bool take = true;
-    for (size_t i = 1; find && i < command.arguments.size(); ++i) {
-      take = take && matches(row.record, parse_column_expression(command.arguments[i]), &printer.problem);
-    }
-    if (!printer.problem.empty()) return printer.fail(printer.problem);
-    if (take) rows.push_back(&row);
+    if (!find || all_match(row.record, conditions)) rows.push_back(&row);
   }
-  return print_rows(printer, command, records, rows);
+  return print_rows(printer, command, table, rows);
 }
 
 int get_values(Printer& printer, const Command& command, Table table) {
-  Records records(printer.client);
+  for (size_t i = 2; i < command.arguments.size(); ++i) {
+    std::string problem = check_column(table, command.arguments[i]);
+    if (!problem.empty()) return printer.fail(problem);
+  }
+  Records records;
   Outcome outcome = load_records(printer.client, table, records);
   if (!outcome.ok) return printer.fail(outcome);
   const NamedRecord* row = find_record(records, command.arguments[1]);
   if (row == nullptr) return command.has("--if-exists") ? kDone : printer.fail(no_record(table, command.arguments[1]));
+  std::string text;
   for (size_t i = 2; i < command.arguments.size(); ++i) {
     ColumnExpression what = parse_column_expression(command.arguments[i]);
     const Column* column = find_column(row->record, what.column);
-    if (column == nullptr) {
-      std::vector<std::string_view> known;
-      for (const Column& c : row->record) known.push_back(c.name);
-      std::string_view like = nearest(what.column, known);
-      return printer.fail(fmt::format("table {} has no column \"{}\"{}", table_name(table), what.spelled,
-                                      like.empty() ? "" : fmt::format("; did you mean \"{}\"?", like)));
-    }
     if (!what.key) {
-      printer.out += format_column(*column) + "\n";
+      text += format_column(*column) + "\n";
       continue;
     }
     auto it = column->map.find(*what.key);
@@ -509,40 +520,45 @@ int get_values(Printer& printer, const Command& command, Table table) {
       return printer.fail(fmt::format("no key {} in column {} of {} {}", *what.key, what.column, table_name(table),
                                       command.arguments[1]));
     }
-    printer.out += (it == column->map.end() ? "" : quote(it->second)) + "\n";
+    text += (it == column->map.end() ? "" : quote(it->second)) + "\n";
   }
+  printer.out += printer.json ? to_json(*row->message) : text;
   return kDone;
 }
 
-// True once the record is there and all conditions hold.
-bool holds(Printer& printer, const Command& command, Table table) {
-  Records records(printer.client);
+// "" once the record is there and all conditions hold; else what is still missing.
+std::string still_missing(Printer& printer, const Command& command, Table table) {
+  Records records;
   Outcome outcome = load_records(printer.client, table, records);
   if (!outcome.ok) {
     printer.fail(outcome);
-    return false;
+    return outcome.message;
   }
   const NamedRecord* row = find_record(records, command.arguments[1]);
-  bool all = row != nullptr;
-  for (size_t i = 2; all && i < command.arguments.size(); ++i) {
-    std::string problem;
-    all = matches(row->record, parse_column_expression(command.arguments[i]), &problem);
-    if (!problem.empty()) printer.fail(problem);
+  if (row == nullptr) return no_record(table, command.arguments[1]);
+  std::string out;
+  for (size_t i = 2; i < command.arguments.size(); ++i) {
+    const ColumnExpression condition = parse_column_expression(command.arguments[i]);
+    if (matches(row->record, condition)) continue;
+    out +=
+        fmt::format("{}\"{}\" does not hold: {}{} is {}", out.empty() ? "" : ", ", command.arguments[i],
+                    condition.spelled, condition.key ? ":" + *condition.key : "", format_value(row->record, condition));
   }
-  return all && printer.status == kDone;
+  return out;
 }
 
 int wait_until(Printer& printer, const Command& command, Table table) {
-  bool done = false;
+  if (std::string problem = check_conditions(table, command, 2); !problem.empty()) return printer.fail(problem);
+  std::string missing = "the daemon did not answer";
   // Every change that could matter looks again; the first message comes at once.
   Outcome outcome = printer.client.watch({}, [&](v1::WatchResponse&) {
-    done = holds(printer, command, table);
-    return !done && printer.status == kDone;
+    missing = still_missing(printer, command, table);
+    return !missing.empty() && printer.status == kDone;
   });
-  if (printer.status != kDone || done) return printer.status;
-  if (outcome.message.find("did not answer") != std::string::npos) {
+  if (printer.status != kDone || missing.empty()) return printer.status;
+  if (outcome.timed_out) {
     return printer.fail(
-        fmt::format("{} {} did not fulfil the conditions in time", table_name(table), command.arguments[1]));
+        fmt::format("{} {}: the time is over, and {}", table_name(table), command.arguments[1], missing));
   }
   return printer.fail(outcome.ok ? "the daemon ended before the condition was fulfilled" : outcome.message);
 }
@@ -572,7 +588,7 @@ bool is_left_out(Client& client, const Command& command) {
   std::string problem;
   std::optional<Table> table = find_table(command.arguments[0], &problem);
   if (!table) return false;
-  Records records(client);
+  Records records;
   return load_records(client, *table, records).ok && find_record(records, command.arguments[1]) == nullptr;
 }
 
@@ -623,6 +639,7 @@ std::variant<VsctlLine, Problem, Information> parse_vsctl(std::span<const std::s
 }
 
 int run_vsctl(std::span<const std::string> words) {
+  if (!words.empty() && words[0] == kCompleteVerb) return inform({completion_lines(kVsctl, words.subspan(1))});
   auto parsed = parse_vsctl(words);
   if (auto* problem = std::get_if<Problem>(&parsed)) return complain(kVsctl, problem->message, problem->status);
   if (auto* information = std::get_if<Information>(&parsed)) return inform(*information);

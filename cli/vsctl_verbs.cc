@@ -238,7 +238,10 @@ const std::vector<OptionSpec> kOptions = all_options();
 constexpr std::string_view kNoController =
     "controllers that speak OpenFlow are not supported in this version: use the gRPC API (docs/grpc.md)";
 constexpr std::string_view kNoBond = "bonds are not supported in this version";
-constexpr std::string_view kNoRow = "rows cannot be created by themselves here: use add-br and add-port";
+constexpr std::string_view kNoCreate = "rows cannot be created by themselves here: use add-br and add-port";
+constexpr std::string_view kNoDestroy = "rows cannot be destroyed by themselves here: use del-br and del-port";
+constexpr std::string_view kNoFake = "fake bridges are not supported: every bridge is a whole one here";
+constexpr std::string_view kNoZone = "connection tracking is not supported in this version";
 constexpr std::string_view kNoSsl = "TLS is not supported in this version: the API is a unix socket";
 const std::vector<std::pair<std::string_view, std::string_view>> kUnsupported = {
     {"add-bond", kNoBond},
@@ -253,8 +256,14 @@ const std::vector<std::pair<std::string_view, std::string_view>> kUnsupported = 
     {"get-ssl", kNoSsl},
     {"set-ssl", kNoSsl},
     {"del-ssl", kNoSsl},
-    {"create", kNoRow},
-    {"destroy", kNoRow},
+    {"create", kNoCreate},
+    {"destroy", kNoDestroy},
+    {"br-to-vlan", kNoFake},
+    {"br-to-parent", kNoFake},
+    {"add-zone-tp", kNoZone},
+    {"del-zone-tp", kNoZone},
+    {"list-zone-tp", kNoZone},
+    {"emer-reset", "there is nothing to reset but bridges: use del-br"},
 };
 
 }  // namespace

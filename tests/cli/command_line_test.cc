@@ -49,6 +49,66 @@ TEST(CommandLine, BadValuesOfOptions) {
   EXPECT_TRUE(std::holds_alternative<Problem>(parse(kDpctl, {"show", "--statistics=yes"})));
 }
 
+std::string problem_of(const Program& program, std::vector<std::string> words) {
+  ParseResult result = parse(program, std::move(words));
+  auto* problem = std::get_if<Problem>(&result);
+  if (problem == nullptr) return "";
+  EXPECT_EQ(problem->status, kUsage) << problem->message;
+  return problem->message;
+}
+
+TEST(CommandLine, MissingArgumentsAreNamed) {
+  EXPECT_EQ(problem_of(kVsctl, {"add-br"}), "add-br: BRIDGE is missing (usage: vsctl add-br BRIDGE [COLUMN=VALUE]...)");
+  EXPECT_EQ(problem_of(kVsctl, {"del-port"}), "del-port: PORT is missing (usage: vsctl del-port [BRIDGE] PORT)");
+  EXPECT_EQ(problem_of(kOfctl, {"fdb-add", "br0", "p1"}),
+            "fdb-add: VLAN and MAC are missing (usage: ofctl fdb-add BRIDGE PORT VLAN MAC)");
+  EXPECT_EQ(problem_of(kVsctl, {"get", "port", "p1"}),
+            "get: COLUMN[:KEY] is missing (usage: vsctl get TABLE RECORD COLUMN[:KEY]...)");
+}
+
+// Whatever a verb's usage says must be there is asked for by name, and one argument too many is quoted.
+TEST(CommandLine, EveryVerbChecksItsArguments) {
+  for (const Program* program : {&kVsctl, &kOfctl, &kDpctl}) {
+    for (const Verb& verb : program->verbs) {
+      std::vector<std::string> words = {std::string(verb.name)};
+      if (verb.min_arguments != 0) {
+        EXPECT_NE(problem_of(*program, words).find(" missing (usage: "), std::string::npos) << verb.name;
+        EXPECT_EQ(problem_of(*program, words).find(":  "), std::string::npos) << verb.name;
+      }
+      if (verb.max_arguments == kAnyNumber) continue;
+      for (size_t i = 0; i < verb.max_arguments; ++i) words.push_back("x");
+      EXPECT_EQ(problem_of(*program, words), "") << verb.name;
+      words.push_back("one-too-many");
+      EXPECT_NE(problem_of(*program, words).find("superfluous argument \"one-too-many\""), std::string::npos)
+          << verb.name;
+    }
+  }
+}
+
+TEST(CommandLine, OptionsAreGivenOnceAndWithAValue) {
+  EXPECT_EQ(problem_of(kVsctl, {"--timeout=1", "list-br", "--timeout=2"}), "option --timeout is given twice");
+  EXPECT_EQ(problem_of(kVsctl, {"--timeout=", "list-br"}), "the value of option --timeout is empty: SECONDS is wanted");
+  EXPECT_EQ(problem_of(kVsctl, {"list-br", "--format", ""}),
+            "the value of option --format is empty: text|json is wanted");
+  EXPECT_EQ(problem_of(kOfctl, {"dump-flows", "br0", "--names", "--no-names"}),
+            "dump-flows: --names and --no-names exclude each other");
+  ParseResult result = parse(kOfctl, {"--sort", "dump-flows", "br0"});
+  ASSERT_TRUE(std::holds_alternative<Command>(result));
+  EXPECT_TRUE(std::get<Command>(result).has("--sort"));
+}
+
+TEST(CommandLine, ProtocolNamesAreThoseOfOvsOfctl) {
+  for (const char* good : {"OpenFlow13", "OpenFlow10,OpenFlow15", "openflow14"}) {
+    EXPECT_EQ(problem_of(kOfctl, {"-O", good, "dump-flows", "br0"}), "") << good;
+  }
+  EXPECT_NE(problem_of(kOfctl, {"-O", "OpenFlow13,OpenFlow99", "show", "br0"})
+                .find("unknown OpenFlow version \"OpenFlow99\""),
+            std::string::npos);
+  EXPECT_NE(problem_of(kOfctl, {"-O", ",", "show", "br0"}).find("no OpenFlow version"), std::string::npos);
+  EXPECT_EQ(problem_of(kOfctl, {"-F", "NXM+table_id,OXM-OpenFlow15", "show", "br0"}), "");
+  EXPECT_NE(problem_of(kOfctl, {"-F", "nxn", "show", "br0"}).find("unknown flow format \"nxn\""), std::string::npos);
+}
+
 TEST(CommandLine, ADashIsAnArgument) {
   ParseResult result = parse(kOfctl, {"add-flows", "br0", "-"});
   ASSERT_TRUE(std::holds_alternative<Command>(result));
@@ -70,13 +130,13 @@ TEST(CommandLine, NearestIsNearEnough) {
   EXPECT_EQ(nearest("something-else", kWords), "");
 }
 
-TEST(CommandLine, CompletionKnowsEveryVerb) {
+TEST(CommandLine, HelpKnowsEveryVerb) {
   for (const Program* program : {&kVsctl, &kOfctl, &kDpctl}) {
-    std::string script = bash_completion(*program);
     for (const Verb& verb : program->verbs) {
-      EXPECT_NE(script.find(verb.name), std::string::npos) << verb.name;
+      EXPECT_NE(help_text(*program).find(verb.name), std::string::npos) << verb.name;
     }
     EXPECT_NE(help_text(*program).find("--server"), std::string::npos);
+    EXPECT_NE(bash_completion(*program).find("__complete"), std::string::npos);
   }
 }
 

@@ -54,15 +54,39 @@ TEST(Record, FormatsAsOpenVswitchDoes) {
 
 TEST(Record, Conditions) {
   Record record = interface_record(some_port());
-  std::string problem;
-  EXPECT_TRUE(matches(record, parse_column_expression("type=vxlan"), &problem));
-  EXPECT_FALSE(matches(record, parse_column_expression("type!=vxlan"), &problem));
-  EXPECT_TRUE(matches(record, parse_column_expression("mtu>1000"), &problem));
-  EXPECT_FALSE(matches(record, parse_column_expression("mtu<1450"), &problem));
-  EXPECT_TRUE(matches(record, parse_column_expression("options:remote_ip=1.2.3.4"), &problem));
-  EXPECT_TRUE(problem.empty());
-  EXPECT_FALSE(matches(record, parse_column_expression("colour=red"), &problem));
-  EXPECT_NE(problem.find("colour"), std::string::npos);
+  for (const char* holds : {"type=vxlan", "mtu>1000", "mtu<=1450", "options:remote_ip=1.2.3.4", "options:key!=5"}) {
+    EXPECT_EQ(check_condition(Table::interface, holds), "") << holds;
+    EXPECT_TRUE(matches(record, parse_column_expression(holds))) << holds;
+  }
+  for (const char* fails : {"type!=vxlan", "mtu<1450", "options:key=5", "link_speed<5"}) {
+    EXPECT_EQ(check_condition(Table::interface, fails), "") << fails;
+    EXPECT_FALSE(matches(record, parse_column_expression(fails))) << fails;
+  }
+}
+
+TEST(Record, BadConditionsAreNamed) {
+  const std::pair<const char*, const char*> kCases[] = {
+      {"colour=red", "no column \"colour\""},
+      {"typ=vxlan", "did you mean \"type\""},
+      {"type", "a condition is wanted"},
+      {"type!vxlan", "a condition is wanted"},
+      {"type:key=vxlan", "column type of table Interface is no map"},
+      {"mtu>many", "\"many\" is none"},
+  };
+  for (auto [text, expected] : kCases) {
+    EXPECT_NE(check_condition(Table::interface, text).find(expected), std::string::npos)
+        << text << ": " << check_condition(Table::interface, text);
+  }
+  EXPECT_EQ(check_column(Table::interface, "options:key"), "");
+  EXPECT_NE(check_column(Table::interface, "mtu=5").find("a column is wanted"), std::string::npos);
+  EXPECT_NE(check_column(Table::port, "tag:x").find("no map"), std::string::npos);
+}
+
+TEST(Record, EveryTableKnowsItsColumns) {
+  for (Table table : {Table::bridge, Table::port, Table::interface, Table::open_vswitch}) {
+    for (const std::string& column : column_names(table)) EXPECT_EQ(check_column(table, column), "") << column;
+    EXPECT_FALSE(column_names(table).empty());
+  }
 }
 
 TEST(Record, QuotesWhatIsNoWord) {
@@ -70,6 +94,8 @@ TEST(Record, QuotesWhatIsNoWord) {
   EXPECT_EQ(quote("10"), "\"10\"");
   EXPECT_EQ(quote(""), "\"\"");
   EXPECT_EQ(quote("a \"b\""), "\"a \\\"b\\\"\"");
+  EXPECT_EQ(quoted("br0"), "\"br0\"");
+  EXPECT_EQ(quoted("no \"x\"\n"), "\"no \\\"x\\\"\\n\"");
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ TEST(Vsctl, LinesBecomeOneRequest) {
 TEST(Vsctl, RefusesWithWhatWouldBeAccepted) {
   const Case cases[] = {
       {"add-prt br0 p1", "did you mean \"add-port\"?"},
-      {"add-port br0", "add-port takes more arguments, not 1: vsctl add-port BRIDGE PORT"},
+      {"add-port br0", "add-port: PORT is missing (usage: vsctl add-port BRIDGE PORT"},
       {"--may-exit add-br br0", "did you mean \"--may-exist\"?"},
       {"add-br br0 fail_mode=sekure", "standalone or secure"},
       {"add-br br0 fial_mode=secure", "did you mean \"fail_mode\"?"},

@@ -137,6 +137,23 @@ class ConfigService final : public Base {
     return grpc::Status::OK;
   }
 
+  grpc::Status GetConfiguration(grpc::ServerContext* call, const v1::GetConfigurationRequest* request,
+                                v1::Configuration* reply) override {
+    Result<std::string> bridge = optional_bridge_name(request->bridge(), "bridge");
+    if (!bridge.ok()) return to_grpc_status(bridge.status(), *call);
+    // Read without keeping changes out, and read again if there was one meanwhile.
+    uint64_t revision = 0;
+    do {
+      revision = context_.sw.revision();
+      reply->Clear();
+      Status status = fill_configuration(*bridge, reply);
+      if (!status.ok()) return to_grpc_status(status, *call);
+    } while (revision != context_.sw.revision() && !call->IsCancelled());
+    reply->set_version(context_.version);
+    reply->set_revision(revision);
+    return grpc::Status::OK;
+  }
+
   // ---- bridges
 
   grpc::Status GetBridge(grpc::ServerContext* call, const v1::GetBridgeRequest* request, v1::Bridge* reply) override {
@@ -310,6 +327,22 @@ class ConfigService final : public Base {
     if (!outcome.failure) return std::nullopt;
     outcome.failure->operation.reset();
     return to_grpc_status(*outcome.failure, *call);
+  }
+
+  Status fill_configuration(const std::string& bridge, v1::Configuration* reply) {
+    *reply->mutable_settings() = to_proto(context_.sw.settings());
+    if (bridge.empty()) {
+      for (const BridgeInfo& info : context_.sw.bridges()) *reply->add_bridges() = to_proto(info);
+    } else {
+      Result<BridgeInfo> info = context_.sw.bridge(bridge);
+      if (!info.ok()) return info.status();
+      *reply->add_bridges() = to_proto(*info);
+    }
+    for (const PortInfo& port : context_.sw.ports(bridge)) *reply->add_ports() = to_proto(port);
+    const auto by_name = [](const auto& a, const auto& b) { return a.name() < b.name(); };
+    std::sort(reply->mutable_bridges()->begin(), reply->mutable_bridges()->end(), by_name);
+    std::sort(reply->mutable_ports()->begin(), reply->mutable_ports()->end(), by_name);
+    return {};
   }
 
   grpc::Status fill_bridge(grpc::ServerContext* call, const std::string& name, v1::Bridge* reply) {
