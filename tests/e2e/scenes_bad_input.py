@@ -3,6 +3,7 @@
 Each case is a command line, the exit status (1: the switch refused; 2: wrong use) and words that the line on standard error must hold.
 """
 import difflib
+import json
 import os
 import re
 import shlex
@@ -26,7 +27,7 @@ BRIDGES = [
     ("vsctl add-br br5 fail_mode=maybe", 1, ["fail_mode=maybe", "standalone", "secure"]),
     ("vsctl add-br br5 datapath_type=kernel", 1, ["datapath_type=kernel"]),
     ("vsctl add-br br5 colour=red", 1, ["colour", "fail_mode"]),
-    ("vsctl add-br", 2, ["add-br BRIDGE"]),
+    ("vsctl add-br", 2, ["BRIDGE is missing", "add-br BRIDGE"]),
     ("vsctl del-br nobr", 1, ["nobr"]),
     ("vsctl set-fail-mode br0 odd", 1, ["odd", "secure"]),
     ("vsctl set bridge br0 other_config:mac-aging-time=1", 1, ["br0", "15", "3600"]),
@@ -37,6 +38,15 @@ BRIDGES = [
     ("vsctl br-exists nobr", 2, None),
     ("vsctl list-ports nobr", 1, ["nobr"]),
     ("vsctl list-ifaces nobr", 1, ["nobr"]),
+    ("vsctl set bridge br0 other_config=mac-aging-tim=60", 1, ["mac-aging-tim", "mac-aging-time"]),
+    ("vsctl set bridge br0 fail_mode=", 1, ["fail_mode=", "secure"]),
+    ("vsctl create bridge name=br5", 1, ["add-br"]),
+    ("vsctl destroy bridge br0", 1, ["del-br"]),
+    ("vsctl clear bridge br0 rules", 1, ["rules", "fail_mode"]),
+    ("vsctl remove bridge br0 options key", 1, ["Bridge", "options"]),
+    ("vsctl remove open_vswitch . external_ids key", 1, ["Open_vSwitch", "external_ids"]),
+    ("vsctl set-fail-mode br0", 2, ["MODE is missing"]),
+    ("vsctl br-set-external-id br0", 2, ["KEY is missing"]),
 ]
 
 PORTS = [
@@ -74,7 +84,7 @@ PORTS = [
     ("vsctl add-port br0 'a b' type=dummy", 1, ["a b", "position 2"]),
     ("vsctl add-port br0 a/b type=dummy", 1, ["a/b", "name"]),
     ("vsctl add-port br0 '' type=dummy", 1, ["port"]),
-    ("vsctl add-port br0", 2, ["add-port BRIDGE PORT"]),
+    ("vsctl add-port br0", 2, ["PORT is missing", "add-port BRIDGE PORT"]),
     ("vsctl del-port br1 p1", 1, ["br1", "p1", "br0"]),
     ("vsctl del-port br0 noport", 1, ["noport"]),
     ("vsctl del-port br0 br0", 1, ["br0", "delete the bridge"]),
@@ -98,6 +108,28 @@ PORTS = [
     ("vsctl get port p1 tagg", 1, ["tagg", 'did you mean "tag"']),
     ("vsctl get port p1", 2, ["get TABLE RECORD COLUMN"]),
     ("vsctl add port p1 trunks 5", 1, ["trunks"]),
+    ("vsctl add-port br0 lo", 1, ["lo", "loopback"]),
+    ("vsctl add-port br0 x options:device=lo", 1, ["lo", "loopback"]),
+    ("vsctl add-port br0 d1 options:peer=pb", 1, ["d1", "br0", "already"]),
+    ("vsctl add-port br0 x type=vxlan remote_ip=10.9.1.1 options:remote_ip=10.9.2.2", 1, ["remote_ip", "twice"]),
+    ("vsctl set interface vx1 options:=5", 1, ["options:", "key"]),
+    ("vsctl set port p1 tag=", 1, ["tag=", "number"]),
+    ("vsctl set port p1 tag!=5", 1, ["tag!=5", "COLUMN=VALUE"]),
+    ("vsctl remove interface vx1 options key=5", 1, ["key=5", "key alone"]),
+    ("vsctl clear port p1 tag:x", 1, ["tag:x", "column"]),
+    ("vsctl get port p1 tag:x", 1, ["tag", "no map"]),
+    ("vsctl get port p1 tag=5", 1, ["tag=5", "COLUMN"]),
+    ("vsctl get port p1 other_config:x", 1, ["no key x", "p1"]),
+    ("vsctl find port tag", 1, ["tag", "condition"]),
+    ("vsctl find port tagg=5", 1, ["tagg", 'did you mean "tag"']),
+    ("vsctl find port tag!5", 1, ["tag!5", "condition"]),
+    ("vsctl find interface 'mtu>many'", 1, ["mtu>many", "many"]),
+    ("vsctl --columns=nosuch list port", 1, ["nosuch", "Port"]),
+    ("vsctl wait-until port p1 tagg=5", 1, ["tagg"]),
+    ("vsctl --timeout=0.5 wait-until port p1 tag=5", 1, ["p1", '"tag=5" does not hold', "tag is []"]),
+    ("vsctl --timeout=0.5 wait port noport tag=5", 1, ["noport", "there is no Port"]),
+    ("vsctl list", 2, ["TABLE is missing"]),
+    ("vsctl set port p1", 2, ["COLUMN[:KEY]=VALUE is missing"]),
 ]
 
 TUNNELS = [
@@ -179,10 +211,41 @@ RULES = [
     ("ofctl fdb-add br0 p1 5 01:00:00:00:00:01", 1, ["01:00:00:00:00:01", "multicast"]),
     ("ofctl fdb-add br0 noport 5 00:00:00:00:00:01", 1, ["noport"]),
     ("ofctl fdb-del br0 5 00:00:00:00:00:01", 1, ["00:00:00:00:00:01", "VLAN 5"]),
+    ("ofctl fdb-del br0 LOCAL 00:00:00:00:00:01", 1, ["LOCAL", "4095"]),
+    ("ofctl add-flow br0 metadata=-1,actions=drop", 1, ["metadata=-1", "negative"]),
+    ("ofctl add-flow br0 priority=-1,actions=drop", 1, ["priority=-1", "negative"]),
+    ("ofctl add-flow br0 'actions=load:-1->reg0'", 1, ["load:-1->reg0", "negative"]),
+    ("ofctl add-flow br0 actions=normal:3", 1, ["normal", "no argument", "3"]),
+    ("ofctl add-flow br0 actions=p1:3", 1, ["p1", "no argument"]),
+    ("ofctl add-flow br0 actions=output_trunc:3", 1, ["output_trunc", "max_len"]),
+    ("ofctl add-flow br0 skb_priority=1,actions=drop", 1, ["skb_priority", "cannot be matched"]),
+    ("ofctl add-flow br0 icmp6,nd_target=fe80::1,actions=drop", 1, ["nd_target", "icmp_type=135"]),
+    ("ofctl add-flow br0 actions=strip_vlan,push_vlan:0x8100,mod_vlan_vid:5", 1, ["strip_vlan", "VLAN tag"]),
+    ("ofctl add-flow br0 table=2,actions=output:1,goto_table:1", 1, ["goto_table:1", "table 2", "later table"]),
+    ("ofctl add-flow br0 in_port=1,in_port=7,actions=drop", 1, ["in_port", "twice"]),
+    ("ofctl add-flow br0 priority=1,priority=2,actions=drop", 1, ["priority", "twice"]),
+    ("ofctl add-flow br0 tcp,udp,actions=drop", 1, ["tcp and udp"]),
+    ("ofctl add-flow br0 tcp,udp_dst=53,actions=drop", 1, ["udp_dst", "udp or udp6"]),
+    ("ofctl add-flow br0 tcp=6,actions=drop", 1, ["tcp", "no value"]),
+    ("ofctl del-flows br0 metadata=-1", 1, ["metadata=-1", "negative"]),
+    ("ofctl dump-flows br0 tcp,udp", 1, ["tcp and udp"]),
+    ("ofctl trace br0 in_port=99", 1, ["in_port=99", "br0"]),
+    (f"ofctl packet-out br0 in_port=99,packet={FRAME},actions=output:1", 1, ["in_port=99", "br0"]),
+    ("ofctl add-flows br0 /", 1, ["/: Is a directory"]),
+    ("ofctl replace-flows br0 /", 1, ["/: Is a directory"]),
+    ("ofctl -O OpenFlow99 show br0", 2, ["OpenFlow99", "OpenFlow13"]),
+    ("ofctl -F nxn show br0", 2, ["nxn", "NXM"]),
+    ("ofctl show nobr", 1, ["nobr"]),
+    ("ofctl --names --no-names dump-flows br0", 2, ["--names", "--no-names"]),
 ]
 
 DATAPATH_AND_OPTIONS = [
-    ("dpctl receive d1", 2, ["receive PORT HEX"]),
+    ("dpctl receive d1", 2, ["HEX is missing", "receive PORT HEX"]),
+    ("dpctl show x", 2, ["superfluous", "x"]),
+    ("dpctl dump-flows x", 2, ["superfluous", "x"]),
+    ("dpctl del-flows x", 2, ["superfluous", "x"]),
+    ("vsctl --timeout=1 --timeout=2 list-br", 2, ["--timeout", "twice"]),
+    ("vsctl --timeout= list-br", 2, ["--timeout", "empty"]),
     ("dpctl receive d1 zz", 2, ["zz", "hexadecimal"]),
     (f"dpctl receive p1 {FRAME}", 1, ["p1", "netdev", "dummy"]),
     (f"dpctl receive noport {FRAME}", 1, ["noport"]),
@@ -218,6 +281,12 @@ FINE = [
     "vsctl --dry-run del-br br0",
     "vsctl comment nothing",
     "ofctl del-flows br0 tcp,tp_dst=1",
+    "ofctl -O OpenFlow10,OpenFlow13 dump-flows br0",
+    "ofctl -F NXM+table_id del-flows br0 tcp,tp_dst=1",
+    "ofctl trace br0 tcp,tp_dst=80",
+    "ofctl trace br0 in_port=LOCAL,arp",
+    "vsctl remove interface vx1 options nosuch",
+    "vsctl wait-until interface d1 ofport=7",
 ]
 
 
@@ -316,6 +385,34 @@ def scene_what_is_no_mistake():
         after = _everything(switch)
         if after != before:
             raise Failure(f"commands that are to change nothing changed the switch:\n{_difference(before, after)}")
+
+
+def scene_json_is_one_message():
+    """What prints something prints one JSON object with --format json, and that is a message of the API."""
+    with Lab() as lab:
+        switch, _ = _configure(lab)
+        for command, keys in (("vsctl show", ["version", "settings", "bridges", "ports"]), ("vsctl list-br", ["bridges"]),
+                              ("vsctl list-ports br0", ["ports"]), ("vsctl list-ifaces br0", ["ports"]),
+                              ("vsctl list-all-ports", ["ports"]), ("vsctl get-fail-mode br0", ["failMode"]),
+                              ("vsctl br-get-external-id br0", ["externalIds"]), ("vsctl port-to-br p1", ["bridge"]),
+                              ("vsctl iface-to-br p1", ["bridge"]), ("vsctl list bridge", ["bridges"]),
+                              ("vsctl list interface p1", ["ports"]), ("vsctl list open_vswitch", ["maxIdleMs"]),
+                              ("vsctl find port tag=5", ["ports"]), ("vsctl get interface p1 ofport", ["ofport"]),
+                              ("ofctl show br0", ["bridges", "ports"]), ("ofctl dump-flows br0", ["rules"]),
+                              ("ofctl dump-aggregate br0", ["rules"]), ("ofctl dump-tables br0", ["tables"]),
+                              ("ofctl dump-ports br0", ["ports"]), ("ofctl dump-ports-desc br0", ["ports"]),
+                              ("ofctl diff-flows br0 br0", ["differences"]), ("ofctl fdb-show br0", ["entries"]),
+                              ("ofctl trace br0 in_port=1", ["sections"]), ("dpctl show", ["ports"]),
+                              ("dpctl stats", ["hits"]), ("dpctl dump-flows", ["flows"]), ("dpctl masks", ["masks"]),
+                              ("dpctl drops", ["drops"]), ("dpctl balance", ["balances"])):
+            done = switch.tool(*command.split(), "--format", "json")
+            try:
+                message = json.loads(done.stdout)
+            except json.JSONDecodeError as error:
+                raise Failure(f"{command}: no JSON ({error}):\n{done.stdout[:500]}") from error
+            missing = [key for key in keys if key not in message]
+            if missing:
+                raise Failure(f"{command}: no {missing} in {list(message)}")
 
 
 def scene_half_a_million_rules_and_one_mistake():

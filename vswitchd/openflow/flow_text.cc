@@ -1,10 +1,13 @@
 #include "vswitchd/openflow/flow_text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cstdlib>
+#include <chrono>
 #include <utility>
 
 #include "vswitchd/openflow/action_convert.h"
+#include "vswitchd/openflow/flow_lint.h"
 #include "vswitchd/openflow/match_convert.h"
 #include "vswitchd/openflow/ovs.h"
 
@@ -83,49 +86,7 @@ RuleCommand our_command(int command) {
 
 // ---- Errors
 
-Status parse_error(std::string message) {
-  // Some of the parser's messages are whole sentences in several lines; a Status is one line.
-  std::replace(message.begin(), message.end(), '\n', ' ');
-  return invalid_argument(std::move(message));
-}
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-// The parser reads each part of an IPv4 address modulo 256. Finds one whose parts are larger.
-std::string_view impossible_ipv4(std::string_view text) {
-  size_t dot = text.find('.');
-  while (dot != text.npos) {
-    size_t begin = dot;
-    while (begin > 0 && is_digit(text[begin - 1])) --begin;
-    size_t end = begin, parts = 0;
-    bool too_large = false;
-    while (end < text.size() && is_digit(text[end])) {
-      unsigned value = 0;
-      for (; end < text.size() && is_digit(text[end]); ++end)
-        value = std::min(value * 10 + unsigned(text[end] - '0'), 999u);
-      too_large = too_large || value > 255;
-      ++parts;
-      if (end < text.size() && text[end] == '.') ++end;
-    }
-    if (parts == 4 && too_large) return text.substr(begin, end - begin);
-    dot = text.find('.', std::max(end, dot + 1));
-  }
-  return {};
-}
-
-// The parser cuts a VLAN ID to its 12 bits. Finds one that does not fit (0xffff means "no tag").
-std::string_view impossible_vlan(std::string_view text) {
-  constexpr std::string_view kName = "dl_vlan=";
-  for (size_t at = text.find(kName); at != text.npos; at = text.find(kName, at + 1)) {
-    const size_t begin = at + kName.size();
-    const size_t end = std::min(text.find_first_of(", \t", begin), text.size());
-    const std::string number(text.substr(begin, end - begin));
-    char* rest = nullptr;
-    const unsigned long vlan = std::strtoul(number.c_str(), &rest, 0);
-    if (rest != number.c_str() && *rest == '\0' && vlan > 0xfff && vlan != 0xffff) return text.substr(at, end - at);
-  }
-  return {};
-}
+Status parse_error(const char* message) { return invalid_argument(explain_parse_error(message)); }
 
 // Whether a table is given at all: the parser tells a missing one as 255.
 bool names_table(std::string_view text) {
@@ -139,12 +100,6 @@ bool names_table(std::string_view text) {
 // The text for the parser, which wants it to end with a NUL and to have no other.
 Result<std::string> c_string(std::string_view text) {
   if (text.find('\0') != text.npos) return invalid_argument("flow text contains a NUL byte");
-  if (const std::string_view address = impossible_ipv4(text); !address.empty()) {
-    return invalid_argument(std::string(address) + ": not an IPv4 address (each part is 0 to 255)");
-  }
-  if (const std::string_view vlan = impossible_vlan(text); !vlan.empty()) {
-    return invalid_argument(std::string(vlan) + ": not a VLAN ID (0 to 4095, or 0xffff for packets without a tag)");
-  }
   return std::string(text);
 }
 
@@ -175,8 +130,9 @@ Status check_supported(const Match& match) {
 
 // ---- Checks of actions
 
-// Whether the first `count` actions go with the match.
-bool actions_fit(const RuleActionList& actions, size_t count, const ::match& match, uint8_t table) {
+// Which OpenFlow versions can say that packets of the match get the first `count` actions; 0: none, or the actions do
+// not go together.
+ofputil_protocol protocols_for(const RuleActionList& actions, size_t count, const ::match& match, uint8_t table) {
   Ofpacts ofpacts;
   for (size_t i = 0; i < count; ++i) put_action(actions[i], ofpacts.get());
   ::match copy = match;
@@ -185,22 +141,88 @@ bool actions_fit(const RuleActionList& actions, size_t count, const ::match& mat
   params.max_ports = kOfPortMax;
   params.table_id = table;
   params.n_tables = kTableAll;
-  return ofpacts_check(ofpacts.data(), ofpacts.size(), &params) == 0 && params.usable_protocols != 0;
+  const ofperr error = ofpacts_check(ofpacts.data(), ofpacts.size(), &params);
+  return error == 0 ? params.usable_protocols : ofputil_protocol{};
 }
 
-// The first action that makes the list unfit for the match, for the error message. Quadratic, but only on the way out.
-std::string action_at_fault(const RuleActionList& actions, const ::match& match, uint8_t table) {
-  for (size_t count = 1; count <= actions.size(); ++count) {
-    if (!actions_fit(actions, count, match, table)) return format_action(actions[count - 1]);
+bool actions_fit(const RuleActionList& actions, size_t count, const ::match& match, uint8_t table) {
+  return protocols_for(actions, count, match, table) != 0;
+}
+
+// Action `i` takes away every version but 1.0.
+bool needs_openflow10(const RuleActionList& actions, size_t i, const ::match& match, uint8_t table) {
+  const auto before = static_cast<unsigned>(protocols_for(actions, i, match, table));
+  const auto after = static_cast<unsigned>(protocols_for(actions, i + 1, match, table));
+  return (before & ~unsigned{OFPUTIL_P_OF10_ANY}) != 0 && (after & ~unsigned{OFPUTIL_P_OF10_ANY}) == 0;
+}
+
+// What packets must have for an action to work on them; "" if it works on all.
+std::string action_prerequisite(const RuleAction& action) {
+  const auto of_field = [](const Field* field) {
+    const mf_field* theirs = field != nullptr ? mf_from_name(std::string(field->name).c_str()) : nullptr;
+    return theirs != nullptr ? prerequisite_text(*theirs) : std::string();
+  };
+  const auto of_tag = [](bool needed) {
+    return needed ? std::string("a VLAN tag (dl_vlan=N, or vlan_tci=0x1000/0x1000 for any)") : std::string();
+  };
+  if (const auto* a = std::get_if<SetField>(&action)) return of_field(a->field);
+  if (const auto* a = std::get_if<StackPop>(&action)) return of_field(a->destination.field);
+  if (const auto* a = std::get_if<StackPush>(&action)) return of_field(a->source.field);
+  if (const auto* a = std::get_if<OutputToField>(&action)) return of_field(a->source.field);
+  if (const auto* a = std::get_if<MoveField>(&action)) {
+    const std::string source = of_field(a->source.field), destination = of_field(a->destination.field);
+    if (source.empty() || source == destination) return destination;
+    return destination.empty() ? source : source + ", and " + destination;
+  }
+  if (const auto* a = std::get_if<ModField>(&action)) {
+    if (a->field->prerequisite == FieldPrerequisite::tcp) return "tcp, udp or sctp";
+    return of_field(a->field);
+  }
+  if (std::holds_alternative<StripVlan>(action)) return of_tag(true);
+  if (const auto* a = std::get_if<ModVlanVid>(&action)) return of_tag(!a->push_if_needed);
+  if (const auto* a = std::get_if<ModVlanPcp>(&action)) return of_tag(!a->push_if_needed);
+  return std::holds_alternative<DecTtl>(action) ? "ip or ipv6" : "";
+}
+
+// OpenFlow 1.0 lets an action do nothing to a packet without the header that it is about; later versions do not. Where
+// one action is of 1.0 only in this sense and another not of 1.0 at all, it is the first that is at fault.
+std::string lacking_prerequisite(const RuleActionList& actions, size_t count, const ::match& match, uint8_t table) {
+  for (size_t i = 0; i < count; ++i) {
+    const std::string needed = action_prerequisite(actions[i]);
+    if (needed.empty() || !needs_openflow10(actions, i, match, table)) continue;
+    return fmt::format("action {}: only packets of {} have what it changes, so the match must say so",
+                       format_action(actions[i]), needed);
   }
   return {};
 }
 
-Status unfit_action(const std::string& action) {
-  return invalid_argument("action " + action +
-                              " does not fit the match: what it changes is not sure to be there, or its value or "
-                              "order is not possible",
-                          "actions");
+// Why the list does not fit, and which action it is. Empty if the actions fit.
+std::string unfit_reason(const RuleActionList& actions, const ::match& match, uint8_t table);
+
+std::string unfit_inside(const RuleAction& action, const ::match& match, uint8_t table) {
+  if (const auto* a = std::get_if<CloneActions>(&action)) return unfit_reason(*a->actions, match, table);
+  if (const auto* a = std::get_if<WriteActions>(&action)) return unfit_reason(*a->actions, match, table);
+  return "";
+}
+
+std::string unfit_reason(const RuleActionList& actions, const ::match& match, uint8_t table) {
+  for (size_t count = 1; count <= actions.size(); ++count) {
+    if (actions_fit(actions, count, match, table)) continue;
+    if (std::string inside = unfit_inside(actions[count - 1], match, table); !inside.empty()) return inside;
+    if (std::string lacks = lacking_prerequisite(actions, count, match, table); !lacks.empty()) return lacks;
+    const std::string name = format_action(actions[count - 1]);
+    if (std::holds_alternative<PushVlan>(actions[count - 1])) {
+      return fmt::format("action {}: a packet has {} VLAN tags at most", name, FLOW_MAX_VLAN_HEADERS);
+    }
+    if (std::holds_alternative<OutputToPort>(actions[count - 1])) {
+      return fmt::format("action {}: there is no output to this port (1 to {}, or a reserved port that sends)", name,
+                         kOfPortMax - 1);
+    }
+    const std::string needed = action_prerequisite(actions[count - 1]);
+    if (needed.empty()) return fmt::format("action {}: its value or its place in the list is not possible", name);
+    return fmt::format("action {}: only packets of {} have what it changes, so the match must say so", name, needed);
+  }
+  return {};
 }
 
 Status check_goto(uint8_t from, uint8_t to) {
@@ -231,8 +253,8 @@ Status check_table(uint8_t table, bool all_allowed) {
       "table");
 }
 
-// Adds to the parser's "actions are invalid with specified match" which action it is: parses the line again, the match
-// with actions that fit always, and the actions without a match.
+// Says what the parser's "actions are invalid with specified match" leaves out: which action it is, and why. Parses the
+// line again, the match with actions that fit always, and the actions without a match.
 Status name_action_at_fault(const std::string& text, int command, const FlowNames* names, const Status& error) {
   if (error.message().find("actions are invalid") == std::string::npos) return error;
   std::string head = text;
@@ -240,25 +262,27 @@ Status name_action_at_fault(const std::string& text, int command, const FlowName
   if (!actions_text) return error;
   Result<RuleActionList> actions = parse_actions(actions_text, names);
   // An action that is not there fits no match: that is the better reason.
-  if (actions.status().code() == StatusCode::unimplemented) return actions.status();
-  if (!actions.ok()) return error;
+  if (!actions.ok()) return actions.status().code() == StatusCode::unimplemented ? actions.status() : error;
   FlowMod mod;
   if (!parse_ovs(std::string(head.c_str()) + ",actions=drop", command, names, &mod).ok()) return error;
   ::match match;
   minimatch_expand(&mod.match, &match);
-  const std::string action = action_at_fault(*actions, match, mod.table_id);
-  if (action.empty()) return error;
-  return invalid_argument(error.message() + ": " + action, "actions");
+  const uint8_t table = mod.table_id == kTableAll ? 0 : mod.table_id;
+  VSWITCH_RETURN_IF_ERROR(check_action_tables(*actions, table));
+  std::string reason = unfit_reason(*actions, match, table);
+  if (reason.empty()) reason = lacking_prerequisite(*actions, actions->size(), match, table);
+  return reason.empty() ? error : invalid_argument(reason, "actions");
 }
 
 // ---- Rules
 
-Status fill_rule_mod(const FlowMod& mod, RuleMod* out) {
+Status fill_rule_mod(const FlowMod& mod, const MatchWords& words, RuleMod* out) {
   out->command = our_command(mod.command);
   const bool removes = out->command == RuleCommand::remove || out->command == RuleCommand::remove_strict;
   const bool adds = out->command == RuleCommand::add;
   ::match match;
   minimatch_expand(&mod.match, &match);
+  VSWITCH_RETURN_IF_ERROR(check_words(words, match));
   VSWITCH_RETURN_IF_ERROR(check_prerequisites(match));
   Result<Match> our_match = match_from_ovs(match);
   if (!our_match.ok()) return our_match.status();
@@ -291,6 +315,8 @@ Result<RuleMod> parse_mod(std::string_view text, int command, const FlowNames* n
   initialize();
   Result<std::string> line = c_string(text);
   if (!line.ok()) return line.status();
+  MatchWords words;
+  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, /*of_rule=*/true, names, &words));
   FlowMod mod;
   if (Status error = parse_ovs(*line, command, names, &mod); !error.ok()) {
     return name_action_at_fault(*line, command, names, error);
@@ -299,7 +325,7 @@ Result<RuleMod> parse_mod(std::string_view text, int command, const FlowNames* n
     return invalid_argument("table=255 stands for all tables; a rule goes into one of 0 to 253", "table");
   }
   RuleMod out;
-  VSWITCH_RETURN_IF_ERROR(fill_rule_mod(mod, &out));
+  VSWITCH_RETURN_IF_ERROR(fill_rule_mod(mod, words, &out));
   const bool removes = out.command == RuleCommand::remove || out.command == RuleCommand::remove_strict;
   if (!removes) VSWITCH_RETURN_IF_ERROR(check_supported(out.spec.match.expand()));
   return out;
@@ -377,11 +403,13 @@ Result<RuleFilter> parse_rule_filter(std::string_view text, const FlowNames* nam
   initialize();
   Result<std::string> line = c_string(text);
   if (!line.ok()) return line.status();
+  MatchWords words;
+  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, /*of_rule=*/true, names, &words));
   FlowMod mod;
   VSWITCH_RETURN_IF_ERROR(parse_ovs(*line, kFilter, names, &mod));
   mod.command = OFPFC_DELETE;
   RuleMod as_mod;
-  VSWITCH_RETURN_IF_ERROR(fill_rule_mod(mod, &as_mod));
+  VSWITCH_RETURN_IF_ERROR(fill_rule_mod(mod, words, &as_mod));
   RuleFilter out;
   out.table = as_mod.spec.table;
   out.match = as_mod.spec.match.expand();
@@ -395,6 +423,7 @@ Result<RuleActionList> parse_actions(std::string_view text, const FlowNames* nam
   initialize();
   Result<std::string> line = c_string(text);
   if (!line.ok()) return line.status();
+  VSWITCH_RETURN_IF_ERROR(check_action_text(*line, names));
   Ofpacts ofpacts;
   ofputil_protocol usable;
   ofpact_parse_params params{};
@@ -412,12 +441,15 @@ Result<ParsedFlowKey> parse_flow_key(std::string_view text, const FlowNames* nam
   initialize();
   Result<std::string> line = c_string(text);
   if (!line.ok()) return line.status();
+  MatchWords words;
+  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, /*of_rule=*/false, names, &words));
   ::flow flow;
   flow_wildcards wc;
   const ErrorText error(parse_ofp_exact_flow(&flow, &wc, nullptr, line->c_str(), ports(names)));
   if (error) return parse_error(error.get());
   ::match match;
   match_init(&match, &flow, &wc);
+  VSWITCH_RETURN_IF_ERROR(check_words(words, match));
   // Says which field is one that we have no place for.
   Result<Match> known = match_from_ovs(match);
   if (!known.ok()) return known.status();
@@ -428,6 +460,8 @@ Result<ParsedPacketOut> parse_packet_out(std::string_view text, const FlowNames*
   initialize();
   Result<std::string> line = c_string(text);
   if (!line.ok()) return line.status();
+  MatchWords words;
+  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, /*of_rule=*/false, names, &words));
   ofputil_packet_out packet_out;
   ofputil_protocol usable;
   const ErrorText error(parse_ofp_packet_out_str(&packet_out, line->c_str(), ports(names), tables(names), &usable));
@@ -455,7 +489,7 @@ Status check_rule(const RuleSpec& rule, bool check_actions) {
   VSWITCH_RETURN_IF_ERROR(check_size(*rule.actions));
   VSWITCH_RETURN_IF_ERROR(check_action_tables(*rule.actions, rule.table));
   if (actions_fit(*rule.actions, rule.actions->size(), match, rule.table)) return {};
-  return unfit_action(action_at_fault(*rule.actions, match, rule.table));
+  return invalid_argument(unfit_reason(*rule.actions, match, rule.table), "actions");
 }
 
 // ---- Formatting
@@ -473,9 +507,10 @@ std::string format_rule(const RuleSpec& rule, const RuleCounters* counters, cons
   stats.importance = rule.importance;
   stats.idle_age = stats.hard_age = -1;
   if (counters) {
-    const auto nanoseconds = counters->duration.count();
-    stats.duration_sec = static_cast<uint32_t>(nanoseconds / 1'000'000'000);
-    stats.duration_nsec = static_cast<uint32_t>(nanoseconds % 1'000'000'000);
+    // Milliseconds: more digits would say nothing.
+    const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(counters->duration).count();
+    stats.duration_sec = static_cast<uint32_t>(milliseconds / 1000);
+    stats.duration_nsec = static_cast<uint32_t>(milliseconds % 1000) * 1'000'000;
     stats.packet_count = counters->packets;
     stats.byte_count = counters->bytes;
     if (counters->idle_age) stats.idle_age = static_cast<int>(*counters->idle_age);

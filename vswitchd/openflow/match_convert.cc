@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "datapath/flow/field.h"
+#include "vswitchd/openflow/flow_lint.h"
 
 namespace vswitch::ovs {
 namespace {
@@ -234,6 +235,19 @@ static_assert(MFF_DP_HASH == 0);
 
 const mf_field& meta_field(int id) { return *mf_from_id(static_cast<mf_field_id>(id)); }
 
+// Which match each of the fields that share a place calls for.
+std::string missing_prerequisite(const mf_field_id (&place)[5]) {
+  const mf_field& first = meta_field(place[0]);
+  std::string needed;
+  for (mf_field_id id : place) {
+    if (id == mf_field_id{}) continue;
+    const std::string text = prerequisite_text(meta_field(id));
+    if (needed.find(text) == std::string::npos) needed += (needed.empty() ? "" : ", ") + text;
+  }
+  return "match on " + std::string(first.extra_name ? first.extra_name : first.name) + ": only packets of " + needed +
+         " have it, so that must be matched, too";
+}
+
 bool is_matched(const mf_field& field, const ::match& match) { return !mf_is_all_wild(&field, &match.wc); }
 
 }  // namespace
@@ -296,10 +310,7 @@ Status check_prerequisites(const ::match& match) {
       return id != mf_field_id{} && mf_are_match_prereqs_ok(&meta_field(id), &match);
     });
     if (met) continue;
-    return invalid_argument(
-        "match on " + std::string(first.extra_name ? first.extra_name : first.name) +
-            ": the protocol it belongs to is not matched (put tcp, udp, icmp, arp, ip, ... before it)",
-        "match");
+    return invalid_argument(missing_prerequisite(place), "match");
   }
   return {};
 }
