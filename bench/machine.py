@@ -130,14 +130,16 @@ class HugePages:
     def need(self, size):
         """Makes at least `size` bytes of huge pages free; SystemError if the kernel finds no memory for them."""
         pages = -(-size // self.size())
-        missing = pages - self.free()
-        if missing <= 0:
-            return
-        before = int(HUGEPAGES.read_text())
-        HUGEPAGES.write_text(str(before + missing))
-        self.added += int(HUGEPAGES.read_text()) - before
-        if self.free() < pages:
-            raise SystemError(f"no memory for {pages} huge pages of {self.size() >> 20} MiB: {self.free()} are free")
+        # The kernel may find some only at the second try, and another program may take some meanwhile.
+        for _ in range(10):
+            missing = pages - self.free()
+            if missing <= 0:
+                return
+            before = int(HUGEPAGES.read_text())
+            HUGEPAGES.write_text(str(before + missing))
+            self.added += int(HUGEPAGES.read_text()) - before
+            time.sleep(0.1)
+        raise SystemError(f"no memory for {pages} huge pages of {self.size() >> 20} MiB: {self.free()} are free")
 
     def give_back(self):
         if self.added:

@@ -16,7 +16,7 @@ def make_row(point, rounds, problems):
     sides = {name: medians(done) for name, done in rounds.items() if done}
     if point.derive:
         point.derive(sides)
-    row = {"workload": point.name, "metric": point.metric, "unit": point.unit, "sides": {}, "required": [], "problems": problems}
+    row = {"workload": point.name, "metric": point.metric, "unit": point.unit, "order": list(rounds), "sides": {}, "required": [], "problems": problems}
     for name, figures in sides.items():
         values = [r[point.metric] for r in rounds[name]]
         row["sides"][name] = {"median": figures, "min": min(values), "max": max(values), "rounds": rounds[name]}
@@ -51,19 +51,28 @@ SHOWN = ("cycles", "note")
 def lines(row):
     """The row's cells, one list per side."""
     out = []
-    for name, side in row["sides"].items():
-        median = side["median"]
-        more = [f"{key} {number(value)}" for key, value in median.items() if key not in (*SHOWN, row["metric"])]
-        if "note" in median:
-            more.insert(0, f"({median['note']})")
-        if name == "ours":
-            more = [verdict(required) for required in row["required"]] + more
-        out.append([row["workload"] if not out else "", row["unit"] if not out else "", name, number(median[row["metric"]]),
-                    f"{number(side['min'])}..{number(side['max'])}", number(side.get("ours_to_this")) if "ours_to_this" in side else "",
-                    number(median["cycles"]) if "cycles" in median else "", ", ".join(more)])
-    for name, problem in row["problems"].items():
-        out.append([row["workload"] if not out else "", "", name, "-", "", "", "", problem.splitlines()[0][:160]])
+    for name in row["order"]:
+        cells = side_cells(row, name) if name in row["sides"] else problem_cells(row["problems"].get(name, "not measured"))
+        first = [row["workload"], row["unit"]] if not out else ["", ""]
+        out.append([*first, name, *cells])
     return out
+
+
+def side_cells(row, name):
+    side = row["sides"][name]
+    median = side["median"]
+    more = [f"{key} {number(value)}" for key, value in median.items() if key not in (*SHOWN, row["metric"])]
+    if "note" in median:
+        more.insert(0, f"({median['note']})")
+    if name == "ours":
+        more = [verdict(required) for required in row["required"]] + more
+    return [number(median[row["metric"]]), f"{number(side['min'])}..{number(side['max'])}",
+            number(side["ours_to_this"]) if "ours_to_this" in side else "", number(median["cycles"]) if "cycles" in median else "",
+            ", ".join(more)]
+
+
+def problem_cells(problem):
+    return ["-", "", "", "", problem.splitlines()[0][:160]]
 
 
 def text(rows):

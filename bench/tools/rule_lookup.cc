@@ -36,8 +36,8 @@ bool publish(RuleTables& tables, std::vector<RuleMod>& mods) {
 }
 
 // A packet that the rule matches: ports, addresses and the rest are random where the rule leaves them open.
-PipelineKey matching_key(const Match& match, std::mt19937_64& random) {
-  const auto full = match.expand();
+PipelineKey matching_key(const MiniMatch& match, std::mt19937_64& random) {
+  const Match full = match.expand();
   PipelineKey key = full.value;
   auto fill32 = [&](auto& value, const auto& mask) {
     value = value | (to_be32(static_cast<uint32_t>(random())) & ~mask);
