@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "datapath/base/mutex.h"
 #include "datapath/vport/dpdk/eal.h"
@@ -59,6 +60,11 @@ rte_eth_dev_info info_of(uint16_t port_id) {
 bool has_queue_pairs(const rte_eth_dev_info& info) {
   const std::string_view driver = info.driver_name == nullptr ? "" : info.driver_name;
   return driver == "net_ring" || driver == "net_tap";
+}
+
+int link_changed(uint16_t, rte_eth_event_type, void* on_change, void*) {
+  (*static_cast<const std::function<void()>*>(on_change))();
+  return 0;
 }
 
 uint64_t xstat(uint16_t port_id, const char* name) {
@@ -146,6 +152,7 @@ Status Device::configure_queues(const DeviceConfig& config) {
     n_txq_ = has_queue_pairs(info) ? n_rxq_ : std::min<uint16_t>(info.max_tx_queues, kMaxThreads);
   }
   rte_eth_conf conf{};
+  if (info.dev_flags != nullptr) conf.intr_conf.lsc = (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
   conf.rxmode.mtu = config.mtu;
   if (n_rxq_ > 1 && info.flow_type_rss_offloads != 0) {
     conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
@@ -188,13 +195,29 @@ Status Device::start(const DeviceConfig& config) {
   }
   if (!config.mac.is_zero()) VSWITCH_RETURN_IF_ERROR(set_mac(config.mac));
   if (const int error = rte_eth_dev_start(port_id_); error != 0) return failed(name_ + " does not start", error, log);
+  on_link_change_ = config.on_link_change;
+  watch_link();
   // Devices without a filter cannot be told to have none; those that fail otherwise forward what they let through.
   rte_eth_promiscuous_enable(port_id_);
   rte_eth_allmulticast_enable(port_id_);
   return {};
 }
 
+void Device::watch_link() {
+  if (!on_link_change_) return;
+  watched_ = rte_eth_dev_callback_register(port_id_, RTE_ETH_EVENT_INTR_LSC, link_changed, &on_link_change_) == 0;
+}
+
+// Returns when no call is under way any more.
+void Device::unwatch_link() {
+  if (!watched_) return;
+  while (rte_eth_dev_callback_unregister(port_id_, RTE_ETH_EVENT_INTR_LSC, link_changed, &on_link_change_) == -EAGAIN) {
+    std::this_thread::yield();
+  }
+}
+
 Device::~Device() {
+  unwatch_link();
   if (attached_) {
     rte_device* const device = info_of(port_id_).device;
     if (configured_) rte_eth_dev_stop(port_id_);

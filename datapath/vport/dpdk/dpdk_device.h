@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -27,6 +28,8 @@ struct DeviceConfig {
   MacAddress mac{};        // zero: the device's own
   uint32_t mbufs = 0;      // 0: as MbufPoolConfig
   uint32_t mbuf_size = 0;  // bytes of frame per buffer; 0: by MTU
+  // Called on a thread of DPDK's when the link goes up or down, if the device tells.
+  std::function<void()> on_link_change;
 };
 
 // The PCI address that devargs name ("0000:01:00.0"), or "".
@@ -58,7 +61,12 @@ class Device {
   Status set_up_queues(const DeviceConfig& config);
   Status start(const DeviceConfig& config);
 
+  void watch_link();
+  void unwatch_link();
+
   std::string name_;
+  std::function<void()> on_link_change_;
+  bool watched_ = false;
   bool reserved_ = false;  // name_ is on the list of those in use
   bool attached_ = false;
   bool configured_ = false;

@@ -24,6 +24,8 @@ namespace {
 constexpr size_t kLinesKept = 64;
 constexpr size_t kLinesShown = 4;
 
+thread_local bool quiet = false;
+
 // What DPDK logs: the last lines, numbered from the first ever.
 class Log {
  public:
@@ -68,7 +70,7 @@ class Log {
   void add_line(std::string line) REQUIRES(mutex_) {
     while (!line.empty() && line.back() == ' ') line.pop_back();
     if (line.empty()) return;
-    std::fprintf(stderr, "dpdk: %s\n", line.c_str());
+    if (!quiet) std::fprintf(stderr, "dpdk: %s\n", line.c_str());
     lines_.push_back(std::move(line));
     if (lines_.size() <= kLinesKept) return;
     lines_.pop_front();
@@ -183,6 +185,9 @@ Status start_eal(std::string_view pci_device) {
 
 LogCapture::LogCapture() : begin_(Log::instance().end()) {}
 LogCapture::~LogCapture() = default;
+
+QuietLog::QuietLog() { quiet = true; }
+QuietLog::~QuietLog() { quiet = false; }
 
 std::string LogCapture::lines() const {
   const std::string text = Log::instance().from(begin_);

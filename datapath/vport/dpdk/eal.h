@@ -34,6 +34,16 @@ class LogCapture {
   size_t begin_;
 };
 
+// While it exists, what DPDK logs on this thread is kept for LogCapture but not written to the daemon's log: for
+// attempts that are repeated.
+class QuietLog {
+ public:
+  QuietLog();
+  ~QuietLog();
+  QuietLog(const QuietLog&) = delete;
+  QuietLog& operator=(const QuietLog&) = delete;
+};
+
 // "Invalid argument (EINVAL ...)" in DPDK's words; negative or positive.
 std::string error_text(int error);
 

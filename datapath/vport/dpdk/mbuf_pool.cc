@@ -4,7 +4,9 @@
 #include <rte_errno.h>
 
 #include <atomic>
+#include <chrono>
 #include <map>
+#include <thread>
 #include <vector>
 
 #include "datapath/base/mutex.h"
@@ -30,8 +32,18 @@ Pools& pools() {
   return *pools;
 }
 
+// Counting is not exact while packets are being freed: some may be counted in a thread's cache and in the pool. Nothing
+// moves any more once all are back.
+bool is_drained(const MbufPool& pool) {
+  for (int looks = 0; looks < 5; ++looks) {
+    if (rte_mempool_full(pool.mempool()) == 0) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  return true;
+}
+
 void free_drained(std::vector<std::unique_ptr<MbufPool>>& draining) {
-  std::erase_if(draining, [](const std::unique_ptr<MbufPool>& pool) { return rte_mempool_full(pool->mempool()) != 0; });
+  std::erase_if(draining, [](const std::unique_ptr<MbufPool>& pool) { return is_drained(*pool); });
 }
 
 // The last port that used the pool is gone.

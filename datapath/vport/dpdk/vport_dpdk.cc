@@ -13,6 +13,8 @@
 #include "datapath/vport/dpdk/dpdk_options.h"
 #include "datapath/vport/dpdk/eal.h"
 #include "datapath/vport/tx_finish.h"
+#include "datapath/vport/vnet_header.h"
+#include "datapath/vport/vxlan_retry.h"
 
 namespace vswitch {
 namespace {
@@ -21,6 +23,7 @@ using dpdk::MbufPool;
 
 constexpr uint32_t kEthernetHeader = 14;
 constexpr uint64_t kForeignBuffer = RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL;
+constexpr uint64_t kUnusual = kForeignBuffer | RTE_MBUF_F_RX_VLAN_STRIPPED;
 
 // One receive queue.
 class Queue final : public RxSource {
@@ -33,7 +36,8 @@ class Queue final : public RxSource {
   bool always_ready() const override { return true; }  // polled: nothing tells when a frame is there
 
  private:
-  // A frame in several buffers, or in one that is not its mbuf's own: into one of our packets.
+  // A frame that needs more than its Packet set up. Null, with the frame booked as dropped, if it cannot be taken.
+  [[gnu::noinline, gnu::cold]] Packet* take_unusual(ThreadContext& ctx, rte_mbuf* mbuf, VportCounters::Slot& counters);
   PacketPtr copy_out(ThreadContext& ctx, rte_mbuf* mbuf, VportCounters::Slot& counters);
 
   const uint16_t device_;
@@ -53,27 +57,47 @@ size_t Queue::receive(ThreadContext& ctx, PacketBatch& batch) {
     __builtin_prefetch(rte_pktmbuf_mtod(mbufs[i], void*));
   }
   VportCounters::Slot& counters = counters_->slot(ctx);
-  const size_t before = batch.size();
+  // On the stack while they are gathered: what the loop writes to packets cannot be them, and they stay in registers.
+  Packet* packets[PacketBatch::kMaxPackets];
+  const uint32_t port_no = port_no_;
+  size_t received = 0;
   uint64_t bytes = 0, multicast = 0;
   for (uint16_t i = 0; i < count; ++i) {
     rte_mbuf* const mbuf = mbufs[i];
-    PacketPtr packet;
-    if (__builtin_expect(mbuf->nb_segs == 1 && (mbuf->ol_flags & kForeignBuffer) == 0, 1)) {
-      packet.reset(MbufPool::packet_of(mbuf));
-      packet->start_received(rte_pktmbuf_mtod(mbuf, uint8_t*), mbuf->data_len, port_no_);
-    } else {
-      packet = copy_out(ctx, mbuf, counters);
-      if (!packet) continue;
+    Packet* packet = MbufPool::packet_of(mbuf);
+    if (__builtin_expect(mbuf->nb_segs == 1 && (mbuf->ol_flags & kUnusual) == 0, 1)) {
+      packet->start_received(rte_pktmbuf_mtod(mbuf, uint8_t*), mbuf->data_len, port_no);
+    } else if (packet = take_unusual(ctx, mbuf, counters); packet == nullptr) {
+      continue;
     }
     bytes += packet->size();
     multicast += *packet->data() & 1;
-    batch.add(std::move(packet));
+    packets[received++] = packet;
   }
-  const size_t received = batch.size() - before;
+  for (size_t i = 0; i < received; ++i) batch.add(PacketPtr(packets[i]));
   count_received(received, bytes, multicast, counters);
   return received;
 }
 
+Packet* Queue::take_unusual(ThreadContext& ctx, rte_mbuf* mbuf, VportCounters::Slot& counters) {
+  const bool tag_aside = (mbuf->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0;
+  const uint16_t tci = mbuf->vlan_tci;
+  PacketPtr packet;
+  if (mbuf->nb_segs == 1 && (mbuf->ol_flags & kForeignBuffer) == 0) {
+    packet.reset(MbufPool::packet_of(mbuf));
+    packet->start_received(rte_pktmbuf_mtod(mbuf, uint8_t*), mbuf->data_len, port_no_);
+  } else {
+    packet = copy_out(ctx, mbuf, counters);
+    if (!packet) return nullptr;
+  }
+  if (tag_aside && !reinsert_vlan_tag(*packet, RTE_ETHER_TYPE_VLAN, tci)) {
+    drop_on_receive(ctx, port_no_, DropReason::rx_invalid_packet, counters);
+    return nullptr;
+  }
+  return packet.release();
+}
+
+// A frame in several buffers, or in one that is not its mbuf's own: into one of our packets.
 PacketPtr Queue::copy_out(ThreadContext& ctx, rte_mbuf* mbuf, VportCounters::Slot& counters) {
   PacketPtr packet = ctx.pool.allocate();
   const uint32_t size = mbuf->pkt_len;
@@ -102,8 +126,7 @@ class DpdkVport final : public Vport {
     std::unique_ptr<DpdkVport> port(new DpdkVport(config, port_no, environment));
     if (Status status = port->open(); !status.ok()) {
       if (must_work) return status;
-      MutexLock lock(port->mutex_);
-      port->error_ = status.message();
+      port->wait_in_error(status);
     }
     return std::unique_ptr<Vport>(std::move(port));
   }
@@ -122,13 +145,15 @@ class DpdkVport final : public Vport {
       : Vport(config.name, port_no), host_(environment.host), config_(config) {}
 
   Status open();
+  void wait_in_error(const Status& status);
+  bool try_again();
   void publish(std::unique_ptr<dpdk::Device> device) REQUIRES(mutex_);
   // True if the packet can go as it is: in an mbuf, complete, and not too long.
   bool is_ready(const Packet& packet) const {
     return MbufPool::holds(packet) && packet.offload.checksum != ChecksumState::partial &&
            packet.offload.gso == GsoType::none && packet.size() <= max_frame_;
   }
-  void send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+  [[gnu::noinline]] void send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
   void transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
   uint16_t burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count);
 
@@ -145,16 +170,46 @@ class DpdkVport final : public Vport {
   MbufPool* pool_ = nullptr;
   std::array<TxLock, kMaxThreads> tx_locks_;
   std::array<Counter, kMaxThreads> unsent_;
+  std::atomic<uint64_t> link_changes_{0};
 
   mutable Mutex mutex_;
   VportConfig config_ GUARDED_BY(mutex_);
   std::string error_ GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<RxSource>> queues_ GUARDED_BY(mutex_);
   std::unique_ptr<dpdk::Device> device_ GUARDED_BY(mutex_);
+
+  // Last: no attempt runs while the rest is destroyed.
+  VxlanRetry retry_;
+  std::shared_ptr<void> waiting_;
 };
+
+// Nobody tells when a device can be made that could not: asking again is the only way.
+void DpdkVport::wait_in_error(const Status& status) {
+  {
+    MutexLock lock(mutex_);
+    error_ = status.message();
+  }
+  waiting_ = retry_.add([this] { return try_again(); });
+}
+
+// True if there is nothing more to try.
+bool DpdkVport::try_again() {
+  const dpdk::QuietLog quiet;
+  const Status status = open();
+  bool changed = false;
+  {
+    MutexLock lock(mutex_);
+    changed = error_ != status.message();
+    error_ = status.message();
+  }
+  if (status.ok()) host_.sources_changed(*this);
+  if (status.ok() || changed) host_.state_changed(*this);
+  return status.ok();
+}
 
 Status DpdkVport::open() {
   MutexLock lock(mutex_);
+  if (device_ != nullptr) return {};
   const Result<DpdkOptions> options = parse_dpdk_options(config_);
   if (!options.ok()) return options.status();
   VSWITCH_RETURN_IF_ERROR(dpdk::start_eal(dpdk::pci_address_of(options->devargs)).with_prefix("port " + name()));
@@ -169,6 +224,10 @@ Status DpdkVport::open() {
   wanted.mac = config_.mac;
   wanted.mbufs = options->mbufs;
   wanted.mbuf_size = options->mbuf_size;
+  wanted.on_link_change = [this] {
+    link_changes_.fetch_add(1, std::memory_order_relaxed);
+    host_.state_changed(*this);
+  };
   Result<std::unique_ptr<dpdk::Device>> device = dpdk::Device::open(wanted);
   if (!device.ok()) return device.status().with_prefix("port " + name());
   publish(std::move(*device));
@@ -239,13 +298,14 @@ void DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::
   const auto count = static_cast<uint16_t>(batch.size());
   uint64_t bytes = 0;
   for (uint16_t i = 0; i < count; ++i) {
-    Packet& packet = batch[i];
-    rte_mbuf* const mbuf = MbufPool::mbuf_of(&packet);
+    const Packet& packet = batch[i];
+    const auto size = static_cast<uint32_t>(packet.size());
+    rte_mbuf* const mbuf = MbufPool::mbuf_of(&batch[i]);
     mbuf->data_off = static_cast<uint16_t>(packet.headroom());
-    mbuf->data_len = static_cast<uint16_t>(packet.size());
-    mbuf->pkt_len = static_cast<uint32_t>(packet.size());
+    mbuf->data_len = static_cast<uint16_t>(size);
+    mbuf->pkt_len = size;
     mbuf->ol_flags = 0;
-    bytes += packet.size();
+    bytes += size;
     in_ports[i] = packet.in_port;
     mbufs[i] = mbuf;
   }
@@ -297,6 +357,7 @@ VportState DpdkVport::state() const {
   device_->describe(state);
   state.carrier = state.carrier && state.admin_up;
   state.mtu = mtu_;
+  state.link_resets = link_changes_.load();
   return state;
 }
 
@@ -323,13 +384,6 @@ Status DpdkVport::reconfigure(const VportConfig& config) {
 }
 
 Status DpdkVport::set_admin_up(bool up) {
-  if (up && !ready_.load()) {
-    // In error since the daemon started; whoever sets it up has perhaps mended the cause.
-    Status status = open();
-    MutexLock lock(mutex_);
-    error_ = status.message();
-    if (!status.ok()) return status;
-  }
   admin_up_.store(up);
   {
     MutexLock lock(mutex_);

@@ -1,6 +1,8 @@
 // The "dpdk" port type: an Ethernet device of DPDK, physical or virtual (docs/dpdk.md). Packets go from one such port
 // to another without a copy.
 //
+// A port whose device cannot be made when the daemon starts is in error and tries again about once a second.
+//
 // DPDK is started when the first port asks for it. In a build without DPDK the type exists, and adding a port says so.
 //
 // Options:
