@@ -247,7 +247,7 @@ class RuleMaker:
         if self.instructions:
             if self._chance(0.08):
                 parts.append("clear_actions")
-            if self._chance(0.12):
+            if self._chance(0.12) and not self.recirculation:
                 written = self._actions(set(facts), rng.choice((1, 2, 3)), table, depth=2)
                 parts.append(f"write_actions({','.join(written)})")
             if self._chance(0.1):

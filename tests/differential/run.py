@@ -28,8 +28,9 @@ EXCEPTIONS: where no agreement is asked for
 - Limits. Open vSwitch bounds actions by their size in netlink, vswitch by their number. Nothing is compared beyond either
   (_over_a_limit). A packet may be recirculated 6 times in Open vSwitch's datapath, 8 times in vswitch's.
 - debug_recirc. Open vSwitch forgets what follows a clone that recirculates, mistakes what `exit` left out for what a later
-  recirculation has to go on with, and looks a packet that comes back to no actions up in table 0 once more. Rules with it have no
-  clone and no exit, and do not end in it.
+  recirculation has to go on with, and looks a packet that comes back to no actions up in table 0 once more; and it ends
+  itself by an assertion if an action set is longer than what is left to do. Rules with it have no clone, no exit and no write_actions,
+  and do not end in it.
 - Masks of set(...). What a megaflow matches exactly need not be masked out in a set action, and which bits either switch
   leaves in is its own business, if values and bytes sent agree.
 - Later fragments. They have no transport header, but Open vSwitch writes into them as if they had: the checksum of TCP or UDP
