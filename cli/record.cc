@@ -439,10 +439,14 @@ Record interface_record(const v1::Port& port) {
 }
 
 Record open_vswitch_record(const v1::Settings& settings, const std::string& version) {
-  return {map_column("other_config", {{"flow-limit", std::to_string(settings.max_datapath_flows())},
-                                      {"forwarding-threads", std::to_string(settings.forwarding_threads())},
-                                      {"max-idle", std::to_string(settings.max_idle_ms())}}),
-          text("ovs_version", version)};
+  std::map<std::string, std::string> other_config = {
+      {"flow-limit", std::to_string(settings.max_datapath_flows())},
+      {"forwarding-threads", std::to_string(settings.forwarding_threads())},
+      {"max-idle", std::to_string(settings.max_idle_ms())}};
+  if (!settings.dpdk_extra().empty()) other_config["dpdk-extra"] = settings.dpdk_extra();
+  if (!settings.dpdk_socket_mem().empty()) other_config["dpdk-socket-mem"] = settings.dpdk_socket_mem();
+  if (!settings.dpdk_hugepage_dir().empty()) other_config["dpdk-hugepage-dir"] = settings.dpdk_hugepage_dir();
+  return {map_column("other_config", std::move(other_config)), text("ovs_version", version)};
 }
 
 std::string format_column(const Column& column) {
@@ -519,8 +523,8 @@ std::vector<std::string> other_config_keys(Table table, std::string_view column)
   if (column != "other_config") return {};
   if (table == Table::bridge) return {"mac-aging-time", "mac-table-size", "hwaddr"};
   if (table == Table::port) return {"priority-tags"};
-  return table == Table::open_vswitch ? std::vector<std::string>{"max-idle", "flow-limit", "forwarding-threads"}
-                                      : std::vector<std::string>();
+  if (table != Table::open_vswitch) return {};
+  return {"max-idle", "flow-limit", "forwarding-threads", "dpdk-extra", "dpdk-socket-mem", "dpdk-hugepage-dir"};
 }
 
 namespace {
@@ -655,7 +659,8 @@ std::string set_bridge_column(const ColumnExpression& what, Update<v1::Bridge>& 
 }
 
 static std::string set_settings_key(const std::string& key, const std::string& value, Update<v1::Settings>& update) {
-  constexpr std::string_view kKnown[] = {"max-idle", "flow-limit", "forwarding-threads"};
+  constexpr std::string_view kKnown[] = {"max-idle",   "flow-limit",      "forwarding-threads",
+                                         "dpdk-extra", "dpdk-socket-mem", "dpdk-hugepage-dir"};
   const ColumnExpression what{"other_config", "other_config", key, "=", value};
   uint32_t number = 0;
   std::string problem;
@@ -668,6 +673,15 @@ static std::string set_settings_key(const std::string& key, const std::string& v
   } else if (key == "forwarding-threads") {
     problem = set_number(what, "forwarding_threads", 1024, number, update.mask);
     update.message.set_forwarding_threads(number);
+  } else if (key == "dpdk-extra") {
+    update.message.set_dpdk_extra(unquote(value));
+    update.mask.add_paths("dpdk_extra");
+  } else if (key == "dpdk-socket-mem") {
+    update.message.set_dpdk_socket_mem(unquote(value));
+    update.mask.add_paths("dpdk_socket_mem");
+  } else if (key == "dpdk-hugepage-dir") {
+    update.message.set_dpdk_hugepage_dir(unquote(value));
+    update.mask.add_paths("dpdk_hugepage_dir");
   } else {
     problem = unknown_other_config(key, "the switch", kKnown);
   }
@@ -678,7 +692,7 @@ std::string set_settings_column(const ColumnExpression& what, Update<v1::Setting
   constexpr std::string_view kColumns[] = {"other_config"};
   if (what.column != kColumns[0]) return unknown_column(Table::open_vswitch, what.column, kColumns);
   return set_other_config(
-      what, {"max-idle", "flow-limit", "forwarding-threads"},
+      what, {"max-idle", "flow-limit", "forwarding-threads", "dpdk-extra", "dpdk-socket-mem", "dpdk-hugepage-dir"},
       [&](const std::string& key, const std::string& value) { return set_settings_key(key, value, update); });
 }
 

@@ -392,6 +392,7 @@ class Planner {
     VSWITCH_RETURN_IF_ERROR(check_range("settings", "max_idle_ms", settings.max_idle_ms, 100, 3'600'000));
     VSWITCH_RETURN_IF_ERROR(
         check_range("settings", "max_datapath_flows", settings.max_datapath_flows, 1000, 100'000'000));
+    VSWITCH_RETURN_IF_ERROR(check_dpdk_settings(settings.dpdk).with_prefix("settings"));
     plan_.settings_changed = plan_.settings_changed || !(settings == next().settings);
     next().settings = settings;
     return {};

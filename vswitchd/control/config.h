@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 
+#include "datapath/vport/dpdk/dpdk_settings.h"
 #include "datapath/vport/vport.h"
 #include "vswitchd/translate/switch_view.h"
 
@@ -41,6 +42,7 @@ struct Settings {
   uint32_t forwarding_threads = 1;  // 1..kMaxThreads - 2
   uint32_t max_idle_ms = 10'000;    // datapath flows unused for this long go
   uint32_t max_datapath_flows = 1'000'000;
+  DpdkSettings dpdk{};  // at the start of DPDK: by the first port of type dpdk
   bool operator==(const Settings&) const = default;
 };
 

@@ -147,6 +147,7 @@ Status Switch::Implementation::load_rules() {
 }
 
 Status Switch::Implementation::start_datapath() {
+  set_dpdk_settings(configuration_.settings.dpdk);
   UserspaceDatapathOptions options;
   options.forwarding_threads = configuration_.settings.forwarding_threads;
   options.max_flows = configuration_.settings.max_datapath_flows;
@@ -197,11 +198,13 @@ Status Switch::Implementation::load() {
   VSWITCH_RETURN_IF_ERROR(start_datapath());
   publish_view();  // before the first port: no packet sees a switch without its rules
   datapath_->observe_ports([this, &datapath = *datapath_](uint32_t dp_port) { observe_port(datapath, dp_port); });
+  datapath_->hold_new_ports();  // until all are there: a rule may send what one receives to any other
   for (const auto& [name, config] : configuration_.ports) {
     const Status status = add_configured_port(*datapath_, configuration_, name, false);
     if (!status.ok()) return status.with_prefix("restoring the stored configuration");
     log_port(name);
   }
+  datapath_->release_new_ports();
   timer_ = std::thread([this] { run_timer(); });
   return {};
 }
@@ -382,6 +385,7 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
     return result;
   }
 
+  DpdkSettingsChange dpdk(plan->next.settings.dpdk);  // the transaction's own port may be what starts DPDK
   PortChanges ports(*datapath_, configuration_, *plan);
   if (Status status = ports.apply(&failed_port); refused(status)) return status;
   if (plan->settings_changed) {
@@ -395,6 +399,7 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
     (void)datapath_->set_forwarding_threads(configuration_.settings.forwarding_threads).ok();
     return status;
   }
+  dpdk.keep();
   max_idle_ms_ = plan->next.settings.max_idle_ms;
   datapath_->set_max_flows(plan->next.settings.max_datapath_flows);
   std::vector<ChangeEvent> rule_events;
@@ -463,8 +468,10 @@ void Switch::Implementation::announce(const ChangePlan& plan, const Configuratio
   for (const std::string& name : plan.deleted_bridges) tell(Kind::bridge_deleted, name, "");
   for (const std::string& name : plan.created_bridges) tell(Kind::bridge_created, name, "");
   for (const std::string& name : plan.updated_bridges) tell(Kind::bridge_changed, name, "");
-  for (const std::string& name : plan.created_ports) tell(Kind::port_created, configuration_.ports.at(name).bridge, name);
-  for (const std::string& name : plan.updated_ports) tell(Kind::port_changed, configuration_.ports.at(name).bridge, name);
+  for (const std::string& name : plan.created_ports)
+    tell(Kind::port_created, configuration_.ports.at(name).bridge, name);
+  for (const std::string& name : plan.updated_ports)
+    tell(Kind::port_changed, configuration_.ports.at(name).bridge, name);
   if (plan.settings_changed) tell(Kind::settings_changed, "", "");
   announce(std::move(events));
   announce(std::move(rule_events));

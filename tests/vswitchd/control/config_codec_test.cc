@@ -62,7 +62,10 @@ StoredPort random_port(Random& random) {
 }
 
 Settings random_settings(Random& random) {
-  return {static_cast<uint32_t>(random()), static_cast<uint32_t>(random()), static_cast<uint32_t>(random())};
+  return {static_cast<uint32_t>(random()),
+          static_cast<uint32_t>(random()),
+          static_cast<uint32_t>(random()),
+          {random_text(random), random_text(random), random_text(random)}};
 }
 
 TEST(ConfigCodec, DecodesWhatItEncoded) {
@@ -143,6 +146,13 @@ TEST(ConfigCodec, RefusesValuesOfTheWrongTypeOrRange) {
   damaged = port;
   damaged["vlan"]["mode"] = "tunnel";
   EXPECT_EQ(port_error(damaged), "stored port cannot be read: unknown VLAN mode \"tunnel\"");
+}
+
+TEST(ConfigCodec, ReadsSettingsFromBeforeDpdk) {
+  const Result<Settings> settings =
+      decode_settings(R"({"forwarding_threads": 2, "max_idle_ms": 300, "max_datapath_flows": 1000})");
+  ASSERT_TRUE(settings.ok());
+  EXPECT_EQ(*settings, (Settings{2, 300, 1000, {}}));
 }
 
 TEST(ConfigCodec, SurvivesAnything) {

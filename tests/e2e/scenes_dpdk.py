@@ -1,0 +1,149 @@
+"""Ports of type dpdk: captures replayed and written by net_pcap; real kernel packets through net_af_packet and net_tap; restarts.
+
+DPDK runs without huge pages here, and never touches a PCI device. In a build without DPDK the scenes say so and pass.
+"""
+import re
+
+from lab import Failure, Lab, eventually
+from scenes_ports import get, read_pcap, statistics, udp_frame, write_pcap
+from scenes_switching import three_hosts
+
+SMALL = "dpdk-mbufs=8192"
+
+
+def start_dpdk(switch):
+    """True if this vswitchd has DPDK, which then starts with memory of its own."""
+    switch.vsctl("set", "open_vswitch", ".", 'other_config:dpdk-extra="--no-huge -m 512"')
+    probe = switch.tool("vsctl", "add-port", "br0", "probe", "--", "set", "interface", "probe", "type=dpdk",
+                        'options:dpdk-devargs="net_null99,no-rx=1"', f"options:{SMALL}", check=False)
+    if "built without DPDK" in probe.stderr:
+        print("        this vswitchd was built without DPDK: not tested")
+        return False
+    if probe.returncode != 0:
+        raise Failure(f"DPDK does not start: {probe.stderr}")
+    switch.vsctl("del-port", "br0", "probe")
+    return True
+
+
+def add_port(switch, name, devargs, number, *options):
+    switch.vsctl("add-port", "br0", name, "type=dpdk", f"dpdk-devargs={devargs}", SMALL, f"ofport_request={number}", *options)
+
+
+def readdressed(frame):
+    return bytes.fromhex("020000000099") + frame[6:]
+
+
+def scene_dpdk_replays_and_writes_captures():
+    with Lab() as lab:
+        switch = lab.switch(lab.host("sw"))
+        switch.vsctl("add-br", "br0", "fail_mode=secure")
+        if not start_dpdk(switch):
+            return
+        played, sent = lab.directory / "played.pcap", lab.directory / "sent.pcap"
+        frames = [udp_frame(i % 5, b"x" * i) for i in range(200)]
+        write_pcap(played, frames)
+        switch.rules("br0", "in_port=1,udp,actions=set_field:02:00:00:00:00:99->eth_dst,output:2")
+        add_port(switch, "out", f"net_pcap2,tx_pcap={sent}", 2)
+        add_port(switch, "in", f"net_pcap1,rx_pcap={played}", 1)
+
+        def check(count):
+            eventually(lambda: statistics(switch, "br0", "out")["txPackets"] >= count,
+                       lambda: f"{count} packets come out: {statistics(switch, 'br0', 'out')}\n{switch.dpctl('drops')}")
+
+        check(200)
+        rx = statistics(switch, "br0", "in")
+        if rx["rxPackets"] != 200 or rx["rxBytes"] != sum(map(len, frames)):
+            raise Failure(f"statistics of in: {rx}")
+        if get(switch, "in", "status:driver_name") != "net_pcap" or get(switch, "in", "error") != "[]":
+            raise Failure(switch.vsctl("list", "interface", "in"))
+        switch.check_balance()
+        switch.vsctl("del-port", "br0", "out")  # writes what is left
+        got = read_pcap(sent)
+        if sorted(got) != sorted(map(readdressed, frames)):
+            raise Failure(f"{len(got)} frames were captured, or others than are right")
+        for flow in range(5):
+            wanted = [readdressed(frame) for frame in frames[flow::5]]
+            if [frame for frame in got if frame in wanted] != wanted:
+                raise Failure("the packets of a flow changed places")
+        # A restart brings the ports back, and so does adding one again.
+        add_port(switch, "out", f"net_pcap2,tx_pcap={sent}", 2)
+        switch.stop()
+        switch.start()
+        check(200)
+        # What a port was made from is gone at the next start: it waits, says why, and the others work.
+        switch.stop()
+        played.unlink()
+        switch.start()
+        if "dpdk-devargs" not in get(switch, "in", "error") or "played.pcap" not in get(switch, "in", "error"):
+            raise Failure(f"no reason is shown for in: {get(switch, 'in', 'error')}")
+        if get(switch, "out", "error") != "[]":
+            raise Failure(f"out is in error: {get(switch, 'out', 'error')}")
+        write_pcap(lab.directory / "new.pcap", frames)
+        (lab.directory / "new.pcap").rename(played)  # it tries again and again: no half-written file
+        switch.vsctl("--timeout", "10", "wait-until", "interface", "in", "error=[]")
+        check(200)
+
+
+def scene_dpdk_bad_devices_leave_nothing_behind():
+    with Lab() as lab:
+        switch = lab.switch(lab.host("sw"))
+        switch.vsctl("add-br", "br0")
+        if not start_dpdk(switch):
+            return
+        for devargs, reason in (("net_nul0", "net_nul0"), ("net_pcap0,rx_pcap=/no/such/file", "No such file"),
+                                ("net_af_packet0,iface=nosuch", "No such device"), ("0000:ff:1f.7", "without PCI")):
+            done = switch.tool("vsctl", "add-port", "br0", "d0", "type=dpdk", f"dpdk-devargs={devargs}", SMALL, check=False)
+            if done.returncode != 1 or reason not in done.stderr or "d0" not in done.stderr:
+                raise Failure(f"{devargs}: exit status {done.returncode}, {done.stderr}")
+            if "d0" in switch.vsctl("list-ports", "br0"):
+                raise Failure(f"{devargs}: the port is there")
+        add_port(switch, "d0", "net_null0,no-rx=1", 1)
+        done = switch.tool("vsctl", "add-port", "br0", "d1", "type=dpdk", "dpdk-devargs=net_null0", SMALL, check=False)
+        if done.returncode == 0 or "port d0 has the device" not in done.stderr:
+            raise Failure(f"a device was given to two ports: {done.stderr}")
+        if re.search(r"dpdk.*PCI", switch.log()):
+            raise Failure(f"PCI devices were looked at:\n{switch.log()}")
+
+
+def scene_dpdk_carries_ping_and_tcp():
+    with Lab() as lab:
+        switch, middle, hosts = three_hosts(lab)
+        if not start_dpdk(switch):
+            return
+        # h1 and h2 reach the switch through DPDK, h3 through the kernel as before.
+        for i in (1, 2):
+            # DPDK gets frames as they are on a wire: no checksum left for later, no segments to be cut.
+            hosts[i - 1].run("ethtool", "-K", "eth0", "tx", "off", "tso", "off", "gso", "off", check=False)
+            switch.vsctl("del-port", "br0", f"p{i}")
+            add_port(switch, f"dp{i}", f"net_af_packet{i},iface=p{i},blocksz=4096,framesz=2048,framecnt=1024", i)
+        h1, h2, h3 = hosts
+        h3.run("ethtool", "-K", "eth0", "tx", "off", check=False)
+        for a, address in ((h1, "10.0.0.2"), (h2, "10.0.0.1"), (h1, "10.0.0.3"), (h3, "10.0.0.1")):
+            a.ping(address, count=3)
+            a.ping(address, size=1472, dont_fragment=True)
+        h1.iperf(h2, "10.0.0.2", seconds=1)
+        h1.iperf(h3, "10.0.0.3", seconds=1)
+        h3.iperf(h1, "10.0.0.1", seconds=1)
+        switch.check_balance()
+
+
+def scene_dpdk_tap_meets_the_kernel():
+    with Lab() as lab:
+        middle = lab.host("sw")
+        switch = lab.switch(middle)
+        switch.vsctl("add-br", "br0")
+        if not start_dpdk(switch):
+            return
+        h1 = lab.host("h1")
+        lab.wire(h1, "eth0", middle, "p1")
+        h1.address("eth0", "10.0.0.1/24")
+        h1.run("ethtool", "-K", "eth0", "tx", "off", check=False)
+        switch.vsctl("add-port", "br0", "p1")
+        add_port(switch, "d0", "net_tap0,iface=dtap0", 5)
+        middle.address("dtap0", "10.0.0.9/24")
+        h1.ping("10.0.0.9", count=3)
+        switch.vsctl("del-port", "br0", "d0")
+        if middle.run("ip", "link", "show", "dtap0", check=False).returncode == 0:
+            raise Failure("the TAP device of a deleted port is still there")
+        h1.ping("10.0.0.9", expect=False, timeout=0.3)
+        switch.check_balance()
