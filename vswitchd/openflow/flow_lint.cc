@@ -220,7 +220,9 @@ class MatchReader {
       return invalid_argument(
           fmt::format("{}={}: vlan_tci holds VLAN ID and priority, which are given beside it", key, value), "match");
     }
-    if (std::strcmp(key, field.name) == 0) words_->fields.push_back(&field);
+    // icmp_type and icmp_code are those of ICMPv6, too, behind icmp6, and nw_proto is the operation behind arp.
+    const bool shared = field.id == MFF_ICMPV4_TYPE || field.id == MFF_ICMPV4_CODE || field.id == MFF_IP_PROTO;
+    if (!shared && std::strcmp(key, field.name) == 0) words_->fields.push_back(&field);
     if (field.id == MFF_ETH_TYPE) words_->dl_type = value;
     if (field.id == MFF_IP_PROTO) words_->nw_proto = value;
     return {};
