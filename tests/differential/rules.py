@@ -295,7 +295,7 @@ class RuleMaker:
     def _output(self, facts):
         rng = self.rng
         reserved = ["in_port", "flood", "all", "local", "controller"] + (["normal"] * 8 if self.normal else [])
-        if self._chance(0.35):
+        if self._chance(0.35) and not self.recirculation:
             name = rng.choice(reserved)
             if name == "controller" and self._chance(0.5):
                 return rng.choice(("controller:128", "controller(max_len=64,id=3)", "controller(reason=no_match)",
@@ -409,8 +409,8 @@ class RuleMaker:
 
     def _resubmit(self, table):
         rng = self.rng
-        if self._chance(0.15):
-            # Possibly a loop: both must end it in the same way.
+        if self._chance(0.15) and not self.recirculation:
+            # Possibly a loop: both must end it in the same way. (With recirculation in it, it would take too long.)
             return rng.choice((f"resubmit({rng.choice(self.ports)},{rng.randrange(self.tables)})", f"resubmit:{rng.choice(self.ports)}"))
         if table + 1 < self.tables:
             return f"resubmit(,{rng.randrange(table + 1, self.tables)})"

@@ -92,8 +92,11 @@ class Table:
         lines = {}
         for bridge in topology.BRIDGES:
             ports = topology.ports_of(bridge)
-            maker = rules.RuleMaker(rng, [port.number for port in ports], [port.number for port in ports if port.peer], tables,
-                                    instructions, normal, recirculation)
+            # No way out of the bridge that recirculates but its own ports: loops would multiply with each pass.
+            looping = recirculation and bridge == topology.BRIDGES[-1]
+            numbers = [port.number for port in ports if not (looping and port.peer)]
+            maker = rules.RuleMaker(rng, numbers, [port.number for port in ports if port.peer], tables, instructions,
+                                    normal and not looping, looping)
             lines[bridge] = maker.rules(rng.choice((2, 5, 10, 20, 30)))
         maker = packets.FrameMaker(rng, normal, normal and instructions)
         frames = []
