@@ -45,7 +45,9 @@ def describe(vswitchd):
     return {"cpu": cpu_field("model name"), "cores": os.cpu_count(), "tsc_mhz": round(tsc_hz() / 1e6),
             "memory_gib": round(int(memory.group(1)) / 2**20, 1), "kernel": platform.release(),
             "load_average": os.getloadavg()[0],
-            "versions": {"vswitch": version(str(vswitchd), "--version"), "openvswitch": version("ovs-vswitchd", "--version"),
+            "versions": {"vswitch": version(str(vswitchd), "--version"),
+                         "commit": version("git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"),
+                         "openvswitch": version("ovs-vswitchd", "--version"),
                          "dpdk": version("pkg-config", "--modversion", "libdpdk"), "iperf3": version("iperf3", "--version")}}
 
 

@@ -4,7 +4,9 @@
 A NAME is a workload, a point of it, or the beginning of points' names: "forward", "forward/1000/port", "forward/1000/".
 Needs root (network namespaces, huge pages) and a release build (scripts/build release)."""
 import argparse
+import contextlib
 import importlib
+import io
 import json
 import pathlib
 import pkgutil
@@ -84,15 +86,17 @@ class Run:
                     self.measure(point, name, number)
 
     def measure(self, point, side, number):
-        start = time.monotonic()
+        start, printed = time.monotonic(), io.StringIO()
         try:
-            figures = point.sides[side]()
+            with contextlib.redirect_stdout(printed):  # a lab prints its logs when something went wrong
+                figures = point.sides[side]()
             self.rounds[point.name][side].append(figures)
             said = f"{table.number(figures[point.metric])} {point.unit}"
         except Skip as skip:
             self.problems[point.name][side] = said = f"skipped: {skip}"
         except (lab.Failure, OSError, SystemError, subprocess.SubprocessError) as failure:
             self.problems[point.name][side] = said = f"failed: {failure}"
+            print(printed.getvalue(), end="", file=sys.stderr)
         print(f"bench: round {number + 1}: {point.name} {side}: {said} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
 
     def rows(self):

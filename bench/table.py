@@ -23,8 +23,8 @@ def make_row(point, rounds, problems):
         if name != "ours" and "ours" in sides and figures[point.metric]:
             row["sides"][name]["ours_to_this"] = sides["ours"][point.metric] / figures[point.metric]
     for required in point.required:
-        judged = required.judge(sides)
-        row["required"].append({"text": str(required), "figure": judged[0] if judged else None, "holds": judged[1] if judged else None})
+        figure, holds = required.judge(sides) or (None, None)
+        row["required"].append({"text": str(required), "figure": figure, "holds": holds})
     return row
 
 

@@ -20,12 +20,12 @@ class Required:
         return f"{self.metric} {self.relation} {self.factor:g}" + (f" x {self.peer}" if self.peer else "")
 
     def judge(self, medians):
-        """(figure, holds) from {side: {metric: median}}; None if a side is missing."""
+        """(figure, holds) from {side: {metric: median}}; None if a side is missing. No figure where the peer's is zero."""
         ours = medians.get("ours", {}).get(self.metric)
         theirs = medians.get(self.peer, {}).get(self.metric) if self.peer else 1.0
         if ours is None or theirs is None:
             return None
-        figure = ours / theirs if theirs else float("inf")
+        figure = ours / theirs if theirs else None
         limit = self.factor * theirs
         holds = ours >= limit - self.noise if self.relation == ">=" else ours <= limit + self.noise
         return figure, holds

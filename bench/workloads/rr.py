@@ -6,7 +6,7 @@ from workload import Point, Required, workload
 
 BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-polling": OVS_POLLING, "openvswitch-afxdp": OVS_XDP,
            "kernel": KERNEL, "wire": WIRE}
-OVERLAID = {"ours": OURS, "openvswitch": OVS, "kernel": KERNEL}
+OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 
 
 def exchanges(make, kind, count, gap_us=0):

@@ -10,7 +10,7 @@ from workload import Point, Required, workload
 SECONDS = 4
 BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP,
            "kernel": KERNEL, "wire": WIRE}
-OVERLAID = {"ours": OURS, "openvswitch": OVS, "kernel": KERNEL}
+OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 
 
 def with_cpu(net, measure):
