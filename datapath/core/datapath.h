@@ -29,7 +29,10 @@ struct DatapathStats {
   uint64_t lost = 0;           // misses that no queue had room for
   uint64_t masks_visited = 0;  // subtables probed by all lookups
   uint64_t flows = 0;
+  uint64_t max_flows = 0;
   uint64_t masks = 0;
+  uint64_t narrowed = 0;  // flows that were installed under another mask than they needed (FlowTable::kMaxMasks)
+  uint64_t cache_evictions = 0;
 };
 
 // The sums of all threads' books for one port (packet/ledger.h).
@@ -46,6 +49,7 @@ struct NewFlow {
   FlowMask mask;
   ActionList actions;
   std::shared_ptr<void> installer_data;
+  uint16_t installer_bits = 0;
 };
 
 class Datapath {
@@ -82,8 +86,11 @@ class Datapath {
   // The flow as it was, with final statistics: no packet counts on it after this returns.
   virtual std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) = 0;
   virtual void visit_flows(const std::function<bool(Flow&)>& visit) const = 0;
+  // The same in parts, which hold nobody up however many flows there are: see FlowTable::visit().
+  virtual bool visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const = 0;
   virtual std::vector<FlowTable::MaskInfo> masks() const = 0;
-  // No flow is installed beyond so many; packets that would need one are then translated one by one.
+  // No flow is installed beyond so many; packets that would need one are then translated one by one. Before that, the
+  // handler is told by UpcallHandler::crowded(), so that it can take out flows that are of little use.
   virtual void set_max_flows(size_t max_flows) = 0;
 
   // ---- execution

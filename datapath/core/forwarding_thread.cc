@@ -2,10 +2,13 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <utility>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/word_hash.h"
 
 namespace vswitch {
 namespace {
@@ -17,22 +20,50 @@ constexpr int kIdleRoundsBeforeSleep = 8;
 constexpr uint64_t kRoundsBetweenReadyChecks = 4;
 constexpr uint64_t kWakeupSlot = ~uint64_t{0};
 
+// Who sent the packet: its Ethernet and network addresses (of ARP: the sender's).
+uint32_t source_of(const FlowKey& key) {
+  uint64_t hash = hash_word(hash_start(), key.eth_src.to_u64() << 16);
+  if (key.eth_type == kEthTypeIpv6) {
+    static_assert(offsetof(FlowKey, ipv6_src) % sizeof(KeyWord) == 0);
+    const KeyWord* address = words(key) + offsetof(FlowKey, ipv6_src) / sizeof(KeyWord);
+    hash = hash_word(hash_word(hash, address[0]), address[1]);
+  } else {
+    hash = hash_word(hash, key.nw_src.host());
+  }
+  return hash_finish(hash);
+}
+
+// The same from the frame alone, where there is no key: its Ethernet address.
+uint32_t source_of(const Packet& packet) {
+  MacAddress source;
+  if (packet.size() >= 2 * sizeof source) source = load_unaligned<MacAddress>(packet.data() + sizeof source);
+  return hash_finish(hash_word(hash_start(), source.to_u64() << 16));
+}
+
 }  // namespace
 
 class ForwardingThread::Processor final : public PacketProcessor {
  public:
-  Processor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports, UpcallQueue& upcalls, Wakeup& handler)
-      : PacketProcessor(ctx, flows, ports), upcalls_(upcalls), handler_(handler) {}
+  Processor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports, UpcallQueue& upcalls,
+            WaitingRoom& waiting_room, Wakeup& handler)
+      : PacketProcessor(ctx, flows, ports), upcalls_(upcalls), waiting_room_(waiting_room), handler_(handler) {}
+
+  // Once for all that were offered since the last time.
+  void wake_handler() {
+    if (!std::exchange(offered_, false)) return;
+    handler_.signal();
+  }
 
   void userspace(ThreadContext&, const UserspaceAction& action, PacketPtr packet) override {
     const bool ordered = action.reason == UserspaceReason::slow_path;
     const uint32_t bucket = ordered ? UpcallQueue::bucket_of(packet->rss_hash) : Upcall::kNoBucket;
-    offer({std::move(packet), Upcall::Kind::action, action, bucket});
+    const uint32_t source = source_of(*packet);
+    offer({std::move(packet), Upcall::Kind::action, action, bucket, source});
   }
 
  protected:
-  void miss(PacketPtr packet, const FlowKey&, uint32_t flow_hash) override {
-    offer({std::move(packet), Upcall::Kind::miss, {}, UpcallQueue::bucket_of(flow_hash)});
+  void miss(PacketPtr packet, const FlowKey& key, uint32_t flow_hash) override {
+    offer({std::move(packet), Upcall::Kind::miss, {}, UpcallQueue::bucket_of(flow_hash), source_of(key)});
   }
   bool any_must_wait() const override { return !upcalls_.empty(); }
   bool must_wait(uint32_t flow_hash) const override { return upcalls_.must_wait(UpcallQueue::bucket_of(flow_hash)); }
@@ -43,9 +74,12 @@ class ForwardingThread::Processor final : public PacketProcessor {
     // Booked first: once queued, the handler may book the other side.
     PortBooks& books = ctx_.ledger.port(port);
     books.queued.add();
-    if (upcalls_.offer(std::move(upcall))) {
-      handler_.signal();
-      return;
+    if (PacketPtr waiting = waiting_room_.admit(upcall.packet, upcalls_.in_place(), &upcall.in_place)) {
+      upcall.packet = std::move(waiting);
+      if (upcalls_.offer(std::move(upcall))) {
+        offered_ = true;
+        return;
+      }
     }
     books.dequeued.add();
     counters_.lost.add();
@@ -53,8 +87,27 @@ class ForwardingThread::Processor final : public PacketProcessor {
   }
 
   UpcallQueue& upcalls_;
+  WaitingRoom& waiting_room_;
   Wakeup& handler_;
+  bool offered_ = false;  // something, since the handler was woken last
 };
+
+WaitingRoom::WaitingRoom()
+    : small_(kSmallBuffer, UpcallQueue::kTotal), frames_(HeapPacketPool::kFrameBuffer, kFrames) {}
+
+void WaitingRoom::claim() {
+  small_.claim();
+  frames_.claim();
+}
+
+PacketPtr WaitingRoom::admit(PacketPtr& packet, size_t in_place, bool* is_in_place) {
+  *is_in_place = in_place < std::min(kInPlace, packet->pool()->packet_count() / kInPlaceShare);
+  if (*is_in_place) return std::move(packet);
+  PacketPtr copy = clone_packet(*packet, small_);
+  if (copy == nullptr) copy = clone_packet(*packet, frames_);
+  if (copy != nullptr) packet.reset();
+  return copy;
+}
 
 ForwardingThread::ForwardingThread(size_t index, Ledger& ledger, const FlowTable& flows, const PortMap& ports,
                                    const Clock& clock, Wakeup& handler_wakeup)
@@ -62,7 +115,7 @@ ForwardingThread::ForwardingThread(size_t index, Ledger& ledger, const FlowTable
       pool_(HeapPacketPool::kSuperFrameBuffer, kPoolPackets),
       ctx_{index, pool_, ledger, clock.now()},
       sources_(new Published{1, 0, {}}),  // not yet adopted
-      processor_(std::make_unique<Processor>(ctx_, flows, ports, upcalls_, handler_wakeup)),
+      processor_(std::make_unique<Processor>(ctx_, flows, ports, upcalls_, waiting_room_, handler_wakeup)),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       thread_([this] { run(); }) {}
 
@@ -91,6 +144,7 @@ void ForwardingThread::set_sources(SourceList sources, bool renew) {
 
 void ForwardingThread::run() {
   pool_.claim();
+  waiting_room_.claim();
   rcu::ThreadRegistration registration;
   epoll_event event{};
   event.events = EPOLLIN;
@@ -197,6 +251,7 @@ bool ForwardingThread::poll_round() {
     any = true;
     book_received(batch);
     processor_->process(batch);
+    processor_->wake_handler();
   }
   if (any) processor_->flush();
   return any;

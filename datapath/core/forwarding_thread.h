@@ -23,11 +23,28 @@ namespace vswitch {
 
 using SourceList = std::vector<std::shared_ptr<RxSource>>;
 
+// Where packets wait for the slow path, so that they take no buffers that receiving needs: pools of its own, with small
+// buffers (nearly all packets that begin a flow are small) and a few for whole frames. Memory is touched only as it is
+// used. Thread safety: as a PacketPool's.
+class WaitingRoom {
+ public:
+  WaitingRoom();
+  void claim();
+  // The packet itself, as long as few wait (`in_place` of them in their own buffers), else a copy; *is_in_place tells
+  // which. Null, and `packet` untouched, when there is no room.
+  PacketPtr admit(PacketPtr& packet, size_t in_place, bool* is_in_place);
+
+ private:
+  // Packets that wait in the buffers that they were received into: at most so many, and such a part of their pool.
+  static constexpr size_t kInPlace = 1024, kInPlaceShare = 8;
+  static constexpr size_t kSmallBuffer = 512, kFrames = 8192;
+  HeapPacketPool small_, frames_;
+};
+
 class ForwardingThread {
  public:
   // Frames of up to 64 kB (GSO) fit; memory is touched only as it is used.
   static constexpr size_t kPoolPackets = 8192;
-  static_assert(UpcallQueue::kTotal * 2 <= kPoolPackets);
 
   // `index`: the thread's slot in per-thread statistics; `ledger` outlives the thread. `handler_wakeup` is signalled
   // when the upcall queue has something.
@@ -75,6 +92,7 @@ class ForwardingThread {
 
   const Clock& clock_;
   HeapPacketPool pool_;
+  WaitingRoom waiting_room_;
   ThreadContext ctx_;
   UpcallQueue upcalls_;
   Wakeup wakeup_;

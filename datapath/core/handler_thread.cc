@@ -2,7 +2,10 @@
 
 #include <poll.h>
 
+#include <algorithm>
+#include <array>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "datapath/base/rcu.h"
@@ -11,29 +14,46 @@
 namespace vswitch {
 namespace {
 
-// Upcalls handled before the thread passes a quiescent state and looks for other work.
-constexpr int kUpcallsPerRound = 32;
+// Upcalls handled together; then their packets are sent, and the thread passes a quiescent state and looks for other
+// work.
+constexpr size_t kTogether = 32;
 
 }  // namespace
 
 class HandlerThread::Processor final : public PacketProcessor {
  public:
   Processor(ThreadContext& ctx, FlowTable& flows, const PortMap& ports, const std::atomic<UpcallHandler*>& handler)
-      : PacketProcessor(ctx, flows, ports), table_(flows), handler_(handler) {}
+      : PacketProcessor(ctx, flows, ports), table_(flows), handler_(handler) {
+    for (size_t i = 0; i < kTogether; ++i) key_pointers_[i] = &keys_[i];
+    fresh_.reserve(kTogether);
+  }
 
-  // A packet that missed: an earlier upcall may have installed its flow meanwhile.
-  void handle_miss(PacketPtr packet) {
-    FlowKey& key = miss_key_;
-    if (!extract_flow_key(*packet, key)) {
-      ctx_.drop(std::move(packet), DropReason::rx_invalid_packet);
-      return;
-    }
-    if (Flow* flow = table_.lookup(key)) {
-      execute_flow(*flow, key, std::move(packet));
-    } else {
-      translate(std::move(packet), key);
+  // Up to kTogether upcalls, in their order, except that what is to be sent is collected until flush().
+  void handle(std::span<Upcall> batch) {
+    const uint32_t missed = extract(batch);
+    std::array<Flow*, kTogether> found;
+    // An earlier upcall may have installed the flow meanwhile.
+    const uint32_t known = table_.find_batch(key_pointers_.data(), missed, found.data());
+    fresh_.clear();
+    for (size_t i = 0; i < batch.size(); ++i) {
+      Upcall& upcall = batch[i];
+      if (upcall.packet == nullptr) continue;
+      if (upcall.kind == Upcall::Kind::action) {
+        userspace(ctx_, upcall.action, std::move(upcall.packet));
+      } else if ((known >> i & 1) != 0) {
+        execute_flow(*found[i], keys_[i], std::move(upcall.packet));
+      } else {
+        handle_miss(keys_[i], std::move(upcall.packet));
+      }
+      process_recirculated();
     }
   }
+  void finish_job() {
+    process_recirculated();
+    flush();
+  }
+  void count_lost() { counters_.lost.add(); }
+  bool crowded() const { return table_.crowded(); }
 
   void userspace(ThreadContext&, const UserspaceAction& action, PacketPtr packet) override {
     FlowKey key;
@@ -55,8 +75,6 @@ class HandlerThread::Processor final : public PacketProcessor {
     }
   }
 
-  using PacketProcessor::process_recirculated;
-
  protected:
   // After recirculation on this thread: translated here and now, behind nobody.
   void miss(PacketPtr packet, const FlowKey& key, uint32_t) override {
@@ -67,6 +85,30 @@ class HandlerThread::Processor final : public PacketProcessor {
   bool must_wait(uint32_t) const override { return false; }
 
  private:
+  // A bit for each packet that missed and has a key.
+  uint32_t extract(std::span<Upcall> batch) {
+    uint32_t missed = 0;
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (batch[i].kind != Upcall::Kind::miss) continue;
+      if (extract_flow_key(*batch[i].packet, keys_[i])) {
+        missed |= uint32_t{1} << i;
+      } else {
+        ctx_.drop(std::move(batch[i].packet), DropReason::rx_invalid_packet);
+      }
+    }
+    return missed;
+  }
+
+  // One earlier in the batch may have installed its flow.
+  void handle_miss(const FlowKey& key, PacketPtr packet) {
+    const auto flow = std::find_if(fresh_.begin(), fresh_.end(), [&key](const Flow* f) { return f->matches(key); });
+    if (flow != fresh_.end() && !(*flow)->dead()) {
+      execute_flow(**flow, key, std::move(packet));
+    } else {
+      translate(std::move(packet), key);
+    }
+  }
+
   void translate(PacketPtr packet, const FlowKey& key) {
     UpcallHandler* handler = handler_.load(std::memory_order_acquire);
     if (handler == nullptr) {
@@ -74,12 +116,19 @@ class HandlerThread::Processor final : public PacketProcessor {
       return;
     }
     MissResult result = handler->miss(key, *packet);
-    if (result.install) {
-      const Result<Flow*> flow = table_.insert(key, result.mask, result.actions, {}, result.installer_data);
+    if (result.install && !table_.full()) {
+      const Result<Flow*> flow =
+          table_.insert(key, result.mask, std::move(result.actions), {}, result.installer_data, result.installer_bits);
       if (flow.ok()) {
+        if (fresh_.size() < kTogether) fresh_.push_back(*flow);
         execute_flow(**flow, key, std::move(packet));
         return;
       }
+      if (Flow* other = table_.lookup(key)) {  // put there meanwhile
+        execute_flow(*other, key, std::move(packet));
+        return;
+      }
+      result = handler->miss(key, *packet);
     }
     handler->uncounted(result.installer_data, 1, packet->size());
     execute_actions(ctx_, result.actions, std::move(packet), *this);
@@ -92,7 +141,10 @@ class HandlerThread::Processor final : public PacketProcessor {
 
   FlowTable& table_;
   const std::atomic<UpcallHandler*>& handler_;
-  FlowKey miss_key_;
+  // Of the batch being handled.
+  std::array<FlowKey, kTogether> keys_;
+  std::array<const FlowKey*, kTogether> key_pointers_;
+  std::vector<Flow*> fresh_;  // installed for it
 };
 
 HandlerThread::HandlerThread(size_t index, Ledger& ledger, FlowTable& flows, const PortMap& ports, const Clock& clock)
@@ -141,31 +193,44 @@ void HandlerThread::run() {
 bool HandlerThread::serve_queues() {
   bool any = false;
   for (UpcallQueue* queue : queues_) {
-    Upcall upcall;
-    for (int i = 0; i < kUpcallsPerRound && queue->take(upcall); ++i) {
-      any = true;
-      const uint32_t in_port = upcall.packet->in_port;
-      const uint32_t bucket = upcall.bucket;
-      ctx_.ledger.port(in_port).dequeued.add();
-      handle(std::move(upcall));
-      // Sent before it counts as done: later packets of the flow may take the fast path from then on.
-      processor_->flush();
-      queue->done(in_port, bucket);
-    }
+    any = serve(*queue) || any;
+    drop_surplus(*queue);
   }
+  UpcallHandler* handler = handler_.load(std::memory_order_acquire);
+  if (any && handler != nullptr && processor_->crowded()) handler->crowded();
   return any;
 }
 
-void HandlerThread::handle(Upcall upcall) {
-  switch (upcall.kind) {
-    case Upcall::Kind::miss:
-      processor_->handle_miss(std::move(upcall.packet));
-      break;
-    case Upcall::Kind::action:
-      processor_->userspace(ctx_, upcall.action, std::move(upcall.packet));
-      break;
+bool HandlerThread::serve(UpcallQueue& queue) {
+  struct Ticket {
+    uint32_t in_port, bucket;
+    bool in_place;
+  };
+  std::array<Upcall, kTogether> batch;
+  std::array<Ticket, kTogether> tickets;
+  size_t n = 0;
+  for (; n < kTogether && queue.take(batch[n]); ++n) {
+    const uint32_t in_port = batch[n].packet->in_port;
+    tickets[n] = {in_port, batch[n].bucket, batch[n].in_place};
+    ctx_.ledger.port(in_port).dequeued.add();
   }
-  processor_->process_recirculated();
+  if (n == 0) return false;
+  processor_->handle({batch.data(), n});
+  // Sent before they count as done: later packets of the flows may take the fast path from then on.
+  processor_->flush();
+  for (size_t i = 0; i < n; ++i) queue.done(tickets[i].in_port, tickets[i].bucket, tickets[i].in_place);
+  return true;
+}
+
+void HandlerThread::drop_surplus(UpcallQueue& queue) {
+  Upcall upcall;
+  while (queue.take_surplus(upcall)) {
+    const uint32_t in_port = upcall.packet->in_port;
+    ctx_.ledger.port(in_port).dequeued.add();
+    processor_->count_lost();
+    ctx_.drop(std::move(upcall.packet), DropReason::upcall_queue_full);
+    queue.done(in_port, upcall.bucket, upcall.in_place);
+  }
 }
 
 void HandlerThread::run_jobs() {
@@ -177,8 +242,7 @@ void HandlerThread::run_jobs() {
   if (jobs.empty()) return;
   for (const Job& job : jobs) {
     job(ctx_, *processor_);
-    processor_->process_recirculated();
-    processor_->flush();
+    processor_->finish_job();
   }
   MutexLock lock(mutex_);
   jobs_done_ += jobs.size();

@@ -46,7 +46,8 @@ class HandlerThread {
   void run();
   bool serve_queues();
   void run_jobs() EXCLUDES(mutex_);
-  void handle(Upcall upcall);
+  bool serve(UpcallQueue& queue);
+  void drop_surplus(UpcallQueue& queue);
   void sleep_until_signalled();
   bool has_work() EXCLUDES(mutex_);
 

@@ -20,6 +20,7 @@ struct MissResult {
   FlowMask mask;                         // of the flow to install
   bool install = true;                   // false: every such packet is to be translated by itself
   std::shared_ptr<void> installer_data;  // goes onto the flow
+  uint16_t installer_bits = 0;           // likewise
 };
 
 class UpcallHandler {
@@ -29,6 +30,8 @@ class UpcallHandler {
   virtual MissResult miss(const FlowKey& key, const Packet& packet) = 0;
   // The packet of a miss was executed without a flow that would count it.
   virtual void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) = 0;
+  // There are nearly as many flows as there may be. Called again and again while that is so; must not block.
+  virtual void crowded() {}
   // A copy for the control path: packet-in. Returns why nobody took it; nullopt: somebody did.
   virtual std::optional<DropReason> controller(const UserspaceAction& action, const FlowKey& key,
                                                const Packet& packet) = 0;

@@ -1,14 +1,19 @@
-// UpcallQueue: from one forwarding thread to the handler thread: bounded, fair per port, order-keeping per flow.
+// UpcallQueue: from one forwarding thread to the handler thread: bounded by memory, fair, order-keeping per flow.
 //
-// Bound and fairness (P9): each port may have kPerPort packets waiting; the handler takes from the ports in turn. A
-// flood of misses on one port fills that port's share only, and costs the others one turn of the round.
+// Fairness (P9): the handler takes from the ports in turn, and for each port from its sources in turn (stochastic fair
+// queueing: a source is a hash of who sent the packet, keyed with a secret; a port has kSources sub-queues). So a host
+// that floods a port with misses costs the other hosts there one place in the round, and other ports nothing.
+//
+// Bound: kTotal packets may wait. With one more, the longest sub-queue of the port that has most loses its oldest, not
+// the newcomer its place. The producer sees how long the longest are and turns away what would only be thrown out
+// again. Those that wait long are copied out of pools that are needed for receiving (see ForwardingThread).
 //
 // Order: a packet of a flow that still has packets waiting must wait behind them even if its flow has been installed
 // meanwhile. The producer asks must_wait(bucket), where a bucket is a hash of the flow: while anything of that bucket
-// is waiting or being handled, its packets go through the queue too. (Buckets shared by accident cost a detour, nothing
-// else.)
+// is waiting or being handled, its packets go through the queue too. Each bucket counts in two places of a table (a
+// counting Bloom filter), so that even a full queue detains few packets of flows that have nothing in it.
 //
-// Thread safety: offer() and must_wait() by the producer thread, take() and done() by the consumer thread.
+// Thread safety: offer(), must_wait() and waiting() by the producer thread, the rest by the consumer thread.
 #pragma once
 
 #include <array>
@@ -31,46 +36,93 @@ struct Upcall {
   Kind kind = Kind::miss;
   UserspaceAction action;  // Kind::action
   uint32_t bucket = kNoBucket;
+  uint32_t source = 0;                                 // a hash of who sent it
+  bool in_place = false;                               // the packet is still of the pool that it was received into
   static constexpr uint32_t kNoBucket = ~uint32_t{0};  // order does not matter: a copy for the control path
 };
 
 class UpcallQueue {
  public:
-  static constexpr size_t kPerPort = 256;
-  static constexpr size_t kTotal =
-      2048;  // stays below the packet pool's size: waiting packets must not starve receiving
-  static constexpr size_t kBuckets = 4096;
+  static constexpr size_t kTotal = 65536;
+  static constexpr size_t kSources = 256;  // sub-queues of a port
 
   UpcallQueue();
 
-  static uint32_t bucket_of(uint32_t flow_hash) { return flow_hash % kBuckets; }
+  static uint32_t bucket_of(uint32_t flow_hash) { return flow_hash == Upcall::kNoBucket ? 0 : flow_hash; }
   bool must_wait(uint32_t bucket) const {
-    return waiting_.load(std::memory_order_acquire) != 0 && in_bucket_[bucket].load(std::memory_order_acquire) != 0;
+    return waiting() != 0 && in_bucket_[first_place(bucket)].load(std::memory_order_acquire) != 0 &&
+           in_bucket_[second_place(bucket)].load(std::memory_order_acquire) != 0;
   }
-  // Queues it; false, and `upcall` untouched, when the port has its share waiting or the queue is full.
+  // Queues it; false, and `upcall` untouched, when it belongs to those that have most, and there is no room.
   bool offer(Upcall&& upcall);
+  // Waiting or being handled.
+  size_t waiting() const { return waiting_.load(std::memory_order_acquire); }
+  bool empty() const { return waiting() == 0; }
+  size_t in_place() const { return in_place_.load(std::memory_order_relaxed); }
 
-  // The next upcall, ports in turn; false when there is none.
+  // The next upcall, ports and their sources in turn; false when there is none.
   bool take(Upcall& upcall);
-  // What take() gave has been executed and sent.
-  void done(uint32_t in_port, uint32_t bucket);
-
-  bool empty() const { return waiting_.load(std::memory_order_acquire) == 0; }
+  // One too many, which is to be dropped; false when there is none.
+  bool take_surplus(Upcall& upcall);
+  // What take() gave has been executed and sent, or what take_surplus() gave dropped.
+  void done(uint32_t in_port, uint32_t bucket, bool in_place = false);
 
  private:
-  struct PortQueue {
-    uint32_t port_no;
-    std::deque<Upcall> waiting;
+  static constexpr size_t kRing = 16384;
+  static constexpr size_t kBucketPlaces = size_t{1} << 20;
+  static constexpr size_t kSourcePlaces = 8192;
+  static constexpr uint32_t kNone = ~uint32_t{0};
+
+  struct Node {
+    Upcall upcall;
+    uint32_t next = kNone;
   };
+  struct SubQueue {
+    uint32_t head = kNone, tail = kNone, length = 0;
+    uint32_t next = kNone;  // sub-queue whose turn comes after this one's
+    bool listed = false;    // has a turn to come; if it is empty by then, it passes
+  };
+  struct PortQueue {
+    uint32_t port_no = 0;
+    uint32_t length = 0;
+    bool listed = false;
+    uint32_t first = kNone, last = kNone;  // sub-queues that have something, in the order of their turn
+    std::array<SubQueue, kSources> sources;
+  };
+
+  static size_t first_place(uint32_t bucket) { return bucket % kBucketPlaces; }
+  static size_t second_place(uint32_t bucket) { return (bucket * 0x9e3779b1u) >> 12; }
+  std::atomic<uint32_t>& of_source(uint32_t port, uint32_t source) {
+    return of_source_[(port * kSources + source % kSources) % kSourcePlaces];
+  }
+  void count(uint32_t port, const Upcall& upcall);
   void drain_ring();
+  bool take_from(PortQueue& port, Upcall& upcall);
+  void enqueue(Upcall&& upcall);
+  void dequeue(PortQueue& port, SubQueue& source, Upcall& upcall);
+  PortQueue& port_queue(uint32_t port_no);
+  static void list(PortQueue& port, uint32_t source);
+  void find_longest();
+  void forget_longest();
 
   SpscRing<Upcall> ring_;
-  std::atomic<uint32_t> waiting_{0};
+  std::atomic<size_t> waiting_{0};
+  std::atomic<size_t> in_place_{0};
   std::vector<std::atomic<uint32_t>> in_bucket_;
-  std::vector<std::atomic<uint32_t>> of_port_;  // by port number: waiting or being handled
-  // Consumer's: ports that have something, in the order of their turn.
-  std::deque<std::unique_ptr<PortQueue>> turns_;
-  std::vector<PortQueue*> by_port_;
+  std::vector<std::atomic<uint32_t>> of_port_;    // by port number: waiting or being handled
+  std::vector<std::atomic<uint32_t>> of_source_;  // by a hash of port and source: waiting; perhaps of several together
+  // Who has as many loses, once there is no room.
+  std::atomic<uint32_t> longest_port_{kNone}, longest_source_{kNone};
+
+  // Consumer's.
+  std::deque<Node> nodes_;
+  uint32_t free_node_ = kNone;
+  size_t queued_ = 0;             // in sub-queues
+  std::deque<PortQueue*> turns_;  // ports that have something, in the order of their turn
+  std::vector<std::unique_ptr<PortQueue>> by_port_;
+  PortQueue* victim_ = nullptr;  // while there are too many: who loses,
+  uint32_t victim_source_ = 0;
+  uint32_t victim_until_ = 0;  // as long as the sub-queue is longer than this
 };
 
 }  // namespace vswitch

@@ -342,7 +342,8 @@ void UserspaceDatapath::maintain() {
 Result<Ufid> UserspaceDatapath::put_flow(NewFlow flow) {
   rcu::ReaderScope reader;
   const Result<Flow*> inserted =
-      flows_.insert(flow.key, flow.mask, std::move(flow.actions), {}, std::move(flow.installer_data));
+      flows_.insert(flow.key, flow.mask, std::move(flow.actions), {}, std::move(flow.installer_data),
+                    flow.installer_bits);
   if (!inserted.ok()) return inserted.status();
   return (*inserted)->ufid();
 }
@@ -364,6 +365,10 @@ std::vector<std::shared_ptr<const Flow>> UserspaceDatapath::remove_flows(std::sp
 void UserspaceDatapath::visit_flows(const std::function<bool(Flow&)>& visit) const {
   rcu::ReaderScope reader;
   flows_.for_each(visit);
+}
+
+bool UserspaceDatapath::visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const {
+  return flows_.visit(cursor, most, visit);
 }
 
 std::vector<FlowTable::MaskInfo> UserspaceDatapath::masks() const { return flows_.masks(); }
@@ -465,7 +470,9 @@ DatapathStats UserspaceDatapath::stats() const {
   for (const std::unique_ptr<ForwardingThread>& thread : threads_) book_lookups(thread->counters(), stats);
   const FlowTable::Counters counters = flows_.counters();
   stats.flows = counters.flows;
+  stats.max_flows = flows_.max_flows();
   stats.masks = counters.masks;
+  stats.narrowed = counters.narrowed;
   return stats;
 }
 

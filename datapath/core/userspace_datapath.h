@@ -57,6 +57,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   bool set_flow_actions(const Ufid& ufid, ActionList actions) override;
   std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) override;
   void visit_flows(const std::function<bool(Flow&)>& visit) const override;
+  bool visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const override;
   std::vector<FlowTable::MaskInfo> masks() const override;
   void set_max_flows(size_t max_flows) override;
 

@@ -416,7 +416,13 @@ void mark_subfield(const Field& f, unsigned ofs, unsigned n_bits, PipelineMask& 
 void copy_bits(const FieldValue& src, unsigned src_bytes, unsigned src_ofs, FieldValue& dst, unsigned dst_bytes,
                unsigned dst_ofs, unsigned n_bits) {
   // Bit i of a value of n bytes stands in byte n - 1 - i / 8.
-  for (unsigned i = 0; i < n_bits; ++i) {
+  unsigned whole = 0;
+  if (src_ofs % 8 == 0 && dst_ofs % 8 == 0) {
+    for (; whole + 8 <= n_bits; whole += 8) {
+      dst.bytes[dst_bytes - 1 - (dst_ofs + whole) / 8] = src.bytes[src_bytes - 1 - (src_ofs + whole) / 8];
+    }
+  }
+  for (unsigned i = whole; i < n_bits; ++i) {
     const unsigned from = src_ofs + i, to = dst_ofs + i;
     const bool bit = (src.bytes[src_bytes - 1 - from / 8] >> from % 8 & 1) != 0;
     uint8_t& byte = dst.bytes[dst_bytes - 1 - to / 8];

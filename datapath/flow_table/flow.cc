@@ -82,6 +82,15 @@ FlowKey Flow::key() const {
 FlowMask Flow::mask() const { return pattern_->expand(); }
 bool Flow::matches(const FlowKey& key) const { return pattern_->matches(key, hot_.data(), rest()); }
 
+uint32_t Flow::disagreeing_words(const HotWords& value, const HotWords& mask) const {
+  const HotKey& own = pattern_->hot();
+  uint32_t words = 0;
+  for (size_t i = 0; i < kHotWords; ++i) {
+    words |= static_cast<uint32_t>(((hot_[i] ^ value[i]) & mask[i] & own[i]) != 0) << i;
+  }
+  return words;
+}
+
 const ActionList& Flow::actions() const { return actions_.load(std::memory_order_acquire)->list; }
 
 std::shared_ptr<const ActionList> Flow::shared_actions() const {

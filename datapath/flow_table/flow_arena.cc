@@ -55,6 +55,22 @@ Flow* FlowArena::carve(size_t size_class) {
   return flow;
 }
 
+FlowArena::Run FlowArena::next_run(FlowCursor& cursor, size_t most) const {
+  MutexLock lock(mutex_);
+  for (; cursor.size_class < chunks_.size(); ++cursor.size_class, cursor.chunk = cursor.flow = 0) {
+    const std::vector<Chunk>& chunks = chunks_[cursor.size_class];
+    for (; cursor.chunk < chunks.size(); ++cursor.chunk, cursor.flow = 0) {
+      const Chunk& chunk = chunks[cursor.chunk];
+      if (cursor.flow >= chunk.flows) continue;
+      auto* first = reinterpret_cast<Flow*>(chunk.memory + cursor.flow * chunk.flow_size);
+      const Run run{first, std::min(most, chunk.flows - cursor.flow), chunk.flow_size};
+      cursor.flow += run.count;
+      return run;
+    }
+  }
+  return {};
+}
+
 Flow* FlowArena::take(size_t rest_words) {
   const size_t size_class = class_of(rest_words);
   MutexLock lock(mutex_);

@@ -29,6 +29,13 @@ class FlowArena {
   Flow* take(size_t rest_words);
   // REQUIRES: no reader can have found it alive.
   void give_back(Flow* flow);
+  // The next flows at the cursor, `most` at most, alive or not, one behind the other in memory `size` bytes apart;
+  // moves the cursor behind them. Null `first`: there are no more.
+  struct Run {
+    Flow* first = nullptr;
+    size_t count = 0, size = 0;
+  };
+  Run next_run(FlowCursor& cursor, size_t most) const;
   // Of one flow with so many words.
   static size_t flow_bytes(size_t rest_words);
 
@@ -45,7 +52,7 @@ class FlowArena {
   };
   Flow* carve(size_t size_class) REQUIRES(mutex_);
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::array<std::vector<Flow*>, kRestWords.size()> free_ GUARDED_BY(mutex_);
   std::array<std::vector<Chunk>, kRestWords.size()> chunks_ GUARDED_BY(mutex_);
 };

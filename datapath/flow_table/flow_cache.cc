@@ -80,7 +80,7 @@ void FlowCache::insert(uint64_t hash, Flow* flow) {
     ++refused_;
     if (++turn_ % kNewcomers != 0) return;
     at = turn_ / kNewcomers % kWays;
-    ++evictions_;
+    evictions_.store(evictions_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
   bucket.tags[at] = tag;
   bucket.flows[at] = flow;

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -30,8 +31,6 @@ class FlowCache {
   static constexpr size_t kBatch = 32;
 
   FlowCache();
-  FlowCache(FlowCache&&) noexcept = default;
-  FlowCache& operator=(FlowCache&&) noexcept = default;
 
   // `hash` is packet.rss_hash mixed with whatever else identifies the connection (in_port, recirc_id), all bits good.
   Flow* lookup(uint64_t hash, const FlowKey& key) const;
@@ -49,7 +48,7 @@ class FlowCache {
     if (__builtin_expect(refused_ > (mask_ + 1), 0)) grow();
   }
   size_t buckets() const { return mask_ + 1; }
-  uint64_t evictions() const { return evictions_; }
+  uint64_t evictions() const { return evictions_.load(std::memory_order_relaxed); }  // any thread
 
  private:
   static constexpr size_t kTags = 8;  // of which kWays are used: one vector register
@@ -65,7 +64,7 @@ class FlowCache {
   std::unique_ptr<Bucket[]> buckets_;
   size_t mask_;
   size_t refused_ = 0;  // newcomers that found a full bucket, since the cache has this size
-  uint64_t evictions_ = 0;
+  std::atomic<uint64_t> evictions_{0};
   uint32_t turn_ = 0;
 };
 

@@ -20,6 +20,8 @@ namespace vswitch {
 namespace {
 
 constexpr size_t kBatch = 32;
+// The table counts as crowded when all but one in so many of its places are taken.
+constexpr size_t kCrowdedShare = 16;
 
 // Each thread counts hits in a cache line of its own; with more threads than shards, some share one and may lose a few.
 constexpr size_t kHitShards = 16;
@@ -82,13 +84,15 @@ uint64_t hash_mask(const FlowMask& mask) {
   return h;
 }
 
-Ufid make_ufid(const FlowKey& masked_key, const FlowMask& mask) {
-  Ufid ufid{hash_mask(mask), ~hash_start()};
-  for (size_t i = 0; i < kFlowKeyWords; ++i) {
-    if (words(mask)[i] == 0) continue;
-    ufid.high = hash_word(ufid.high, words(masked_key)[i]);
-    ufid.low = hash_word(hash_word(ufid.low, words(mask)[i] + i), words(masked_key)[i]);
-  }
+// `mask_hash`: of the pattern's mask.
+Ufid make_ufid(const FlowKey& key, const MaskPattern& pattern, uint64_t mask_hash) {
+  Ufid ufid{mask_hash, ~mask_hash};
+  const auto add = [&ufid](uint64_t value) {
+    ufid.high = hash_word(ufid.high, value);
+    ufid.low = hash_word(ufid.low, ~value);
+  };
+  for (size_t i = 0; i < kHotWords; ++i) add(words(key)[i] & pattern.hot()[i]);
+  for (const MaskPattern::Word& word : pattern.rest()) add(words(key)[word.index] & word.mask);
   if (ufid.is_zero()) ufid.low = 1;
   return ufid;
 }
@@ -106,6 +110,7 @@ struct FlowTable::Implementation {
   Subtable* find_subtable(const FlowMask& mask, uint64_t hash) const REQUIRES(mutex);
   // The subtable for flows that need `mask`: its own, or one that looks at more when there are enough masks.
   Subtable* subtable_for(const FlowMask& mask) REQUIRES(mutex);
+  Subtable* choose_subtable(const FlowMask& mask) REQUIRES(mutex);
   Subtable* narrowest_fit(const FlowMask& mask) const REQUIRES(mutex);
   Subtable* make_subtable(const FlowMask& mask, uint64_t hash) REQUIRES(mutex);
   void publish(SubtableOrder next) REQUIRES(mutex);
@@ -139,6 +144,7 @@ struct FlowTable::Implementation {
   mutable Mutex mutex;  // writers
   std::unordered_multimap<uint64_t, Subtable*> by_mask GUARDED_BY(mutex);
   std::unordered_map<const MaskPattern*, Subtable*> by_pattern GUARDED_BY(mutex);
+  Subtable* last_used GUARDED_BY(mutex) = nullptr;  // by an insertion: others of the same kind tend to follow
   size_t ordinary_masks GUARDED_BY(mutex) = 0;  // the overflow masks are not counted
   size_t flow_bytes GUARDED_BY(mutex) = 0;
 };
@@ -174,6 +180,11 @@ Subtable* FlowTable::Implementation::narrowest_fit(const FlowMask& mask) const {
 }
 
 Subtable* FlowTable::Implementation::subtable_for(const FlowMask& mask) {
+  if (last_used != nullptr && last_used->mask == mask) return last_used;
+  return last_used = choose_subtable(mask);
+}
+
+Subtable* FlowTable::Implementation::choose_subtable(const FlowMask& mask) {
   const uint64_t hash = hash_mask(mask);
   if (Subtable* subtable = find_subtable(mask, hash)) return subtable;
   if (ordinary_masks < kMaxMasks || is_overflow_mask(mask)) return make_subtable(mask, hash);
@@ -190,6 +201,7 @@ void FlowTable::Implementation::publish(SubtableOrder next) {
 }
 
 void FlowTable::Implementation::drop_subtable(Subtable* subtable) {
+  if (last_used == subtable) last_used = nullptr;
   auto [at, end] = by_mask.equal_range(subtable->mask_hash);
   while (at != end && at->second != subtable) ++at;
   by_mask.erase(at);
@@ -309,7 +321,7 @@ void FlowTable::lookup_batch(const FlowKey* const keys[], size_t n, Flow* flows[
 }
 
 Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, ActionList actions, Ufid ufid,
-                                std::shared_ptr<void> installer_data) {
+                                std::shared_ptr<void> installer_data, uint16_t installer_bits) {
   MutexLock lock(impl_->mutex);
   const size_t max_flows = impl_->max_flows.load(std::memory_order_relaxed);
   if (impl_->flow_count.load(std::memory_order_relaxed) >= max_flows) {
@@ -321,7 +333,7 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Action
     refused = already_exists("a flow with this key and mask exists");
   } else {
     if (ufid.is_zero()) {
-      ufid = make_ufid(masked(key, subtable->mask), subtable->mask);
+      ufid = make_ufid(key, *subtable->pattern, subtable->mask_hash);
     }
     if (impl_->find_ufid(ufid) != nullptr) refused = already_exists("a flow with this ufid exists", "ufid");
   }
@@ -333,12 +345,20 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Action
   flow->ufid_ = ufid;
   flow->created_ = impl_->clock.now();
   flow->installer_data_ = std::move(installer_data);
+  flow->set_installer_bits(installer_bits);
   FlowImplementation::set_actions(*flow, std::move(actions));
   impl_->link(*subtable, flow, key);
   return flow;
 }
 
 void FlowTable::set_max_flows(size_t max_flows) { impl_->max_flows.store(max_flows, std::memory_order_relaxed); }
+bool FlowTable::full() const { return impl_->flow_count.load(std::memory_order_relaxed) >= max_flows(); }
+size_t FlowTable::max_flows() const { return impl_->max_flows.load(std::memory_order_relaxed); }
+
+bool FlowTable::crowded() const {
+  const size_t most = max_flows();
+  return impl_->flow_count.load(std::memory_order_relaxed) >= most - most / kCrowdedShare;
+}
 
 bool FlowTable::set_actions(const Ufid& ufid, ActionList actions) {
   MutexLock lock(impl_->mutex);
@@ -377,6 +397,21 @@ void FlowTable::clear() {
     return true;
   });
   for (const Ufid& ufid : all) remove(ufid);
+}
+
+bool FlowTable::visit(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const {
+  const rcu::ReaderScope reader;
+  while (most > 0) {
+    const FlowArena::Run run = impl_->arena->next_run(cursor, most);
+    if (run.first == nullptr) return false;
+    auto* at = reinterpret_cast<uint8_t*>(run.first);
+    for (size_t i = 0; i < run.count; ++i, at += run.size) {
+      auto* flow = reinterpret_cast<Flow*>(at);
+      if (!flow->dead()) visit(*flow);
+    }
+    most -= run.count;
+  }
+  return true;
 }
 
 void FlowTable::for_each(const std::function<bool(Flow&)>& visit) const {

@@ -54,6 +54,14 @@ struct FlowStats {
 class MaskPattern;  // which bits matter: shared by the flows of one mask
 class FlowArena;    // where flows live
 
+// The hot words of a key or a mask.
+using HotWords = std::array<uint64_t, kHotWords>;
+
+// Where a walk through all flows has got to: see FlowTable::visit(). Begins at the beginning.
+struct FlowCursor {
+  size_t size_class = 0, chunk = 0, flow = 0;
+};
+
 // A datapath flow: masked key + mask + actions + statistics.
 //
 // Memory: flows are recycled, never given back while their table lives (FlowArena), so a cache may keep a pointer to a
@@ -69,6 +77,9 @@ class alignas(64) Flow {
   FlowKey key() const;  // masked
   FlowMask mask() const;
   bool matches(const FlowKey& key) const;
+  // The hot words, a bit each, in which no packet of this flow agrees with `value` where `mask` has bits. 0: some
+  // packet of the flow may (as far as the hot words tell).
+  uint32_t disagreeing_words(const HotWords& value, const HotWords& mask) const;
   // Valid until the reader's next quiescent state. Replaced as a whole by set_actions().
   const ActionList& actions() const;
   std::shared_ptr<const ActionList> shared_actions() const;  // REQUIRES: the table's lock or a reader thread
@@ -96,6 +107,9 @@ class alignas(64) Flow {
   // Opaque to the datapath: what the installer hangs on the flow (vswitchd: what translation depended on). Set before
   // insertion, destroyed with the flow.
   const std::shared_ptr<void>& installer_data() const { return installer_data_; }
+  // As opaque, but found without following a pointer: what the installer asks of every flow. Any thread.
+  uint16_t installer_bits() const { return installer_bits_.load(std::memory_order_relaxed); }
+  void set_installer_bits(uint16_t bits) { installer_bits_.store(bits, std::memory_order_relaxed); }
 
  private:
   friend class FlowTable;
@@ -135,6 +149,7 @@ class alignas(64) Flow {
   std::atomic<const SharedActions*> actions_{nullptr};
   std::atomic<uint32_t> only_output_{0};
   std::atomic<bool> alive_{false};
+  std::atomic<uint16_t> installer_bits_{0};
   Slot first_slot_;
   std::atomic<ExtraSlot*> more_slots_{nullptr};
   // Third line.
@@ -177,11 +192,15 @@ class FlowTable {
   // masks, one with more bits. already_exists if a flow with equal masked key and mask is there; resource_exhausted at
   // max_flows. A zero ufid is filled in.
   Result<Flow*> insert(const FlowKey& key, const FlowMask& mask, ActionList actions, Ufid ufid,
-                       std::shared_ptr<void> installer_data);
+                       std::shared_ptr<void> installer_data, uint16_t installer_bits = 0);
   // Replaces the actions atomically; statistics go on. False if the flow is gone.
   bool set_actions(const Ufid& ufid, ActionList actions);
   // The limit for further insertions; flows above it stay. Any thread.
   void set_max_flows(size_t max_flows);
+  size_t max_flows() const;
+  // So close to the limit that flows should be evicted now. Any thread; cheap.
+  bool crowded() const;
+  bool full() const;
   // Unlinks; freed after a grace period. Returns the final statistics (those of packets in flight may still come: read
   // again through the returned pointer after rcu::synchronize() if exactness is needed), null if not there.
   std::shared_ptr<const Flow> remove(const Ufid& ufid);
@@ -201,6 +220,10 @@ class FlowTable {
   // Calls visit for every flow present throughout (others: maybe); stops when it returns false. Holds no lock while
   // visiting (RCU reader: visit may not pass a quiescent state).
   void for_each(const std::function<bool(Flow&)>& visit) const;
+  // The same in parts: looks at the next `most` places for flows, and moves the cursor on. False: that was the last of
+  // them. Between two calls the caller may pass quiescent states, so a walk through all flows holds nobody up. In the
+  // order of memory: as fast as it can be read.
+  bool visit(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const;
   Flow* find(const Ufid& ufid) const;  // RCU readers, or while nothing is removed
   Counters counters() const;
   size_t memory_bytes() const;  // of flows and tables; actions and installer data not included

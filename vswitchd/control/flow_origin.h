@@ -13,12 +13,26 @@
 namespace vswitch {
 
 struct FlowOrigin {
+  // Flow::installer_bits(): what every flow is asked when something changes, so that few have to be looked at.
+  static constexpr uint16_t kRewrittenWords = 0xff;   // TranslateOutput::rewritten_words
+  static constexpr uint16_t kUsesAddresses = 1 << 8;  // learned addresses decided
+  // A bit for each table that a packet may be looked up in; tables share bits.
+  static uint16_t table_bit(const RuleTables* tables, uint8_t table) {
+    const uint64_t hash = (reinterpret_cast<uintptr_t>(tables) + table) * 0x9e3779b97f4a7c15ULL;
+    return static_cast<uint16_t>(1u << (9 + (hash >> 32) % 7));
+  }
+  static uint16_t bits_of(const TranslateOutput& output) {
+    auto bits = static_cast<uint16_t>(output.rewritten_words | (output.used_addresses ? kUsesAddresses : 0));
+    for (const Credit::TableLookups& l : output.credit.lookups) bits |= table_bit(l.tables.get(), l.table);
+    return bits;
+  }
+
   Credit credit;
   std::vector<LearnedSource> learned;
   std::vector<RecircRef> recircs;  // that its actions send packets to, and the one that it matches
-  uint64_t view_generation = 0;   // of the view that `learned` names ports of
-  bool active = false;            // had packets since `learned` was last refreshed
-  uint64_t credited_packets = 0;  // of the flow's statistics, already given to `credit`
+  uint64_t view_generation = 0;    // of the view that `learned` names ports of
+  bool active = false;             // had packets since `learned` was last refreshed
+  uint64_t credited_packets = 0;   // of the flow's statistics, already given to `credit`
   uint64_t credited_bytes = 0;
 
   // Takes from a translation what the flow is to count, to refresh and to keep alive from now on.

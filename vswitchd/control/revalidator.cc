@@ -1,7 +1,12 @@
 #include "vswitchd/control/revalidator.h"
 
+#include <algorithm>
+#include <array>
+#include <bit>
 #include <map>
+#include <optional>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -10,6 +15,17 @@
 
 namespace vswitch {
 namespace {
+
+// Flows in one part of a walk: as many as take about a tenth of a millisecond to look at, but each part that removes
+// flows waits for a grace period; who waits for the end takes fewer, larger ones.
+constexpr size_t kPart = 1024, kAwaitedPart = 8192;
+constexpr auto kPause = 50us;
+// From 2^7 packets on, more of them say nothing about how useful a flow is.
+constexpr size_t kSteadyDoublings = 8;
+
+Nanoseconds last_use(const Flow& flow, const FlowStats& stats) {
+  return stats.used == Nanoseconds{} ? flow.created() : stats.used;
+}
 
 FlowOrigin& origin_of(const Flow& flow) { return *static_cast<FlowOrigin*>(flow.installer_data().get()); }
 
@@ -95,6 +111,7 @@ Revalidator::Verdict Revalidator::judge(Flow& flow, ActionList& new_actions) {
   if (output.actions.empty()) output.actions.push_back(DropAction{output.drop_reason});
   // What the flow counts from now on belongs to the rules it comes from now.
   FlowOrigin& origin = origin_of(flow);
+  flow.set_installer_bits(FlowOrigin::bits_of(output));
   origin.take(output);
   // Packets from before a change teach nothing about ports after it.
   if (origin.view_generation != view.generation) origin.active = false;
@@ -104,23 +121,53 @@ Revalidator::Verdict Revalidator::judge(Flow& flow, ActionList& new_actions) {
   return Verdict::update;
 }
 
-void Revalidator::remove(const std::vector<Ufid>& ufids, Addresses& addresses) {
-  if (ufids.empty()) return;
+size_t Revalidator::remove(const std::vector<Ufid>& ufids, Addresses& addresses) {
+  if (ufids.empty()) return 0;
   // The last packets are counted on the way out.
-  for (const std::shared_ptr<const Flow>& flow : datapath_.remove_flows(ufids)) {
+  const std::vector<std::shared_ptr<const Flow>> removed = datapath_.remove_flows(ufids);
+  for (const std::shared_ptr<const Flow>& flow : removed) {
     credit(*flow);
     addresses.add(origin_of(*flow), flow->stats(), views_.get());
   }
+  return removed.size();
 }
 
-void Revalidator::revalidate() {
+// A mutex is not fair: who takes it again at once would keep it from those who wait.
+void Revalidator::give_way() const {
+  const rcu::Offline offline;
+  while (awaited_.load(std::memory_order_acquire) != 0) std::this_thread::sleep_for(kPause);
+}
+
+size_t Revalidator::walk(Urgency urgency, const Visit& visit) {
+  const bool awaited = urgency == Urgency::awaited;
+  if (awaited) awaited_.fetch_add(1, std::memory_order_acq_rel);
+  size_t removed = 0;
+  FlowCursor cursor;
+  std::vector<Ufid> doomed;
+  for (bool more = true; more;) {
+    if (!awaited) give_way();
+    OfflineLock lock(mutex_);
+    const rcu::ReaderScope reader;
+    doomed.clear();
+    more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, [&](Flow& flow) {
+      mutex_.assert_held();
+      visit(flow, doomed);
+    });
+    Addresses addresses;
+    removed += remove(doomed, addresses);
+    refresh(addresses);
+    last_progress_.store(clock_.now().count(), std::memory_order_relaxed);
+  }
+  if (awaited) awaited_.fetch_sub(1, std::memory_order_acq_rel);
+  return removed;
+}
+
+void Revalidator::revalidate_if(Urgency urgency, const std::function<bool(const Flow&)>& concerned) {
   // Upcalls that began before the caller's change may still install flows that they derived from what was before.
   datapath_.quiesce();
-  OfflineLock lock(mutex_);
-  rcu::ReaderScope reader;
-  std::vector<Ufid> doomed;
-  datapath_.visit_flows([&](Flow& flow) {
+  walk(urgency, [&](Flow& flow, std::vector<Ufid>& doomed) {
     mutex_.assert_held();
+    if (!concerned(flow)) return;
     credit(flow);
     ActionList new_actions;
     switch (judge(flow, new_actions)) {
@@ -133,56 +180,89 @@ void Revalidator::revalidate() {
         doomed.push_back(flow.ufid());
         break;
     }
-    return true;
   });
-  Addresses addresses;
-  remove(doomed, addresses);
-  refresh(addresses);
+}
+
+void Revalidator::revalidate() {
+  revalidate_if(Urgency::awaited, [](const Flow&) { return true; });
+}
+
+void Revalidator::revalidate(const RuleChanges& changes) {
+  if (changes.empty()) return;
+  revalidate_if(Urgency::awaited, [&changes](const Flow& flow) { return changes.concern(flow); });
+}
+
+void Revalidator::revalidate_addresses(Urgency urgency) {
+  revalidate_if(urgency, [](const Flow& flow) { return (flow.installer_bits() & FlowOrigin::kUsesAddresses) != 0; });
 }
 
 void Revalidator::push_statistics() {
-  OfflineLock lock(mutex_);
-  rcu::ReaderScope reader;
-  const SwitchView& view = views_.get();
+  const Nanoseconds begin = clock_.now();
   Addresses addresses;
-  datapath_.visit_flows([&](Flow& flow) {
+  std::optional<uint64_t> generation;  // of the view that the addresses belong to
+  walk(Urgency::background, [&](Flow& flow, std::vector<Ufid>&) {
     mutex_.assert_held();
     credit(flow);
+    const SwitchView& view = views_.get();
+    if (generation != view.generation) {
+      // Ports are others now: those that were learned before teach nothing any more, and wait for the next time.
+      addresses = {};
+      generation = view.generation;
+    }
     addresses.add(origin_of(flow), flow.stats(), view);
-    return true;
   });
-  refresh(addresses);
+  OfflineLock lock(mutex_);
+  const rcu::ReaderScope reader;
+  if (generation == views_.get().generation) refresh(addresses);
+  credited_until_.store(begin.count(), std::memory_order_release);
 }
 
 void Revalidator::expire(Nanoseconds max_idle) {
-  OfflineLock lock(mutex_);
-  rcu::ReaderScope reader;
   const Nanoseconds now = clock_.now();
-  std::vector<Ufid> idle;
-  datapath_.visit_flows([&](Flow& flow) {
-    const FlowStats stats = flow.stats();
-    const Nanoseconds last = stats.used == Nanoseconds{} ? flow.created() : stats.used;
-    if (now - last >= max_idle) idle.push_back(flow.ufid());
-    return true;
+  walk(Urgency::background, [&](Flow& flow, std::vector<Ufid>& doomed) {
+    if (now - last_use(flow, flow.stats()) >= max_idle) doomed.push_back(flow.ufid());
   });
-  Addresses addresses;
-  remove(idle, addresses);
-  refresh(addresses);
   slow_path_.contexts().recircs.expire(now);
 }
 
+namespace {
+
+// A number that is the higher the less use the flow seems to be of: the logarithm, in quarters, of the time since its
+// last packet, less two quarters for each doubling of its packets (up to so many that it counts as steady).
+size_t uselessness(const Flow& flow, Nanoseconds now) {
+  const FlowStats stats = flow.stats();
+  const auto idle = static_cast<uint64_t>(std::max<int64_t>((now - last_use(flow, stats)).count(), 1));
+  const auto whole = static_cast<size_t>(std::bit_width(idle)) - 1;
+  const size_t quarter = whole < 2 ? 0 : (idle >> (whole - 2)) & 3;
+  const size_t bonus = 2 * std::min<size_t>(static_cast<size_t>(std::bit_width(stats.packets)), kSteadyDoublings);
+  const size_t age = 4 * whole + quarter;
+  return age > bonus ? age - bonus : 0;
+}
+
+}  // namespace
+
+void Revalidator::evict() {
+  const DatapathStats stats = datapath_.stats();
+  if (stats.flows < stats.max_flows - stats.max_flows / 16) return;
+  const size_t surplus = stats.flows - (stats.max_flows - stats.max_flows / 8);
+  const Nanoseconds now = clock_.now();
+  std::array<size_t, 4 * 64> histogram{};
+  walk(Urgency::background, [&](Flow& flow, std::vector<Ufid>&) { ++histogram[uselessness(flow, now)]; });
+  size_t threshold = histogram.size() - 1, above = 0;  // those above it go, and of those that are there some
+  for (; threshold > 0 && above + histogram[threshold] < surplus; --threshold) above += histogram[threshold];
+  size_t left = surplus - above;
+  evictions_.fetch_add(walk(Urgency::background,
+                            [&](Flow& flow, std::vector<Ufid>& doomed) {
+                              const size_t level = uselessness(flow, now);
+                              if (level < threshold || (level == threshold && left == 0)) return;
+                              if (level == threshold) --left;
+                              doomed.push_back(flow.ufid());
+                            }),
+                       std::memory_order_relaxed);
+}
+
 size_t Revalidator::remove_all() {
-  OfflineLock lock(mutex_);
-  rcu::ReaderScope reader;
-  std::vector<Ufid> all;
-  datapath_.visit_flows([&](Flow& flow) {
-    all.push_back(flow.ufid());
-    return true;
-  });
-  Addresses addresses;
-  remove(all, addresses);
-  refresh(addresses);
-  return all.size();
+  return walk(Urgency::awaited, [](Flow& flow, std::vector<Ufid>& doomed) { doomed.push_back(flow.ufid()); });
 }
 
 }  // namespace vswitch

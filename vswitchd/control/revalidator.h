@@ -1,14 +1,20 @@
 // Revalidator: keeps the datapath's flows true to the rules, and the rules' statistics true to the datapath.
 //
-// - revalidate(): translates every flow again; one whose actions changed is updated, one whose mask no longer suffices
-//   (or whose packets are now to be treated one by one) is removed. When it returns, no packet that comes in is
-//   forwarded by what was valid before the caller's change.
+// - revalidate(): translates flows again, every one or those that a change of rules or of learned addresses may concern
+//   (rule_changes.h); one whose actions changed is updated, one whose mask no longer suffices (or whose packets are now
+//   to be treated one by one) is removed. When it returns, no packet that comes in is forwarded by what was valid
+//   before the caller's change.
 // - push_statistics(): credits what flows have counted since the last time to the rules, tables and patch ports they
 //   came from, and refreshes the learned addresses of flows with traffic.
 // - expire(): removes flows that had no packet for max_idle.
+// - evict(): makes room when the datapath is nearly full of flows: the least useful go.
 //
-// Thread safety: any thread; serialised by its own lock. Callers must not hold locks that translation takes. The lock
-// is waited for offline, because its holder waits for grace periods.
+// All of them go through the flows in parts, and let go of the lock and of RCU between two parts, so that none holds up
+// forwarding, upcalls or the others, however many flows there are. Those that somebody waits for go first.
+//
+// Thread safety: any thread; a part at a time is serialised by a lock of its own. Callers must not hold locks that
+// translation takes, nor RCU-protected pointers. The lock is waited for offline, because its holder waits for grace
+// periods.
 #pragma once
 
 #include <atomic>
@@ -18,6 +24,7 @@
 #include "datapath/base/mutex.h"
 #include "datapath/core/datapath.h"
 #include "vswitchd/control/flow_origin.h"
+#include "vswitchd/control/rule_changes.h"
 #include "vswitchd/control/slow_path.h"
 
 namespace vswitch {
@@ -28,24 +35,46 @@ class Revalidator {
       : datapath_(datapath), views_(views), slow_path_(slow_path), clock_(clock) {}
 
   void revalidate() EXCLUDES(mutex_);
+  void revalidate(const RuleChanges& changes) EXCLUDES(mutex_);
+  // After addresses were learned, moved or forgotten.
+  enum class Urgency : uint8_t { background, awaited };  // awaited: by somebody, so others let it go first
+  void revalidate_addresses(Urgency urgency) EXCLUDES(mutex_);
   void push_statistics() EXCLUDES(mutex_);
+  // All packets before this time have been credited; 0: none have.
+  Nanoseconds credited_until() const { return Nanoseconds(credited_until_.load(std::memory_order_acquire)); }
   void expire(Nanoseconds max_idle) EXCLUDES(mutex_);
+  // Where more than 15/16 of max_flows are there: removes those of little use until there are 7/8 of them. A flow is of
+  // the less use the longer it has been idle; each doubling of its packets makes up for half of that.
+  void evict() EXCLUDES(mutex_);
+  uint64_t evictions() const { return evictions_.load(std::memory_order_relaxed); }
   size_t remove_all() EXCLUDES(mutex_);
+  // When the last part of any walk ended.
+  Nanoseconds last_progress() const { return Nanoseconds(last_progress_.load(std::memory_order_relaxed)); }
 
  private:
   enum class Verdict : uint8_t { keep, update, remove };
   class Addresses;
+  using Visit = std::function<void(Flow& flow, std::vector<Ufid>& doomed)>;
+
+  // Calls visit for every flow, in parts, and removes those that it puts onto the list. Returns how many went.
+  size_t walk(Urgency urgency, const Visit& visit) EXCLUDES(mutex_);
+  void give_way() const;
+  void revalidate_if(Urgency urgency, const std::function<bool(const Flow&)>& concerned) EXCLUDES(mutex_);
 
   void credit(const Flow& flow) REQUIRES(mutex_);
   Verdict judge(Flow& flow, ActionList& new_actions) REQUIRES(mutex_);
-  void remove(const std::vector<Ufid>& ufids, Addresses& addresses) REQUIRES(mutex_);
+  size_t remove(const std::vector<Ufid>& ufids, Addresses& addresses) REQUIRES(mutex_);
   void refresh(const Addresses& addresses) REQUIRES(mutex_);
 
   Datapath& datapath_;
   const ViewHolder& views_;
   SlowPath& slow_path_;
   const Clock& clock_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
+  std::atomic<uint32_t> awaited_{0};  // walks that somebody waits for
+  std::atomic<int64_t> credited_until_{0};
+  std::atomic<uint64_t> evictions_{0};
+  std::atomic<int64_t> last_progress_{0};
 };
 
 }  // namespace vswitch

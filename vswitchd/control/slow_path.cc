@@ -101,27 +101,20 @@ RecircRef TraceContexts::freeze(FrozenState state) {
   return ref;
 }
 
-// Patch ports may lead anywhere: the tables of all bridges count.
-uint64_t SlowPath::mac_generation(const SwitchView& view) {
-  uint64_t sum = 0;
-  for (const auto& [name, bridge] : view.bridges) sum += bridge->macs->generation();
-  return sum;
-}
-
 MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   const SwitchView& view = views_.get();
-  const uint64_t macs_before = mac_generation(view);
   TranslateInput input{.view = view, .key = key};
   input.now = clock_.now();
   input.contexts = &contexts_;
   TranslateOutput output = translate(input);
-  if (mac_generation(view) != macs_before) learned_();
+  if (output.addresses_changed) learned_();
 
   MissResult result;
   result.actions = std::move(output.actions);
   if (result.actions.empty()) result.actions.push_back(DropAction{output.drop_reason});
   result.mask = output.mask;
   result.install = !output.slow_path;
+  result.installer_bits = FlowOrigin::bits_of(output);
   auto origin = std::make_shared<FlowOrigin>();
   origin->take(output);
   origin->view_generation = view.generation;

@@ -88,11 +88,14 @@ class TraceContexts final : public TranslateContexts {
 
 class SlowPath final : public UpcallHandler {
  public:
-  // `learned` is called when translation learned or moved an address: flows need revalidation. Must not block.
-  SlowPath(const ViewHolder& views, const Clock& clock, std::function<void()> learned)
-      : views_(views), clock_(clock), learned_(std::move(learned)) {}
+  // `learned` is called when translation learned or moved an address: flows need revalidation; `crowded` when flows
+  // need to be evicted. Must not block.
+  SlowPath(
+      const ViewHolder& views, const Clock& clock, std::function<void()> learned, std::function<void()> crowded = [] {})
+      : views_(views), clock_(clock), learned_(std::move(learned)), crowded_(std::move(crowded)) {}
 
   MissResult miss(const FlowKey& key, const Packet& packet) override;
+  void crowded() override { crowded_(); }
   void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) override;
   std::optional<DropReason> controller(const UserspaceAction& action, const FlowKey& key,
                                        const Packet& packet) override;
@@ -100,8 +103,6 @@ class SlowPath final : public UpcallHandler {
   Contexts& contexts() { return contexts_; }
   // For others who translate or learn: tells the switch as miss() does.
   void addresses_learned() const { learned_(); }
-  // Rises with every change of any bridge's learned addresses that may change forwarding.
-  static uint64_t mac_generation(const SwitchView& view);
   // What became of a packet-in. A callback that wants it counts itself as a listener, and says when it took it.
   struct Delivery {
     size_t listeners = 0;
@@ -112,7 +113,7 @@ class SlowPath final : public UpcallHandler {
  private:
   const ViewHolder& views_;
   const Clock& clock_;
-  const std::function<void()> learned_;
+  const std::function<void()> learned_, crowded_;
   Contexts contexts_;
   Subscribers<const PacketIn&, Delivery&> packet_ins_;
 };

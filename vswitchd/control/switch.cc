@@ -77,11 +77,14 @@ Switch::Implementation::Implementation(const SwitchOptions& options, std::unique
     : clock_(options.clock != nullptr ? *options.clock : monotonic_clock_),
       store_(std::move(store)),
       port_log_(clock_, [](std::string_view line) { spdlog::info("{}", line); }) {
-  slow_path_ = std::make_unique<SlowPath>(views_, clock_, [this] {
+  const auto crowded = [this] {
+    if (crowding_told_.exchange(true, std::memory_order_acq_rel)) return;
     MutexLock lock(timer_mutex_);
-    addresses_changed_ = true;
-    timer_wakeup_.notify_one();
-  });
+    crowded_ = true;
+    upkeep_wakeup_.notify_one();
+  };
+  slow_path_ = std::make_unique<SlowPath>(
+      views_, clock_, [this] { addresses_changed(); }, crowded);
 }
 
 Switch::Implementation::~Implementation() {
@@ -89,8 +92,10 @@ Switch::Implementation::~Implementation() {
     MutexLock lock(timer_mutex_);
     stopping_ = true;
     timer_wakeup_.notify_all();
+    upkeep_wakeup_.notify_all();
   }
   if (timer_.joinable()) timer_.join();
+  if (upkeep_.joinable()) upkeep_.join();
   revalidator_.reset();
   datapath_.reset();  // stops the packet threads; persistent devices stay
   rcu::barrier();
@@ -206,6 +211,7 @@ Status Switch::Implementation::load() {
   }
   datapath_->release_new_ports();
   timer_ = std::thread([this] { run_timer(); });
+  upkeep_ = std::thread([this] { run_upkeep(); });
   return {};
 }
 
@@ -323,12 +329,27 @@ void Switch::Implementation::publish_view() {
   views_.publish(build_view(configuration_, bridges_, patch_counters_, ++generation_));
 }
 
-Configuration Switch::Implementation::publish(ChangePlan& plan, StagedRules& staged) {
+RuleChanges Switch::Implementation::rule_changes(const StagedRules& staged) {
+  RuleChanges changes;
+  const SwitchView& view = views_.get();  // only replaced under mutex_
+  for (const auto& [name, change] : staged.by_bridge) {
+    const auto bridge = view.bridges.find(name);
+    changes.add(change, bridge == view.bridges.end() ? nullptr : bridge->second.get());
+  }
+  return changes;
+}
+
+Configuration Switch::Implementation::publish(ChangePlan& plan, StagedRules& staged, Aftermath& aftermath) {
+  // Rules alone change nothing of the view: what flows learned by it stays valid.
+  const bool rules_only = plan.created_bridges.empty() && plan.updated_bridges.empty() &&
+                          plan.deleted_bridges.empty() && plan.created_ports.empty() && plan.updated_ports.empty() &&
+                          plan.deleted_ports.empty();
+  aftermath.revalidate_all = !rules_only;
+  if (rules_only) aftermath.rules = rule_changes(staged);
   // Bridges that go away keep their tables and addresses until nobody can be looking at them.
-  std::vector<BridgeRuntime> leaving;
   for (const std::string& name : plan.deleted_bridges) {
     auto it = bridges_.find(name);
-    leaving.push_back(std::move(it->second));
+    aftermath.leaving.push_back(std::move(it->second));
     bridges_.erase(it);
   }
   for (auto& [name, runtime] : staged.new_bridges) bridges_[name] = std::move(runtime);
@@ -337,9 +358,9 @@ Configuration Switch::Implementation::publish(ChangePlan& plan, StagedRules& sta
   Configuration before = std::exchange(configuration_, std::move(plan.next));
   revision_ = revision_ + 1;
   for (auto& [bridge, change] : staged.by_bridge) change.publish();
+  if (rules_only) return before;
   publish_view();
   forget_addresses(plan, before);
-  revalidator_->revalidate();
   return before;
 }
 
@@ -362,7 +383,21 @@ void Switch::Implementation::forget_addresses(const ChangePlan& plan, const Conf
 }
 
 Result<TransactionResult> Switch::Implementation::apply(const Transaction& transaction, TransactionFailure* failure) {
-  MutexLock lock(mutex_);
+  Aftermath aftermath;
+  Result<TransactionResult> result = [&] {
+    MutexLock lock(mutex_);
+    return carry_out(transaction, failure, aftermath);
+  }();
+  if (aftermath.revalidate_all) {
+    revalidator_->revalidate();
+  } else {
+    revalidator_->revalidate(aftermath.rules);
+  }
+  return result;
+}
+
+Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& transaction, TransactionFailure* failure,
+                                                            Aftermath& aftermath) {
   Result<ChangePlan> plan = plan_changes(configuration_, transaction, random_mac, failure);
   if (!plan.ok()) return plan.status();
   StagedRules staged;
@@ -406,7 +441,7 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
   for (const auto& [bridge, change] : staged.by_bridge)
     std::ranges::move(describe_rules(bridge, change), std::back_inserter(rule_events));
   ports.finish();
-  const Configuration before = publish(*plan, staged);
+  const Configuration before = publish(*plan, staged, aftermath);
   for (const std::string& name : plan->deleted_ports) {
     if (const auto port = before.dp_ports.find(name); port != before.dp_ports.end()) port_log_.forget(port->second);
   }
@@ -488,38 +523,65 @@ uint64_t Switch::revision() const { return impl_->revision_; }
 
 // ---------------------------------------------------------------- time
 
+void Switch::Implementation::addresses_changed() {
+  MutexLock lock(timer_mutex_);
+  addresses_changed_ = true;
+  upkeep_wakeup_.notify_one();
+}
+
 void Switch::Implementation::run_timer() {
+  for (;;) {
+    {
+      MutexLock lock(timer_mutex_);
+      timer_busy_since_ = Nanoseconds::max();
+      if (!stopping_) timer_wakeup_.wait_for(timer_mutex_, kTick);
+      if (stopping_) return;
+      timer_busy_since_ = clock_.now();
+    }
+    expire_rules();
+    port_log_.flush();
+  }
+}
+
+Switch::Implementation::UpkeepWork Switch::Implementation::wait_for_upkeep() {
+  rcu::Offline offline;
+  MutexLock lock(timer_mutex_);
+  if (!stopping_ && !addresses_changed_ && !crowded_) upkeep_wakeup_.wait_for(timer_mutex_, kTick);
+  // More addresses tend to follow: one revalidation for all of them.
+  if (!stopping_ && addresses_changed_) upkeep_wakeup_.wait_for(timer_mutex_, kLearningPause);
+  crowding_told_.store(false, std::memory_order_release);
+  return {stopping_, std::exchange(addresses_changed_, false), std::exchange(crowded_, false)};
+}
+
+void Switch::Implementation::run_upkeep() {
   rcu::ThreadRegistration registration;
   Nanoseconds next_tick = clock_.now() + kTick;
   for (;;) {
-    bool learned = false;
-    {
-      rcu::Offline offline;
-      MutexLock lock(timer_mutex_);
-      timer_busy_since_ = Nanoseconds::max();
-      if (!stopping_ && !addresses_changed_) timer_wakeup_.wait_for(timer_mutex_, kTick);
-      if (stopping_) return;
-      // More addresses tend to follow: one revalidation for all of them.
-      if (addresses_changed_) timer_wakeup_.wait_for(timer_mutex_, kLearningPause);
-      if (stopping_) return;
-      learned = std::exchange(addresses_changed_, false);
-      timer_busy_since_ = clock_.now();
-    }
-    if (learned) revalidator_->revalidate();
+    upkeep_busy_since_ = Nanoseconds::max().count();
+    const UpkeepWork work = wait_for_upkeep();
+    if (work.stop) return;
+    upkeep_busy_since_ = clock_.now().count();
+    if (work.addresses) revalidator_->revalidate_addresses(Revalidator::Urgency::background);
+    if (work.crowded) revalidator_->evict();
     if (clock_.now() >= next_tick) {
       next_tick = clock_.now() + kTick;
       revalidator_->push_statistics();
       revalidator_->expire(std::chrono::milliseconds(max_idle_ms_.load()));
-      expire_rules();
-      port_log_.flush();
     }
     rcu::quiescent();
   }
 }
 
 // Takes out the rules whose timeout has passed. True if any went.
-bool Switch::Implementation::expire_rules_of(const std::string& bridge, BridgeRuntime& runtime) {
-  const auto expired = runtime.tables->expired(clock_.now());
+bool Switch::Implementation::expire_rules_of(const std::string& bridge, BridgeRuntime& runtime, RuleChanges& changes) {
+  auto expired = runtime.tables->expired(clock_.now());
+  // Idle is only what is known to be: packets that datapath flows have counted since may not have been credited yet.
+  const Nanoseconds known = revalidator_->credited_until();
+  std::erase_if(expired, [known](const auto& item) {
+    const auto& [rule, reason] = item;
+    return reason == RemovedReason::idle_timeout &&
+           rule->stats().used + std::chrono::seconds(rule->idle_timeout()) > known;
+  });
   if (expired.empty()) return false;
   std::vector<const Rule*> rules;
   std::vector<ChangeEvent> events;
@@ -543,20 +605,24 @@ bool Switch::Implementation::expire_rules_of(const std::string& bridge, BridgeRu
     return false;
   }
   revision_ = revision_ + 1;
+  changes.add(change, views_.get().bridges.at(bridge).get());
   change.publish();
   announce(std::move(events));
   return true;
 }
 
 void Switch::Implementation::expire_rules() {
-  rcu::Offline offline;
-  MutexLock lock(mutex_);
-  bool changed = false;
-  for (auto& [name, runtime] : bridges_) {
-    changed = runtime.macs->expire() || changed;
-    changed = expire_rules_of(name, runtime) || changed;
+  RuleChanges changes;
+  bool addresses = false;
+  {
+    MutexLock lock(mutex_);
+    for (auto& [name, runtime] : bridges_) {
+      addresses = runtime.macs->expire() || addresses;
+      expire_rules_of(name, runtime, changes);
+    }
   }
-  if (changed) revalidator_->revalidate();
+  if (addresses) addresses_changed();
+  revalidator_->revalidate(changes);
 }
 
 }  // namespace vswitch

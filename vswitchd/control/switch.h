@@ -96,6 +96,9 @@ struct DatapathCounters {
   uint64_t lost = 0;           // misses that could not be queued
   uint64_t masks_visited = 0;  // subtables probed, over all lookups
   uint64_t flows = 0, masks = 0;
+  uint64_t narrowed = 0;         // flows installed under another mask than they needed: there are enough masks
+  uint64_t evictions = 0;        // flows that went to make room for others
+  uint64_t cache_evictions = 0;  // likewise, entries of the flow caches
 };
 struct DatapathFlow {
   Ufid ufid;
@@ -134,7 +137,7 @@ struct TraceRequest {
   PipelineKey key;              // in_port: OpenFlow port number
   std::vector<uint8_t> packet;  // if not empty, extracted into the key instead (metadata from `key`)
   bool allow_side_effects = false;
-  bool names = false;           // of ports, in the texts of nodes and in TraceResult::names
+  bool names = false;  // of ports, in the texts of nodes and in TraceResult::names
 };
 // What the cookies of controller actions stand for.
 using ControllerRequestMap = std::unordered_map<uint64_t, std::shared_ptr<const ControllerRequest>>;
@@ -151,10 +154,10 @@ struct TraceSection {
   uint32_t recirc_id = 0;
 };
 struct TraceResult {
-  // In the order in which packets come back: first those of the first section. Bounded; an error in the nodes says where
-  // a recirculation was not followed.
+  // In the order in which packets come back: first those of the first section. Bounded; an error in the nodes says
+  // where a recirculation was not followed.
   std::vector<TraceSection> sections;
-  ControllerRequestMap controller_requests;  // that actions name by their cookie
+  ControllerRequestMap controller_requests;             // that actions name by their cookie
   std::map<std::string, FlowNames, std::less<>> names;  // by bridge; empty unless asked for
 };
 
@@ -205,7 +208,7 @@ struct ChangeEvent {
 class Store;  // vswitchd/store/store.h
 
 struct SwitchOptions {
-  std::string state_dir;         // the store; "" keeps nothing (tests)
+  std::string state_dir;  // the store; "" keeps nothing (tests)
   // Opens the store instead, if set; state_dir is not looked at.
   std::function<Result<std::unique_ptr<Store>>()> open_store;
   const Clock* clock = nullptr;  // null: the monotonic clock

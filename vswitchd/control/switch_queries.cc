@@ -13,7 +13,7 @@
 namespace vswitch {
 namespace {
 
-// A round of the revalidator grows with the number of flows; beyond this it counts as stuck.
+// Rounds of the timer are short, and so are the parts of a walk through all flows; beyond this one counts as stuck.
 constexpr Nanoseconds kMaxTimerRound = std::chrono::seconds(10);
 
 Status no_bridge(const std::string& name) { return not_found(fmt::format("no bridge named \"{}\"", name), "bridge"); }
@@ -205,31 +205,38 @@ Status Switch::add_static_mac(const std::string& bridge, uint16_t vlan, const Ma
                               const std::string& port) {
   const Result<OfPort> ofport = resolve_port(bridge, port);
   if (!ofport.ok()) return ofport.status();
-  MutexLock lock(impl_->mutex_);
-  const auto it = impl_->bridges_.find(bridge);
-  if (it == impl_->bridges_.end()) return no_bridge(bridge);
-  VSWITCH_RETURN_IF_ERROR(it->second.macs->add_static(vlan, mac, *ofport));
-  impl_->revalidator_->revalidate();
+  {
+    MutexLock lock(impl_->mutex_);
+    const auto it = impl_->bridges_.find(bridge);
+    if (it == impl_->bridges_.end()) return no_bridge(bridge);
+    VSWITCH_RETURN_IF_ERROR(it->second.macs->add_static(vlan, mac, *ofport));
+  }
+  impl_->revalidator_->revalidate_addresses(Revalidator::Urgency::awaited);
   return {};
 }
 
 Status Switch::remove_mac(const std::string& bridge, uint16_t vlan, const MacAddress& mac) {
-  MutexLock lock(impl_->mutex_);
-  const auto it = impl_->bridges_.find(bridge);
-  if (it == impl_->bridges_.end()) return no_bridge(bridge);
-  if (!it->second.macs->remove(vlan, mac)) {
-    return not_found(fmt::format("bridge \"{}\" has no entry for {} in VLAN {}", bridge, mac.to_string(), vlan), "mac");
+  {
+    MutexLock lock(impl_->mutex_);
+    const auto it = impl_->bridges_.find(bridge);
+    if (it == impl_->bridges_.end()) return no_bridge(bridge);
+    if (!it->second.macs->remove(vlan, mac)) {
+      return not_found(fmt::format("bridge \"{}\" has no entry for {} in VLAN {}", bridge, mac.to_string(), vlan),
+                       "mac");
+    }
   }
-  impl_->revalidator_->revalidate();
+  impl_->revalidator_->revalidate_addresses(Revalidator::Urgency::awaited);
   return {};
 }
 
 Status Switch::flush_macs(const std::string& bridge) {
-  MutexLock lock(impl_->mutex_);
-  const auto it = impl_->bridges_.find(bridge);
-  if (it == impl_->bridges_.end()) return no_bridge(bridge);
-  it->second.macs->flush();
-  impl_->revalidator_->revalidate();
+  {
+    MutexLock lock(impl_->mutex_);
+    const auto it = impl_->bridges_.find(bridge);
+    if (it == impl_->bridges_.end()) return no_bridge(bridge);
+    it->second.macs->flush();
+  }
+  impl_->revalidator_->revalidate_addresses(Revalidator::Urgency::awaited);
   return {};
 }
 
@@ -276,9 +283,9 @@ Status check_no_port(const std::string& bridge, OfPort in_port) {
 TraceSection trace_section(const TranslateInput& input, std::vector<TraceNode> nodes, TranslateOutput output) {
   TraceSection section;
   section.bridge = output.thawed ? output.thawed->state.bridge : input.bridge->name;
-  section.flow = output.initial_key;
+  section.flow = output.keys->initial;
   section.nodes = std::move(nodes);
-  section.final_flow = output.final_key;
+  section.final_flow = output.keys->final;
   section.megaflow_mask = output.mask;
   section.megaflow_key = masked(input.key, output.mask);
   if (output.actions.empty()) section.drop_reason = std::string(drop_reason_name(output.drop_reason));
@@ -422,9 +429,8 @@ Status Switch::packet_out(const PacketOut& request) {
     input.credit_bytes = request.packet.size();
     input.now = impl_->clock_.now();
     input.contexts = &impl_->slow_path_->contexts();
-    const uint64_t macs_before = SlowPath::mac_generation(view);
     TranslateOutput output = translate(input);
-    if (SlowPath::mac_generation(view) != macs_before) impl_->slow_path_->addresses_learned();
+    if (output.addresses_changed) impl_->slow_path_->addresses_learned();
     recirculations = std::move(output.recirculations);
     actions = std::move(output.actions);
     if (actions.empty()) actions.push_back(DropAction{output.drop_reason});
@@ -450,20 +456,37 @@ std::shared_ptr<void> Switch::watch(std::function<void(const ChangeEvent&)> call
 
 DatapathCounters Switch::datapath_counters() const {
   const DatapathStats stats = impl_->datapath_->stats();
-  return {stats.hits, stats.cache_hits, stats.misses, stats.lost, stats.masks_visited, stats.flows, stats.masks};
+  DatapathCounters counters;
+  counters.hits = stats.hits;
+  counters.cache_hits = stats.cache_hits;
+  counters.misses = stats.misses;
+  counters.lost = stats.lost;
+  counters.masks_visited = stats.masks_visited;
+  counters.flows = stats.flows;
+  counters.masks = stats.masks;
+  counters.narrowed = stats.narrowed;
+  counters.evictions = impl_->revalidator_->evictions();
+  counters.cache_evictions = stats.cache_evictions;
+  return counters;
 }
 
+// In parts: what a caller does with the flows (it may write them to a slow client) keeps nobody from forwarding or from
+// changing them.
 void Switch::visit_datapath_flows(const std::function<bool(const DatapathFlow&)>& visit) const {
+  constexpr size_t kPart = 1024;
   std::vector<DatapathFlow> flows;
-  const Nanoseconds now = impl_->clock_.now();
-  impl_->datapath_->visit_flows([&](Flow& flow) {
-    const FlowStats stats = flow.stats();
-    const Nanoseconds idle = stats.used == Nanoseconds{} ? Nanoseconds{-1} : now - stats.used;
-    flows.push_back({flow.ufid(), flow.key(), flow.mask(), flow.actions(), stats, now - flow.created(), idle});
-    return true;
-  });
-  for (const DatapathFlow& flow : flows) {
-    if (!visit(flow)) return;
+  FlowCursor cursor;
+  for (bool more = true; more;) {
+    const Nanoseconds now = impl_->clock_.now();
+    flows.clear();
+    more = impl_->datapath_->visit_flows(cursor, kPart, [&](Flow& flow) {
+      const FlowStats stats = flow.stats();
+      const Nanoseconds idle = stats.used == Nanoseconds{} ? Nanoseconds{-1} : now - stats.used;
+      flows.push_back({flow.ufid(), flow.key(), flow.mask(), flow.actions(), stats, now - flow.created(), idle});
+    });
+    for (const DatapathFlow& flow : flows) {
+      if (!visit(flow)) return;
+    }
   }
 }
 
@@ -516,6 +539,11 @@ bool Switch::healthy() const {
     MutexLock lock(impl_->timer_mutex_);
     const Nanoseconds since = impl_->timer_busy_since_;
     if (since != Nanoseconds::max() && impl_->clock_.now() - since > kMaxTimerRound) return false;
+  }
+  const Nanoseconds now = impl_->clock_.now(), upkeep_since{impl_->upkeep_busy_since_.load()};
+  if (upkeep_since != Nanoseconds::max() &&
+      now - std::max(upkeep_since, impl_->revalidator_->last_progress()) > kMaxTimerRound) {
+    return false;
   }
   return impl_->datapath_->healthy();
 }

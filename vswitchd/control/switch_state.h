@@ -3,8 +3,9 @@
 //
 // Lock order, outermost first: Switch::Implementation::mutex_, then the datapath's and the revalidator's own.
 // Translation and upcalls take none of them. A thread that is an RCU reader goes offline before it waits for one of
-// them: who holds it may wait for a grace period. The timer thread wakes for learned addresses, and once per kTick for
-// statistics and timeouts.
+// them: who holds it may wait for a grace period. Datapath flows are made true to a change after the change's lock has
+// been let go of, and before its caller has an answer. The timer thread wakes once per kTick for timeouts; the upkeep
+// thread for learned addresses, for crowded flow tables, and once per kTick for statistics and idle datapath flows.
 #pragma once
 
 #include <array>
@@ -47,8 +48,17 @@ struct Switch::Implementation {
   };
   Status stage_rules(const ChangePlan& plan, StagedRules& staged, TransactionFailure* failure) REQUIRES(mutex_);
   Status commit_to_store(const ChangePlan& plan, const StagedRules& staged) REQUIRES(mutex_);
+  // What is still to be done about datapath flows when a change is published, and what must live until then.
+  struct Aftermath {
+    bool revalidate_all = false;
+    RuleChanges rules;
+    std::vector<BridgeRuntime> leaving;
+  };
   // Takes plan.next; returns what was before.
-  Configuration publish(ChangePlan& plan, StagedRules& staged) REQUIRES(mutex_);
+  Configuration publish(ChangePlan& plan, StagedRules& staged, Aftermath& aftermath) REQUIRES(mutex_);
+  RuleChanges rule_changes(const StagedRules& staged) REQUIRES(mutex_);
+  Result<TransactionResult> carry_out(const Transaction& transaction, TransactionFailure* failure, Aftermath& aftermath)
+      REQUIRES(mutex_);
   void publish_view() REQUIRES(mutex_);
   void observe_port(const Datapath& datapath, uint32_t dp_port) EXCLUDES(mutex_);
   void log_port(const std::string& name) REQUIRES(mutex_);
@@ -61,9 +71,16 @@ struct Switch::Implementation {
   void announce(std::vector<ChangeEvent> events);
 
   // ---- time (switch.cc)
+  // Each of two threads runs one of them: what goes through all datapath flows never keeps timeouts waiting.
   void run_timer();
+  void run_upkeep();
+  struct UpkeepWork {
+    bool stop = false, addresses = false, crowded = false;
+  };
+  UpkeepWork wait_for_upkeep() EXCLUDES(timer_mutex_);
   void expire_rules() EXCLUDES(mutex_);
-  bool expire_rules_of(const std::string& bridge, BridgeRuntime& runtime) REQUIRES(mutex_);
+  bool expire_rules_of(const std::string& bridge, BridgeRuntime& runtime, RuleChanges& changes) REQUIRES(mutex_);
+  void addresses_changed() EXCLUDES(timer_mutex_);
 
   // ---- queries (switch_queries.cc)
   PortInfo port_info(const PortConfig& config) const REQUIRES(mutex_);
@@ -92,10 +109,15 @@ struct Switch::Implementation {
   Mutex timer_mutex_;
   CondVar timer_wakeup_;
   bool stopping_ GUARDED_BY(timer_mutex_) = false;
-  bool addresses_changed_ GUARDED_BY(timer_mutex_) = false;
   std::atomic<uint32_t> max_idle_ms_{10'000};
   Nanoseconds timer_busy_since_ GUARDED_BY(timer_mutex_) = Nanoseconds::max();  // max: sleeps
   std::thread timer_;
+  CondVar upkeep_wakeup_;
+  bool addresses_changed_ GUARDED_BY(timer_mutex_) = false;
+  bool crowded_ GUARDED_BY(timer_mutex_) = false;
+  std::atomic<bool> crowding_told_{false};  // stands for crowded_, so that who tells need not take the lock
+  std::atomic<int64_t> upkeep_busy_since_{Nanoseconds::max().count()};  // max: sleeps
+  std::thread upkeep_;
 };
 
 }  // namespace vswitch

@@ -99,7 +99,7 @@ bool Translator::resume(const FrozenState& state) {
   orig_tunnel_dst6_ = state.received_dst6;
   stack_ = state.stack;
   action_set_ = state.action_set;
-  output_.initial_key = key_;
+  keep_initial_key();
   if (!tracing()) return true;
   if (bridge_ != entered) report(TraceNode::Kind::thaw, "Resuming in bridge " + state.bridge);
   if (state.table.has_value()) {

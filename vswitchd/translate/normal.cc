@@ -128,7 +128,9 @@ void Translator::learn_source(const PortView* in, uint16_t vlan) {
   if (in == nullptr || key_.packet.eth_src.is_multicast() || bridge_->flood_vlans.test(vlan)) return;
   output_.learned.push_back({bridge_->name, vlan, key_.packet.eth_src, in->ofport});
   if (!input_.allow_side_effects) return;
-  if (bridge_->macs->learn(vlan, key_.packet.eth_src, in->ofport) && tracing()) {
+  if (!bridge_->macs->learn(vlan, key_.packet.eth_src, in->ofport)) return;
+  output_.addresses_changed = true;
+  if (tracing()) {
     detail("learned that " + key_.packet.eth_src.to_string() + " is on port " + in->name + " in VLAN " +
            std::to_string(vlan));
   }
@@ -136,6 +138,7 @@ void Translator::learn_source(const PortView* in, uint16_t vlan) {
 
 void Translator::forward(const PortView* in, const Vlans& vlans) {
   const uint16_t vlan = vlans.tag[0].vid;
+  output_.used_addresses = true;
   std::optional<OfPort> learned;
   if (!key_.packet.eth_dst.is_multicast() && !bridge_->flood_vlans.test(vlan)) {
     learned = bridge_->macs->lookup(vlan, key_.packet.eth_dst);
@@ -215,6 +218,7 @@ void Translator::put_vlans(const Vlans& vlans) {
 void Translator::output_normal(const PortView& out, const Vlans& vlans) {
   const auto saved = key_.packet.vlan;
   put_vlans(port_vlans(out, vlans));
+  if (out.is_patch) output_.rewritten_words |= 1 << 3;
   output_port(out.ofport, false);
   key_.packet.vlan = saved;
 }

@@ -12,6 +12,7 @@ void Translator::commit() {
   const size_t before = actions_->size();
   const CommitInput input{.key = key_.packet, .written = written_.packet, .vlan_restacked = vlan_restacked_};
   commit_actions(input, base_, mask_.packet, *actions_);
+  if (vlan_restacked_) output_.rewritten_words |= 1 << 3;
   vlan_restacked_ = false;
   action_count_ += actions_->size() - before;
 }

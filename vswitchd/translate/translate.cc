@@ -48,6 +48,10 @@ TranslateOutput translate(const TranslateInput& input) {
 
 Translator::Translator(const TranslateInput& input, TranslateOutput& output)
     : input_(input), output_(output), base_(input.key), actions_(&output.actions), trace_(input.trace) {
+  // Enough for nearly all.
+  output.credit.rules.reserve(4);
+  output.credit.lookups.reserve(2);
+  output.actions.reserve(2);
   key_.packet = input.key;
   key_.pipeline = kInitialPipeline;
   orig_tunnel_dst_ = input.key.tunnel.dst;
@@ -59,14 +63,20 @@ Translator::Translator(const TranslateInput& input, TranslateOutput& output)
 void Translator::run() {
   init_mask();
   if (enter()) {
-    output_.initial_key = key_;
+    keep_initial_key();
     TraceScope scope(*this, report(TraceNode::Kind::bridge, "bridge(\"" + bridge_->name + "\")"));
     const PortView* const port = bridge_->port(in_port());
     if (thaw() && admit(port)) run_first();
   } else {
-    output_.initial_key = key_;
+    keep_initial_key();
   }
   finish();
+}
+
+void Translator::keep_initial_key() {
+  if (trace_ == nullptr) return;
+  if (output_.keys == nullptr) output_.keys = std::make_unique<TranslateOutput::TraceKeys>();
+  output_.keys->initial = key_;
 }
 
 // What the packet meets first: the actions it is given, or those that were left to do, or a table.
@@ -119,6 +129,10 @@ bool Translator::enter() {
   bridge_ = port->bridge;
   key_.packet.in_port = port->ofport;
   from_tunnel_port_ = port->tunnel.has_value();
+  if (!output_.thawed) {
+    first_bridge_ = bridge_;
+    first_port_ = port->ofport;
+  }
   return true;
 }
 
@@ -220,7 +234,7 @@ void Translator::finish_vlan_mask() {
 void Translator::finish() {
   finish_mask();
   output_.mask = mask_.packet;
-  output_.final_key = key_;
+  if (output_.keys != nullptr) output_.keys->final = key_;
   output_.failed = failed_;
   output_.drop_reason = drop_reason_;
   if (failed_) {
@@ -259,12 +273,26 @@ const Rule* Translator::lookup_rule(uint8_t table, OfPort in_port) {
   const auto saved_src = key_.packet.tp_src, saved_dst = key_.packet.tp_dst;
   const uint32_t saved_port = std::exchange(key_.packet.in_port, in_port);
   if ((key_.packet.nw_frag & kFragAny) != 0) key_.packet.tp_src = key_.packet.tp_dst = be16{};
+  note_rewritten(in_port);
   const Rule* rule = bridge_->tables->lookup(table, key_, version_of(*bridge_), &mask_);
   key_.packet.tp_src = saved_src;
   key_.packet.tp_dst = saved_dst;
   key_.packet.in_port = saved_port;
   count_lookup(table, rule != nullptr);
   return rule;
+}
+
+// Of words that actions wrote, whatever came of it: packets of the same megaflow may differ there from this one.
+void Translator::note_rewritten(OfPort in_port) {
+  constexpr uint8_t kPort = 1 << 0, kVlan = 1 << 3, kL4 = 1 << 5;
+  uint8_t rewritten = vlan_restacked_ ? kVlan : 0;
+  if (bridge_ != first_bridge_ || in_port != first_port_) rewritten |= kPort;
+  if ((key_.packet.nw_frag & kFragAny) != 0) rewritten |= kL4;
+  for (size_t i = 1; i < kHotWords; ++i) {
+    const bool differs = words(key_.packet)[i] != words(input_.key)[i] || words(written_.packet)[i] != 0;
+    rewritten |= static_cast<uint8_t>(uint8_t{differs} << i);
+  }
+  output_.rewritten_words |= rewritten;
 }
 
 void Translator::count_lookup(uint8_t table, bool matched) {

@@ -121,13 +121,21 @@ struct TranslateOutput {
   // with a tag by the CFI bit of vlan[0].tci, where that was looked at.
   FlowMask mask;
   DropReason drop_reason = DropReason::of_pipeline;  // why, when actions is empty
+  // Hot words of the key (a bit each) in which the packet was, or could have been, another than it came in when a table was
+  // looked up; bit 0 also: it was looked up as if it had come in by another port.
+  uint8_t rewritten_words = 0;
+  bool used_addresses = false;             // addresses that were learned decided
+  bool addresses_changed = false;          // translation itself learned or moved one
   bool slow_path = false;                  // must not be cached: each packet is to be translated by itself (dec_ttl to controller)
   Credit credit;
   std::vector<LearnedSource> learned;
   std::vector<Recirculation> recirculations;  // whoever keeps `actions` keeps their contexts
   RecircRef thawed;                           // the context that the packet itself came with
-  PipelineKey initial_key;                 // as the first rule saw it: for trace, "Flow"; in_port is OpenFlow's
-  PipelineKey final_key;                   // for trace: "Final flow"; equal to initial_key: "unchanged"
+  struct TraceKeys {
+    PipelineKey initial;                   // as the first rule saw it: "Flow"; in_port is OpenFlow's
+    PipelineKey final;                     // "Final flow"; equal to initial: "unchanged"
+  };
+  std::unique_ptr<TraceKeys> keys;         // of a trace only
   size_t trace_bytes = 0;                  // of TranslateInput::max_trace_bytes
   bool failed = false;                     // a limit or an error ended translation (drop_reason says which)
 };

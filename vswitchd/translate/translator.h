@@ -48,6 +48,8 @@ class Translator {
   Version version_of(const BridgeView& bridge);
   const Rule* lookup_rule(uint8_t table, OfPort in_port);
   void count_lookup(uint8_t table, bool matched);
+  void note_rewritten(OfPort in_port);
+  void keep_initial_key();
   bool within_limits();
   enum class Runner : uint8_t { plain, clone };
   // Looks the packet up in `table` as if it had come in by `in_port`, and runs what it finds.
@@ -186,6 +188,8 @@ class Translator {
   const TranslateInput& input_;
   TranslateOutput& output_;
   const BridgeView* bridge_ = nullptr;
+  const BridgeView* first_bridge_ = nullptr;  // where the packet came in, and by which port; null: by none of its own
+  OfPort first_port_ = 0;
   PipelineKey key_;
   FlowKey base_;
   PipelineMask mask_;

@@ -13,12 +13,44 @@ namespace {
 class UpcallQueueTest : public ::testing::Test {
  protected:
   // Marks the packet with `mark`, to tell it again.
-  Upcall upcall(uint32_t port, uint32_t bucket, uint32_t mark = 0) {
+  Upcall upcall(uint32_t port, uint32_t bucket, uint32_t mark = 0, uint32_t source = 0) {
     PacketPtr packet = pool_.allocate();
     EXPECT_TRUE(packet);
     packet->in_port = port;
     packet->skb_mark = mark;
-    return {std::move(packet), Upcall::Kind::miss, {}, bucket};
+    return {std::move(packet), Upcall::Kind::miss, {}, bucket, source};
+  }
+  // Fills the queue with `count` packets of one source; true if all were taken. As the handler does between two
+  // batches, drops what is too much; returns how many that was.
+  size_t fill(size_t count, uint32_t port, uint32_t source) {
+    size_t dropped = 0;
+    for (size_t i = 0; i < count; ++i) {
+      if (!queue_.offer(upcall(port, 1, static_cast<uint32_t>(i), source))) ++dropped;
+      if (i % 1000 == 999) dropped += drop_surplus().size();
+    }
+    return dropped + drop_surplus().size();
+  }
+  struct Mark {
+    uint32_t port, mark;
+    bool operator==(const Mark&) const = default;
+  };
+  std::vector<Mark> drop_surplus() {
+    std::vector<Mark> dropped;
+    Upcall next;
+    while (queue_.take_surplus(next)) {
+      dropped.push_back({next.packet->in_port, next.packet->skb_mark});
+      queue_.done(next.packet->in_port, next.bucket);
+    }
+    return dropped;
+  }
+  std::vector<Mark> take(size_t most = ~size_t{0}) {
+    std::vector<Mark> order;
+    Upcall next;
+    while (order.size() < most && queue_.take(next)) {
+      order.push_back({next.packet->in_port, next.packet->skb_mark});
+      queue_.done(next.packet->in_port, next.bucket);
+    }
+    return order;
   }
 
   HeapPacketPool pool_{HeapPacketPool::kFrameBuffer, 4 * UpcallQueue::kTotal};
@@ -28,44 +60,91 @@ class UpcallQueueTest : public ::testing::Test {
 TEST_F(UpcallQueueTest, PortsTakeTurns) {
   for (uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(queue_.offer(upcall(1, 10, i)));
   for (uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(queue_.offer(upcall(2, 20, i)));
-  std::vector<std::pair<uint32_t, uint32_t>> order;
-  Upcall next;
-  while (queue_.take(next)) {
-    order.emplace_back(next.packet->in_port, next.packet->skb_mark);
-    queue_.done(next.packet->in_port, next.bucket);
-  }
-  const std::vector<std::pair<uint32_t, uint32_t>> expected = {{1, 0}, {2, 0}, {1, 1}, {2, 1}, {1, 2}, {2, 2}};
-  EXPECT_EQ(order, expected);
+  const std::vector<Mark> expected = {{1, 0}, {2, 0}, {1, 1}, {2, 1}, {1, 2}, {2, 2}};
+  EXPECT_EQ(take(), expected);
   EXPECT_TRUE(queue_.empty());
 }
 
-TEST_F(UpcallQueueTest, AFloodFillsItsOwnShareOnly) {
-  size_t taken = 0;
-  for (size_t i = 0; i < 4 * UpcallQueue::kPerPort; ++i) taken += queue_.offer(upcall(1, 1));
-  EXPECT_EQ(taken, UpcallQueue::kPerPort);
-  EXPECT_TRUE(queue_.offer(upcall(2, 2)));
-  // The other port waits for one turn, not for the flood.
-  Upcall next;
-  ASSERT_TRUE(queue_.take(next));
-  EXPECT_EQ(next.packet->in_port, 1u);
-  ASSERT_TRUE(queue_.take(next));
-  EXPECT_EQ(next.packet->in_port, 2u);
+TEST_F(UpcallQueueTest, SourcesTakeTurnsWithinTheirPort) {
+  for (uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(queue_.offer(upcall(1, 10, i, 7)));
+  for (uint32_t i = 10; i < 12; ++i) ASSERT_TRUE(queue_.offer(upcall(1, 10, i, 8)));
+  ASSERT_TRUE(queue_.offer(upcall(2, 10, 20, 7)));
+  const std::vector<Mark> expected = {{1, 0}, {2, 20}, {1, 10}, {1, 1}, {1, 11}, {1, 2}};
+  EXPECT_EQ(take(), expected);
 }
 
-TEST_F(UpcallQueueTest, BoundHoldsOverAllPorts) {
-  size_t taken = 0;
-  for (uint32_t port = 1; port <= 64; ++port) {
-    for (int i = 0; i < 100; ++i) taken += queue_.offer(upcall(port, port));
+TEST_F(UpcallQueueTest, TakesABurstOfManyFlows) {
+  EXPECT_EQ(fill(UpcallQueue::kTotal, 1, 1), 0u);
+  EXPECT_EQ(take().size(), UpcallQueue::kTotal);
+}
+
+TEST_F(UpcallQueueTest, TheLongestLosesItsOldestNotTheNewcomer) {
+  EXPECT_EQ(fill(UpcallQueue::kTotal, 1, 1), 0u);
+  ASSERT_TRUE(queue_.offer(upcall(1, 2, 1'000'001, 2))) << "another source";
+  ASSERT_TRUE(queue_.offer(upcall(2, 2, 1'000'002, 1))) << "another port";
+  const std::vector<Mark> expected = {{1, 0}, {1, 1}};
+  EXPECT_EQ(drop_surplus(), expected);
+  EXPECT_FALSE(queue_.offer(upcall(1, 1, 0, 1))) << "who has most needs not try";
+  // One turn of the flood each, and it is theirs.
+  const std::vector<Mark> first = {{1, 2}, {2, 1'000'002}, {1, 1'000'001}};
+  EXPECT_EQ(take(3), first);
+}
+
+TEST_F(UpcallQueueTest, AFloodOfOnePortLeavesASmallPortItsOneSource) {
+  // Many sources, none of which has as many waiting as the honest one of port 2.
+  for (uint32_t source = 0; source < UpcallQueue::kSources; ++source) fill(UpcallQueue::kTotal / 256 - 4, 1, source);
+  EXPECT_EQ(fill(1000, 2, 1), 0u);
+  for (uint32_t source = 0; source < UpcallQueue::kSources; ++source) fill(100, 1, source);
+  size_t of_two = 0;
+  for (const Mark& mark : take()) of_two += mark.port == 2;
+  EXPECT_EQ(of_two, 1000u);
+}
+
+TEST_F(UpcallQueueTest, EmptiedAndFilledAgainAtTheBound) {
+  for (int round = 0; round < 5; ++round) {
+    size_t offered = 0, dropped = 0;
+    for (uint32_t i = 0; i < UpcallQueue::kTotal + 5000; ++i) {
+      const uint32_t port = 1 + i % 300;
+      ++offered;
+      if (!queue_.offer(upcall(port, i, i, i / 300))) ++dropped;
+      if (i % 500 == 0) dropped += drop_surplus().size();
+    }
+    dropped += drop_surplus().size();
+    EXPECT_GE(dropped, 5000u);
+    EXPECT_EQ(take().size(), offered - dropped);
+    ASSERT_TRUE(queue_.empty());
+    for (uint32_t bucket = 0; bucket < 1000; ++bucket) ASSERT_FALSE(queue_.must_wait(bucket));
   }
-  EXPECT_EQ(taken, UpcallQueue::kTotal);
 }
 
 TEST_F(UpcallQueueTest, RefusedPacketIsStillTheCallers) {
-  for (size_t i = 0; i < UpcallQueue::kPerPort; ++i) ASSERT_TRUE(queue_.offer(upcall(1, 1)));
-  Upcall refused = upcall(1, 1, 7);
+  fill(UpcallQueue::kTotal + 10, 1, 1);
+  Upcall refused = upcall(1, 1, 7, 1);
   ASSERT_FALSE(queue_.offer(std::move(refused)));
   ASSERT_TRUE(refused.packet);
   EXPECT_EQ(refused.packet->skb_mark, 7u);
+}
+
+TEST_F(UpcallQueueTest, CountsWhatWaitsInItsOwnBuffer) {
+  Upcall in_place = upcall(1, 1);
+  in_place.in_place = true;
+  ASSERT_TRUE(queue_.offer(std::move(in_place)));
+  EXPECT_EQ(queue_.in_place(), 1u);
+  Upcall next;
+  ASSERT_TRUE(queue_.take(next));
+  queue_.done(1, next.bucket, next.in_place);
+  EXPECT_EQ(queue_.in_place(), 0u);
+}
+
+// Few flows that have nothing waiting are detained by a full queue.
+TEST_F(UpcallQueueTest, AFullQueueDetainsFewOthers) {
+  for (uint32_t i = 0; i < UpcallQueue::kTotal; ++i) {
+    ASSERT_TRUE(queue_.offer(upcall(1, i * 0x9e3779b9u, i, i)));
+    if (i % 1000 == 0) drop_surplus();
+  }
+  size_t detained = 0;
+  for (uint32_t i = 0; i < 10'000; ++i) detained += queue_.must_wait(i * 0x85ebca6bu + 0x27d4eb2fu);
+  EXPECT_LT(detained, 500u);
 }
 
 TEST_F(UpcallQueueTest, AFlowWaitsUntilItsLastPacketIsDone) {
@@ -88,7 +167,7 @@ TEST_F(UpcallQueueTest, CopiesForTheControlPathHoldNobodyUp) {
   Upcall copy = upcall(1, Upcall::kNoBucket);
   copy.kind = Upcall::Kind::action;
   ASSERT_TRUE(queue_.offer(std::move(copy)));
-  for (uint32_t bucket = 0; bucket < UpcallQueue::kBuckets; ++bucket) EXPECT_FALSE(queue_.must_wait(bucket));
+  for (uint32_t bucket = 0; bucket < 4096; ++bucket) EXPECT_FALSE(queue_.must_wait(bucket));
   Upcall next;
   ASSERT_TRUE(queue_.take(next));
   queue_.done(1, next.bucket);
@@ -106,7 +185,7 @@ TEST_F(UpcallQueueTest, KeepsOrderBetweenThreads) {
       if (!packet) continue;
       packet->in_port = port;
       packet->skb_mark = i;
-      Upcall offered{std::move(packet), Upcall::Kind::miss, {}, port};
+      Upcall offered{std::move(packet), Upcall::Kind::miss, {}, port, 0};
       if (queue_.offer(std::move(offered))) ++i;
     }
   });

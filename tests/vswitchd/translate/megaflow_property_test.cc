@@ -118,8 +118,8 @@ struct Scene {
     const TranslateOutput output = run(key, &nodes);
     PipelineMask mask;
     mask.packet = output.mask;
-    return format_flow_key(output.initial_key) + "\n" + format_trace_nodes(nodes) +
-           "megaflow: " + format_megaflow(output.initial_key, mask) +
+    return format_flow_key(output.keys->initial) + "\n" + format_trace_nodes(nodes) +
+           "megaflow: " + format_megaflow(output.keys->initial, mask) +
            "\nactions: " + format_datapath_actions(output.actions) + " " +
            std::string(drop_reason_name(output.drop_reason)) + "\n";
   }

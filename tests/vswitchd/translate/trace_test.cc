@@ -88,10 +88,10 @@ std::string run_pass(const TranslateInput& input, int depth) {
   const TranslateOutput output = translate(traced);
   PipelineMask mask;
   mask.packet = output.mask;
-  std::string text = "Flow: " + format_flow_key(output.initial_key) + "\n" + format_trace_nodes(nodes);
+  std::string text = "Flow: " + format_flow_key(output.keys->initial) + "\n" + format_trace_nodes(nodes);
   text += "\nFinal flow: ";
-  text += output.final_key == output.initial_key ? "unchanged" : format_flow_key(output.final_key);
-  text += "\nMegaflow: " + format_megaflow(output.initial_key, mask);
+  text += output.keys->final == output.keys->initial ? "unchanged" : format_flow_key(output.keys->final);
+  text += "\nMegaflow: " + format_megaflow(output.keys->initial, mask);
   text += "\nDatapath actions: " + format_datapath_actions(output.actions) + "\n";
   if (output.actions.empty()) text += "Drop reason: " + std::string(drop_reason_name(output.drop_reason)) + "\n";
   for (const Recirculation& r : output.recirculations) {

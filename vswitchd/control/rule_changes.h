@@ -1,0 +1,60 @@
+// RuleChanges: what a change of the rules may mean for datapath flows, in the form in which every flow can be asked
+// quickly whether it is concerned.
+//
+// A flow need not be looked at again if it cannot have met the rule that came or went. Translation records which tables
+// a flow's packets were looked up in, and which words of the key had been rewritten by then (FlowOrigin); so for a rule
+// of table T that came or went, a flow stays as it is if
+// - its packets were not looked up in T, or
+// - packet and rule disagree in a bit that the flow's mask fixes and that nothing rewrote before, or
+// - the rule went, and the flow's packets were not treated by it, or
+// - the rule came, and wherever the flow's packets were looked up in T they met a rule of higher priority.
+// What remains is translated again. A flow that is passed over is right, though translating it again might have given
+// it a mask with other bits.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "datapath/flow_table/flow_table.h"
+#include "vswitchd/control/flow_origin.h"
+#include "vswitchd/rules/rule_tables.h"
+#include "vswitchd/translate/switch_view.h"
+
+namespace vswitch {
+
+class RuleChanges {
+ public:
+  // With more rules it is quicker to translate every flow again than to ask every flow about each rule.
+  static constexpr size_t kMostRules = 64;
+
+  // The change's rules, before it is published (which lets go of those that it removes). `bridge`: where they are or
+  // were; null: not in the view yet, so no flow can have met them.
+  void add(const RuleChange& change, const BridgeView* bridge);
+
+  // Too many: every flow is to be looked at.
+  bool too_many() const { return too_many_; }
+  bool empty() const { return rules_.empty() && !too_many_; }
+  // Whether `flow` may have to change. RCU reader.
+  bool concern(const Flow& flow) const;
+
+ private:
+  struct Changed {
+    HotWords value{}, mask{};
+    const RuleTables* tables = nullptr;
+    const Rule* removed = nullptr;  // null: it came. To be compared only, it may be gone
+    uint16_t priority = 0;
+    uint16_t table_bit = 0;
+    uint8_t table = 0;
+  };
+  void add(const Rule& rule, bool removed, const BridgeView& bridge);
+  static bool concerns(const Changed& rule, const Flow& flow);
+
+  std::vector<Changed> rules_;
+  bool too_many_ = false;
+};
+
+}  // namespace vswitch
