@@ -168,29 +168,6 @@ def scene_afxdp_tags():
         switch.check_balance()
 
 
-def scene_afxdp_keeps_tags_that_the_sender_holds_aside():
-    with Lab() as lab:
-        there = xdp_hosts(lab, 2)
-        if there is None:
-            return
-        switch, _, (h1, h2) = there
-        if status(switch, "p1", "hint-vlan"):
-            print("        not tested: the kernel does not tell XDP programs of tags")
-            return
-        h1.run("tc", "qdisc", "add", "dev", "eth0", "clsact")
-        done = h1.run("tc", "filter", "add", "dev", "eth0", "egress", "matchall", "action", "vlan", "push", "id", "77", check=False)
-        if done.returncode != 0:
-            print(f"        not tested: the kernel pushes no tags: {done.stderr.strip()}")
-            return
-        wire = h2.start("tcpdump", "-n", "-e", "-c", "2", "-i", "eth0", "vlan", "77", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        eventually(lambda: "listening" in wire.stderr.readline(), "tcpdump listens")
-        h1.ping("10.0.0.2", count=4, expect=False, timeout=0.3)
-        seen, _ = wire.communicate(timeout=10)
-        if "vlan 77" not in seen:
-            raise Failure(f"the tag was lost:\n{seen}")
-        switch.check_balance()
-
-
 def scene_afxdp_several_queues():
     with Lab() as lab:
         middle = lab.host("sw")

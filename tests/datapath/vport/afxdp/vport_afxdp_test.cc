@@ -3,6 +3,9 @@
 #include "datapath/vport/afxdp/vport_afxdp.h"
 
 #include <arpa/inet.h>
+#ifdef VSWITCH_HAVE_AFXDP
+#include <bpf/bpf.h>
+#endif
 #include <gtest/gtest.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -279,6 +282,50 @@ TEST_F(AfxdpTest, TagsInTheFrameStayWhatTheyAre) {
   PacketBatch batch = wait_for(*one);
   ASSERT_EQ(batch.size(), 1u);
   EXPECT_EQ(to_bytes(batch[0]), tagged);
+}
+
+// Pushes a tag on everything that the device sends, as a VLAN device above it would: beside the frame, not into it.
+class TagPusher {
+ public:
+  TagPusher(const std::string& device, uint16_t tci) {
+    const auto instruction = [](uint8_t code, uint8_t dst, int32_t value) {
+      bpf_insn insn{};
+      insn.code = code;
+      insn.dst_reg = dst & 0xf;
+      insn.imm = value;
+      return insn;
+    };
+    const bpf_insn program[] = {
+        instruction(BPF_ALU64 | BPF_MOV | BPF_K, 2, htons(0x8100)),
+        instruction(BPF_ALU64 | BPF_MOV | BPF_K, 3, tci),
+        instruction(BPF_JMP | BPF_CALL, 0, BPF_FUNC_skb_vlan_push),
+        instruction(BPF_ALU64 | BPF_MOV | BPF_K, 0, -1),  // go on
+        instruction(BPF_JMP | BPF_EXIT, 0, 0),
+    };
+    program_.reset(bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "push_tag", "GPL", program, std::size(program), nullptr));
+    constexpr auto kTcxEgress = static_cast<bpf_attach_type>(47);
+    const auto ifindex = static_cast<int>(::if_nametoindex(device.c_str()));
+    if (program_) link_.reset(bpf_link_create(program_.get(), ifindex, kTcxEgress, nullptr));
+  }
+  bool works() const { return link_.valid(); }
+
+ private:
+  UniqueFd program_, link_;
+};
+
+TEST_F(AfxdpTest, ATagThatTheSenderHoldsAsideIsPutBack) {
+  auto one = port("p1", 1, {{"xdp-mode", "native"}});
+  ASSERT_TRUE(one);
+  if (one->state().status.contains("hint-vlan")) GTEST_SKIP() << "the kernel does not tell XDP programs of tags";
+  FarEnd far1("far1");
+  const TagPusher pusher("far1", 0xa064);
+  if (!pusher.works()) GTEST_SKIP() << "the kernel has no BPF programs on the way out";
+  ASSERT_TRUE(far1.send(kFrame));
+  PacketBatch batch = wait_for(*one);
+  ASSERT_EQ(batch.size(), 1u);
+  EXPECT_EQ(to_bytes(batch[0]),
+            PacketBuilder().ethernet().vlan(100, 5).ipv4("10.0.0.1", "10.0.0.2").udp(1, 2).payload(100).build());
+  EXPECT_EQ(batch[0].headroom(), afxdp::UmemPool::kReceiveHeadroom);
 }
 
 TEST_F(AfxdpTest, AChecksumLeftToADeviceIsCompletedOnTheWayOut) {
