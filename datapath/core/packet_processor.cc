@@ -38,20 +38,18 @@ PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, con
 
 // ---- Shallow
 
-// The flow of all packets with this signature; null: there is none yet. What the entry remembers is verified, as flows
-// come and go and are recycled.
+// The flow of all packets with this signature; null: there is none yet.
 Flow* PacketProcessor::find_shallow(uint32_t in_port, ShallowSignature signature) {
-  const FlowKey key = shallow_key(in_port, signature);
   const uint64_t h = (signature ^ in_port) * 0x9e3779b97f4a7c15ULL;
   ShallowEntry& entry = shallow_[h >> 58];
   static_assert(std::tuple_size_v<decltype(shallow_)> == 64);
-  if (entry.signature == signature && entry.in_port == in_port && !entry.flow->dead() && entry.flow->matches(key)) {
-    return entry.flow;
-  }
+  // Read before the table is: a flow that is removed meanwhile makes the entry stale, not wrong.
+  const uint64_t generation = flows_.generation();
+  if (entry.signature == signature && entry.in_port == in_port && entry.generation == generation) return entry.flow;
   uint32_t visited = 0;
-  Flow* flow = flows_.lookup(key, &visited);
+  Flow* flow = flows_.lookup(shallow_key(in_port, signature), &visited);
   counters_.masks_visited.add(visited);
-  if (flow != nullptr) entry = {in_port, signature, flow};
+  if (flow != nullptr) entry = {in_port, signature, flow, generation};
   return flow;
 }
 
@@ -61,11 +59,14 @@ bool PacketProcessor::process_shallow(PacketBatch& batch) {
   if (!flows_.only_shallow_flows(in_port)) return false;
   uint16_t tcp_flags = 0;
   uint64_t bytes = 0, difference = 0;
-  const ShallowSignature signature = shallow_signature(batch[0], &tcp_flags);
-  for (size_t i = 0; i < batch.size(); ++i) {
+  ShallowSignature signature = 0;
+  const size_t size = batch.size();
+  for (size_t i = 0; i < size; ++i) {
     const Packet& packet = batch[i];
-    if (i + kPrefetchAhead < batch.size()) __builtin_prefetch(batch[i + kPrefetchAhead].data());
-    difference |= shallow_signature(packet, &tcp_flags) ^ signature;
+    if (i + kPrefetchAhead < size) __builtin_prefetch(batch[i + kPrefetchAhead].data());
+    const ShallowSignature of_this = shallow_signature(packet, &tcp_flags);
+    if (i == 0) signature = of_this;
+    difference |= of_this ^ signature;
     difference |= (packet.in_port ^ in_port) | packet.recirc_id | uint32_t{packet.has_tunnel};
     bytes += packet.size();
   }

@@ -87,6 +87,7 @@ class PacketProcessor : public ActionSink {
     uint32_t in_port = 0;
     ShallowSignature signature = kNoSignature;
     Flow* flow = nullptr;
+    uint64_t generation = 0;  // of the table: while no flow is removed, the flow is there and right
   };
   bool process_shallow(PacketBatch& batch);
   Flow* find_shallow(uint32_t in_port, ShallowSignature signature);
