@@ -10,6 +10,7 @@ option(VSWITCH_TESTS "Build the unit, property and end-to-end tests" ON)
 option(VSWITCH_BENCH "Build the benchmarks" OFF)
 option(VSWITCH_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 set(VSWITCH_DPDK AUTO CACHE STRING "Ports of type dpdk: ON, OFF, or AUTO (if libdpdk-dev is installed)")
+set(VSWITCH_AFXDP AUTO CACHE STRING "Ports of type afxdp: ON, OFF, or AUTO (if libxdp-dev and libbpf-dev are installed)")
 set(VSWITCH_SANITIZE "" CACHE STRING "Value for -fsanitize=, e.g. address,undefined or thread")
 
 find_program(CCACHE_PROGRAM ccache)

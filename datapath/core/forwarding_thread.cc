@@ -18,6 +18,8 @@ namespace {
 constexpr int kIdleRoundsBeforeSleep = 8;
 // While some sources are hot, how often the others are asked whether they have become ready.
 constexpr uint64_t kRoundsBetweenReadyChecks = 4;
+// Under load the time is some microseconds old at most.
+constexpr uint64_t kRoundsBetweenClockReads = 4;
 constexpr uint64_t kWakeupSlot = ~uint64_t{0};
 
 // Who sent the packet: its Ethernet and network addresses (of ARP: the sender's).
@@ -154,7 +156,7 @@ void ForwardingThread::run() {
   while (!stop_.load(std::memory_order_acquire)) {
     const Published* published = sources_.load(std::memory_order_acquire);
     if (published->generation != adopted_) adopt_sources(*published);
-    ctx_.now = clock_.now();
+    if (idle_rounds != 0 || progress_.rounds() % kRoundsBetweenClockReads == 0) ctx_.now = clock_.now();
     const bool any = poll_round();
     progress_.round();
     idle_rounds = any ? 0 : idle_rounds + 1;
@@ -162,7 +164,7 @@ void ForwardingThread::run() {
     rcu::quiescent();
     if (idle_rounds >= kIdleRoundsBeforeSleep && always_ready_ == 0) {
       sleep_until_ready();
-    } else if (!any || progress_.rounds() % kRoundsBetweenReadyChecks == 0) {
+    } else if (some_cold_ && (!any || progress_.rounds() % kRoundsBetweenReadyChecks == 0)) {
       mark_ready(0);
     }
   }
@@ -242,11 +244,16 @@ void ForwardingThread::book_received(const PacketBatch& batch) {
 // One batch from every hot source. True if any had packets.
 bool ForwardingThread::poll_round() {
   bool any = false;
+  some_cold_ = false;
   for (PolledSource& polled : polled_) {
-    if (!polled.hot) continue;  // a free slot is not
+    if (!polled.hot) {  // a free slot is not
+      some_cold_ = some_cold_ || polled.source != nullptr;
+      continue;
+    }
     PacketBatch batch;
     const size_t n = polled.source->receive(ctx_, batch);
     polled.hot = n != 0 || polled.source->always_ready();
+    some_cold_ = some_cold_ || !polled.hot;
     if (n == 0) continue;
     any = true;
     book_received(batch);

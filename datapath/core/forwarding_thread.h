@@ -105,6 +105,7 @@ class ForwardingThread {
   uint64_t adopted_ = 0;  // generation
   uint64_t adopted_renewals_ = 0;
   std::vector<PolledSource> polled_;
+  bool some_cold_ = true;  // as of the last round: some source is not hot, so epoll may have news
   std::unordered_map<const RxSource*, size_t> slots_;  // of polled_
   std::vector<size_t> free_slots_;
   UniqueFd epoll_;

@@ -9,20 +9,18 @@
 namespace vswitch {
 namespace {
 
-// With so few masks, going through them costs no more than asking the cache first.
-constexpr size_t kMasksWithoutCache = 2;
 // How far ahead of extraction frames are fetched.
 constexpr size_t kPrefetchAhead = 4;
 
 // The cache and ordering identity of a packet: its flow hash, and where it is in its way through the switch.
 uint64_t identity_hash(const Packet& packet) {
-  uint64_t h = packet.rss_hash;
-  h = (h << 32 | packet.in_port) * 0x9e3779b97f4a7c15ULL;
-  h ^= h >> 32;
-  h = (h ^ packet.recirc_id) * 0xc2b2ae3d27d4eb4fULL;
-  return h ^ h >> 29;
+  const uint64_t place = packet.in_port ^ uint64_t { packet.recirc_id } * 0x9e3779b97f4a7c15ULL;
+  const uint64_t h = (packet.rss_hash ^ place << 32) * 0xc2b2ae3d27d4eb4fULL;
+  return h ^ h >> 32;
 }
 uint32_t ordering_hash(uint64_t identity) { return static_cast<uint32_t>(identity >> 32); }
+
+uint32_t all_of(size_t n) { return n >= 32 ? ~uint32_t{0} : (uint32_t{1} << n) - 1; }
 
 template <typename Function>
 void for_each_bit(uint32_t bits, Function&& function) {
@@ -40,20 +38,18 @@ PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, con
 
 // ---- Shallow
 
-// The flow of all packets with this signature; null: there is none yet. What the entry remembers is verified, as flows
-// come and go and are recycled.
+// The flow of all packets with this signature; null: there is none yet.
 Flow* PacketProcessor::find_shallow(uint32_t in_port, ShallowSignature signature) {
-  const FlowKey key = shallow_key(in_port, signature);
   const uint64_t h = (signature ^ in_port) * 0x9e3779b97f4a7c15ULL;
   ShallowEntry& entry = shallow_[h >> 58];
   static_assert(std::tuple_size_v<decltype(shallow_)> == 64);
-  if (entry.signature == signature && entry.in_port == in_port && !entry.flow->dead() && entry.flow->matches(key)) {
-    return entry.flow;
-  }
+  // Read before the table is: a flow that is removed meanwhile makes the entry stale, not wrong.
+  const uint64_t generation = flows_.generation();
+  if (entry.signature == signature && entry.in_port == in_port && entry.generation == generation) return entry.flow;
   uint32_t visited = 0;
-  Flow* flow = flows_.lookup(key, &visited);
+  Flow* flow = flows_.lookup(shallow_key(in_port, signature), &visited);
   counters_.masks_visited.add(visited);
-  if (flow != nullptr) entry = {in_port, signature, flow};
+  if (flow != nullptr) entry = {in_port, signature, flow, generation};
   return flow;
 }
 
@@ -63,11 +59,14 @@ bool PacketProcessor::process_shallow(PacketBatch& batch) {
   if (!flows_.only_shallow_flows(in_port)) return false;
   uint16_t tcp_flags = 0;
   uint64_t bytes = 0, difference = 0;
-  const ShallowSignature signature = shallow_signature(batch[0], &tcp_flags);
-  for (size_t i = 0; i < batch.size(); ++i) {
+  ShallowSignature signature = 0;
+  const size_t size = batch.size();
+  for (size_t i = 0; i < size; ++i) {
     const Packet& packet = batch[i];
-    if (i + kPrefetchAhead < batch.size()) __builtin_prefetch(batch[i + kPrefetchAhead].data());
-    difference |= shallow_signature(packet, &tcp_flags) ^ signature;
+    if (i + kPrefetchAhead < size) __builtin_prefetch(batch[i + kPrefetchAhead].data());
+    const ShallowSignature of_this = shallow_signature(packet, &tcp_flags);
+    if (i == 0) signature = of_this;
+    difference |= of_this ^ signature;
     difference |= (packet.in_port ^ in_port) | packet.recirc_id | uint32_t{packet.has_tunnel};
     bytes += packet.size();
   }
@@ -88,55 +87,51 @@ bool PacketProcessor::process_shallow(PacketBatch& batch) {
 // ---- Extract, look up
 
 uint32_t PacketProcessor::extract(PacketBatch& batch) {
-  const bool some_must_wait = any_must_wait();
-  const bool use_cache = flows_.mask_count() > kMasksWithoutCache;
   const size_t size = batch.size();
-  for (size_t i = 0; i < std::min(size, kPrefetchAhead); ++i) __builtin_prefetch(batch[i].data());
-  uint32_t good = 0;
-  for (size_t i = 0; i < size; ++i) {
-    if (i + kPrefetchAhead < size) __builtin_prefetch(batch[i + kPrefetchAhead].data());
-    Packet& packet = batch[i];
-    KeySlot& slot = keys_[i];
-    if (!extract_flow_key(packet, slot.key, slot.cold_is_zero)) {
-      ctx_.drop(batch.release(i), DropReason::rx_invalid_packet);
-      continue;
-    }
-    hashes_[i] = identity_hash(packet);
-    if (some_must_wait && must_wait(ordering_hash(hashes_[i]))) {
-      miss(batch.release(i), slot.key, ordering_hash(hashes_[i]));
-      continue;
-    }
-    if (use_cache) cache_.prefetch(hashes_[i]);
-    good |= uint32_t{1} << i;
+  uint32_t good = extract_flow_keys(batch.raw(), size, keys_.data());
+  for_each_bit(all_of(size) & ~good, [&](size_t i) { ctx_.drop(batch.release(i), DropReason::rx_invalid_packet); });
+  for_each_bit(good, [&](size_t i) {
+    hashes_[i] = identity_hash(batch[i]);
+    cache_.prefetch(hashes_[i]);
+  });
+  if (__builtin_expect(any_must_wait(), 0)) {
+    for_each_bit(good, [&](size_t i) {
+      if (!must_wait(ordering_hash(hashes_[i]))) return;
+      miss(batch.release(i), keys_[i].key, ordering_hash(hashes_[i]));
+      good &= ~(uint32_t{1} << i);
+    });
   }
   return good;
 }
 
-uint32_t PacketProcessor::look_up_cached(uint32_t wanted) {
-  const uint32_t hits = cache_.find_batch(hashes_.data(), key_pointers_.data(), wanted, found_.data());
-  counters_.cache_hits.add(static_cast<uint64_t>(std::popcount(hits)));
-  return hits;
-}
-
 uint32_t PacketProcessor::look_up(uint32_t wanted) {
   if (wanted == 0) return 0;
-  uint32_t hits = 0;
-  const bool use_cache = flows_.mask_count() > kMasksWithoutCache;
-  if (use_cache) hits = look_up_cached(wanted);
+  uint32_t hits = cache_.find_batch(hashes_.data(), key_pointers_.data(), wanted, found_.data());
+  counters_.cache_hits.add(static_cast<uint64_t>(std::popcount(hits)));
   const uint32_t uncached = wanted & ~hits;
   if (uncached != 0) {
     uint32_t visited = 0;
     const uint32_t in_table = flows_.find_batch(key_pointers_.data(), uncached, found_.data(), &visited);
     counters_.masks_visited.add(visited);
-    if (use_cache) for_each_bit(in_table, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
+    counters_.misses.add(static_cast<uint64_t>(std::popcount(uncached & ~in_table)));
+    for_each_bit(in_table, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
     hits |= in_table;
   }
   counters_.hits.add(static_cast<uint64_t>(std::popcount(hits)));
-  counters_.misses.add(static_cast<uint64_t>(std::popcount(wanted & ~hits)));
   return hits;
 }
 
 // ---- Dispatch
+
+inline PacketProcessor::TransmitQueue& PacketProcessor::transmit_queue(uint32_t port_no) {
+  std::unique_ptr<TransmitQueue>& queue = transmit_queues_[port_no];
+  if (__builtin_expect(!queue, 0)) queue = std::make_unique<TransmitQueue>();
+  if (__builtin_expect(!queue->listed, 0)) {
+    queue->listed = true;
+    to_flush_.push_back(port_no);
+  }
+  return *queue;
+}
 
 // Packets of one flow tend to come together: look at the latest groups first.
 void PacketProcessor::group(Packet& packet, size_t i) {
@@ -157,18 +152,38 @@ void PacketProcessor::group(Packet& packet, size_t i) {
   group.members[group.count++] = static_cast<uint8_t>(i);
 }
 
+// Neighbours of one flow are counted together.
 void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
   group_count_ = 0;
+  Flow* counting = nullptr;
+  uint64_t packets = 0, bytes = 0;
+  uint16_t tcp_flags = 0;
+  const auto count = [&] {
+    if (counting != nullptr) counting->count(ctx_.index, packets, bytes, ctx_.now, tcp_flags);
+  };
   for_each_bit(found, [&](size_t i) {
     Flow* flow = found_[i];
     const uint32_t port = flow->only_output();
-    if (port == 0) return group(batch[i], i);
-    flow->count(ctx_.index, 1, batch[i].size(), ctx_.now, keys_[i].key.tcp_flags.host());
-    TransmitQueue& queue = transmit_queue(port);
-    if (__builtin_expect(queue.batch.full(), 0)) send(port, queue);
-    queue.batch.add(batch.release(i));
+    if (__builtin_expect(port == 0, 0)) return group(batch[i], i);
+    if (flow != counting) {
+      count();
+      counting = flow;
+      packets = bytes = 0;
+      tcp_flags = 0;
+    }
+    ++packets;
+    bytes += batch[i].size();
+    tcp_flags = static_cast<uint16_t>(tcp_flags | keys_[i].key.tcp_flags.host());
+    send_to_only_output(batch, i, port);
   });
+  count();
   for (size_t g = 0; g < group_count_; ++g) run(batch, groups_[g]);
+}
+
+inline void PacketProcessor::send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no) {
+  TransmitQueue& queue = transmit_queue(port_no);
+  if (__builtin_expect(queue.batch.full(), 0)) send(port_no, queue);
+  queue.batch.add(batch.release(i));
 }
 
 void PacketProcessor::run(PacketBatch& batch, const Group& group) {
@@ -202,16 +217,6 @@ void PacketProcessor::process_recirculated() {
 void PacketProcessor::recirculate(ThreadContext&, PacketPtr packet) {
   if (recirculated_.full()) process_recirculated();
   recirculated_.add(std::move(packet));
-}
-
-PacketProcessor::TransmitQueue& PacketProcessor::transmit_queue(uint32_t port_no) {
-  std::unique_ptr<TransmitQueue>& queue = transmit_queues_[port_no];
-  if (!queue) queue = std::make_unique<TransmitQueue>();
-  if (!queue->listed) {
-    queue->listed = true;
-    to_flush_.push_back(port_no);
-  }
-  return *queue;
 }
 
 void PacketProcessor::output(ThreadContext&, uint32_t port_no, PacketPtr packet) {

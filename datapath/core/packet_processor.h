@@ -22,6 +22,7 @@
 
 #include "datapath/actions/execute.h"
 #include "datapath/core/port_map.h"
+#include "datapath/flow/extract.h"
 #include "datapath/flow_table/flow_cache.h"
 #include "datapath/flow_table/flow_table.h"
 #include "datapath/flow_table/shallow_key.h"
@@ -86,12 +87,8 @@ class PacketProcessor : public ActionSink {
     uint32_t in_port = 0;
     ShallowSignature signature = kNoSignature;
     Flow* flow = nullptr;
+    uint64_t generation = 0;  // of the table: while no flow is removed, the flow is there and right
   };
-  struct KeySlot {
-    alignas(64) FlowKey key;
-    bool cold_is_zero = false;
-  };
-
   bool process_shallow(PacketBatch& batch);
   Flow* find_shallow(uint32_t in_port, ShallowSignature signature);
 
@@ -100,6 +97,7 @@ class PacketProcessor : public ActionSink {
   uint32_t look_up_cached(uint32_t wanted);
   uint32_t look_up(uint32_t wanted);
   void dispatch(PacketBatch& batch, uint32_t found);
+  void send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no);
   void group(Packet& packet, size_t i);
   void run(PacketBatch& batch, const Group& group);
 

@@ -37,10 +37,17 @@ namespace vswitch {
 // initialisers) in which tun_metadata is zero wherever tun_metadata_present is: these 256 bytes are not cleared again.
 [[nodiscard]] bool extract_flow_key(Packet& packet, FlowKey& key);
 
-// The same for a caller that extracts one packet after another into the same key: `cold_is_zero` remembers whether the
-// last one left all words behind the hot ones zero (as TCP and UDP over IPv4 without metadata do), so that they need not
-// be cleared again. False at first; only the key's hot words may be written in between.
-[[nodiscard]] bool extract_flow_key(Packet& packet, FlowKey& key, bool& cold_is_zero);
+// A key that is extracted into again and again, by extract_flow_keys() only.
+struct KeySlot {
+  alignas(64) FlowKey key;
+  // All words of the key behind the hot ones are zero (as after TCP and UDP over IPv4 without metadata): they need not be
+  // cleared again.
+  bool cold_is_zero = false;
+};
+
+// The same for up to 32 packets. Returns a bit for each packet that has a key now; the others are shorter than an Ethernet
+// header.
+[[nodiscard]] uint32_t extract_flow_keys(Packet* const packets[], size_t count, KeySlot slots[]);
 
 // A hash of what makes a flow: IP addresses, protocol and ports; addresses only for fragments, since later ones have no
 // ports; Ethernet addresses, type and tags of what is not IP. The same for all packets of a flow, not symmetric, never

@@ -7,17 +7,24 @@
 #include <emmintrin.h>
 #endif
 
+#include "datapath/flow_table/flow_implementation.h"
+
 namespace vswitch {
 namespace {
 
 // One newcomer in so many gets into a full bucket.
 constexpr uint32_t kNewcomers = 8;
 
+inline bool is_flow_of(const Flow& flow, const FlowKey& key) {
+  return !flow.dead() &&
+         FlowImplementation::pattern(flow).matches(key, FlowImplementation::hot(flow), FlowImplementation::rest(flow));
+}
+
 }  // namespace
 
 FlowCache::FlowCache() : buckets_(std::make_unique<Bucket[]>(kFirstBuckets)), mask_(kFirstBuckets - 1) {}
 
-uint32_t FlowCache::candidates(const Bucket& bucket, uint16_t tag) {
+inline uint32_t FlowCache::candidates(const Bucket& bucket, uint16_t tag) {
   constexpr uint32_t kUsed = (1u << kWays) - 1;
 #if defined(__SSE2__)
   const __m128i tags = _mm_load_si128(reinterpret_cast<const __m128i*>(bucket.tags.data()));
@@ -34,7 +41,7 @@ Flow* FlowCache::lookup(uint64_t hash, const FlowKey& key) const {
   const Bucket& bucket = buckets_[hash & mask_];
   for (uint32_t left = candidates(bucket, tag_of(hash)); left != 0; left &= left - 1) {
     Flow* flow = bucket.flows[static_cast<size_t>(std::countr_zero(left))];
-    if (flow != nullptr && !flow->dead() && flow->matches(key)) return flow;
+    if (flow != nullptr && is_flow_of(*flow, key)) return flow;
   }
   return nullptr;
 }
@@ -55,7 +62,7 @@ uint32_t FlowCache::find_batch(const uint64_t hashes[], const FlowKey* const key
   uint32_t hits = 0;
   for (uint32_t left = likely; left != 0; left &= left - 1) {
     const auto i = static_cast<unsigned>(std::countr_zero(left));
-    if (flows[i]->dead() || !flows[i]->matches(*keys[i])) {
+    if (__builtin_expect(!is_flow_of(*flows[i], *keys[i]), 0)) {
       // Rare: two connections in one bucket with one tag, or a flow that is gone.
       flows[i] = lookup(hashes[i], *keys[i]);
       if (flows[i] == nullptr) continue;

@@ -75,7 +75,7 @@ inline bool plain_ipv6(const uint8_t* ip, size_t left, uint16_t* tcp_flags) {
 // Reads a received packet (no tunnel metadata, not recirculated). It has a signature if it is a well-formed Ethernet
 // frame with at most one tag and is not a fragment, which for the commonest layouts is seen without parsing. *tcp_flags
 // is or'ed with what extraction would find.
-inline ShallowSignature shallow_signature(const Packet& packet, uint16_t* tcp_flags) {
+[[gnu::always_inline]] inline ShallowSignature shallow_signature(const Packet& packet, uint16_t* tcp_flags) {
   using namespace shallow_detail;
   const uint8_t* frame = packet.data();
   const size_t size = packet.size();

@@ -81,20 +81,56 @@ uint32_t crc32c_value(std::span<const uint8_t> bytes) {
   return crc32c_portable(bytes);
 }
 
-}  // namespace
-
-// Sums 32-bit halves into 64-bit accumulators: no carry to propagate, so the compiler vectorises the loop.
-uint32_t checksum_partial(std::span<const uint8_t> bytes, uint32_t sum) {
-  uint64_t low = sum;
-  uint64_t high = 0;
-  const uint8_t* p = bytes.data();
-  const size_t n_words = bytes.size() / 8;
+// Sums 32-bit halves into 64-bit accumulators: no carry to propagate.
+uint64_t sum_words(const uint8_t* from, size_t n_words) {
+  uint64_t low = 0, high = 0;
   for (size_t i = 0; i < n_words; ++i) {
-    const auto word = load_unaligned<uint64_t>(p + i * 8);
+    const auto word = load_unaligned<uint64_t>(from + i * 8);
     low += word & 0xffffffff;
     high += word >> 32;
   }
-  return fold_to_32(low + high + sum_tail(p + n_words * 8, bytes.size() % 8));
+  return low + high;
+}
+
+#if defined(__x86_64__)
+// The same, sixteen words at a time.
+__attribute__((target("avx2"))) uint64_t sum_words_avx2(const uint8_t* from, size_t n_words) {
+  const __m256i low_half = _mm256_set1_epi64x(0xffffffff);
+  __m256i low0 = _mm256_setzero_si256(), low1 = low0, high0 = low0, high1 = low0;
+  size_t i = 0;
+  for (; i + 16 <= n_words; i += 16) {
+    const auto* at = reinterpret_cast<const __m256i*>(from + i * 8);
+    const __m256i a = _mm256_loadu_si256(at), b = _mm256_loadu_si256(at + 1);
+    const __m256i c = _mm256_loadu_si256(at + 2), d = _mm256_loadu_si256(at + 3);
+    low0 = _mm256_add_epi64(low0, _mm256_add_epi64(_mm256_and_si256(a, low_half), _mm256_and_si256(b, low_half)));
+    high0 = _mm256_add_epi64(high0, _mm256_add_epi64(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32)));
+    low1 = _mm256_add_epi64(low1, _mm256_add_epi64(_mm256_and_si256(c, low_half), _mm256_and_si256(d, low_half)));
+    high1 = _mm256_add_epi64(high1, _mm256_add_epi64(_mm256_srli_epi64(c, 32), _mm256_srli_epi64(d, 32)));
+  }
+  const __m256i all = _mm256_add_epi64(_mm256_add_epi64(low0, low1), _mm256_add_epi64(high0, high1));
+  alignas(32) std::array<uint64_t, 4> lanes;
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes.data()), all);
+  return lanes[0] + lanes[1] + lanes[2] + lanes[3] + sum_words(from + i * 8, n_words - i);
+}
+#endif
+
+// From here on wide instructions pay for their set-up.
+constexpr size_t kManyWords = 32;
+
+uint64_t sum_all_words(const uint8_t* from, size_t n_words) {
+#if defined(__x86_64__)
+  static const bool has_avx2 = __builtin_cpu_supports("avx2");
+  if (n_words >= kManyWords && has_avx2) return sum_words_avx2(from, n_words);
+#endif
+  return sum_words(from, n_words);
+}
+
+}  // namespace
+
+uint32_t checksum_partial(std::span<const uint8_t> bytes, uint32_t sum) {
+  const size_t n_words = bytes.size() / 8;
+  const uint64_t words = sum_all_words(bytes.data(), n_words);
+  return fold_to_32(sum + words + sum_tail(bytes.data() + n_words * 8, bytes.size() % 8));
 }
 
 be16 checksum_finish(uint32_t sum) { return be16::from_raw(static_cast<uint16_t>(~fold_to_16(sum))); }

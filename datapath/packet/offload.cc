@@ -44,15 +44,14 @@ uint32_t pseudo_sum(const uint8_t* frame, const IpLayout& ip, size_t length) {
   return pseudo_header_sum(load_unaligned<Ipv6Address>(header + 8), load_unaligned<Ipv6Address>(dst), ip.proto, size);
 }
 
-void fix_ip_header(Packet& piece, const IpLayout& ip, size_t index) {
-  uint8_t* header = piece.data() + ip.l3;
-  const auto size = static_cast<uint16_t>(piece.size() - ip.l3);
-  if (ip.is_v6) {
+// `size`: of the datagram, header included.
+void fix_ip_header(uint8_t* header, bool is_v6, size_t size, size_t index) {
+  if (is_v6) {
     store_unaligned(header + 4, to_be16(static_cast<uint16_t>(size - 40)));
     return;
   }
   const uint16_t id = load_unaligned<be16>(header + 4).host();
-  store_unaligned(header + 2, to_be16(size));
+  store_unaligned(header + 2, to_be16(static_cast<uint16_t>(size)));
   store_unaligned(header + 4, to_be16(static_cast<uint16_t>(id + index)));
   store_unaligned(header + 10, be16{});
   store_unaligned(header + 10, checksum({header, size_t{header[0]} % 16 * 4}));
@@ -70,12 +69,13 @@ void fix_tcp_header(uint8_t* header, const TcpPiece& piece) {
   if (!piece.first && piece.ecn) header[13] &= static_cast<uint8_t>(~kCwr);
 }
 
-void store_l4_checksum(Packet& piece, const IpLayout& ip) {
-  const size_t offset = ip.proto == kTcp ? kTcpChecksum : kUdpChecksum;
-  uint8_t* field = piece.data() + ip.l4 + offset;
+// `headers`: the frame's up to the end of the L4 header, an even number of bytes.
+void store_l4_checksum(std::span<uint8_t> headers, std::span<const uint8_t> payload, const IpLayout& ip) {
+  uint8_t* field = headers.data() + ip.l4 + (ip.proto == kTcp ? kTcpChecksum : kUdpChecksum);
   store_unaligned(field, be16{});
-  const auto l4 = piece.bytes().subspan(ip.l4);
-  be16 sum = checksum_finish(checksum_partial(l4, pseudo_sum(piece.data(), ip, l4.size())));
+  const auto l4 = headers.subspan(ip.l4);
+  const uint32_t pseudo = pseudo_sum(headers.data(), ip, l4.size() + payload.size());
+  be16 sum = checksum_finish(checksum_partial(payload, checksum_partial(l4, pseudo)));
   if (ip.proto == kUdp && !sum) sum = to_be16(0xffff);
   store_unaligned(field, sum);
 }
@@ -134,32 +134,38 @@ size_t Segmenter::segment_size(size_t index) const {
   return header_size_ + std::min<size_t>(packet_.offload.gso_size, ip_.l3_end - start);
 }
 
+std::span<const uint8_t> Segmenter::payload(size_t index) const {
+  const size_t start = header_size_ + index * packet_.offload.gso_size;
+  return packet_.bytes().subspan(start, segment_size(index) - header_size_);
+}
+
 PacketPtr Segmenter::build(size_t index, PacketPool& pool) const {
   const size_t size = segment_size(index);
   if (size > pool.buffer_size()) return nullptr;
   PacketPtr piece = pool.allocate(std::min(packet_.headroom(), pool.buffer_size() - size));
   if (!piece) return nullptr;
-  const size_t start = header_size_ + index * packet_.offload.gso_size;
   piece->set_size(size);
-  std::memcpy(piece->data(), packet_.data(), header_size_);
-  std::memcpy(piece->data() + header_size_, packet_.data() + start, size - header_size_);
+  write_headers(index, piece->data());
+  const std::span<const uint8_t> from = payload(index);
+  std::memcpy(piece->data() + header_size_, from.data(), from.size());
   copy_metadata(packet_, *piece);
   piece->offload = {};
   if (piece->layers.l3_end != LayerOffsets::kNoLayer) piece->layers.l3_end = static_cast<uint16_t>(size);
-  fix_headers(*piece, index);
   return piece;
 }
 
-void Segmenter::fix_headers(Packet& piece, size_t index) const {
-  fix_ip_header(piece, ip_, index);
-  uint8_t* l4 = piece.data() + ip_.l4;
+void Segmenter::write_headers(size_t index, uint8_t* headers) const {
+  std::memcpy(headers, packet_.data(), header_size_);
+  const size_t size = segment_size(index);
+  fix_ip_header(headers + ip_.l3, ip_.is_v6, size - ip_.l3, index);
+  uint8_t* l4 = headers + ip_.l4;
   if (ip_.proto == kTcp) {
     const auto offset = static_cast<uint32_t>(index * packet_.offload.gso_size);
     fix_tcp_header(l4, {offset, index == 0, index + 1 == count_, packet_.offload.gso_ecn});
   } else {
-    store_unaligned(l4 + 4, to_be16(static_cast<uint16_t>(piece.size() - ip_.l4)));
+    store_unaligned(l4 + 4, to_be16(static_cast<uint16_t>(size - ip_.l4)));
   }
-  store_l4_checksum(piece, ip_);
+  store_l4_checksum({headers, header_size_}, payload(index), ip_);
 }
 
 }  // namespace vswitch

@@ -2,21 +2,25 @@
 // Used where the way out cannot: a device without offloads, encapsulation with checksum, pcap files, upcalls.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
 #include "datapath/packet/ip_layout.h"
 #include "datapath/packet/packet.h"
 #include "datapath/packet/packet_pool.h"
 
 namespace vswitch {
 
-// Completes a partial checksum in place (UDP: 0 becomes 0xffff; SCTP: CRC32c); the state becomes `none`. No-op otherwise.
-// A csum_start/csum_offset outside the packet leaves it untouched and returns false. The GSO state is not touched: a
-// super-frame that has to be finished is cut with segment_packet() instead.
+// Completes a partial checksum in place (UDP: 0 becomes 0xffff; SCTP: CRC32c); the state becomes `none`. No-op
+// otherwise. A csum_start/csum_offset outside the packet leaves it untouched and returns false. The GSO state is not
+// touched: a super-frame that has to be finished is cut with segment_packet() instead.
 bool complete_checksum(Packet& packet);
 
 // Calls `emit(PacketPtr)` with each segment of a GSO super-frame, in order: headers copied and fixed up (IPv4 id, total
 // length, IPv6 payload length, TCP sequence number and flags, UDP length), checksums complete. Returns the number of
-// segments; 0 and nothing emitted when the headers do not fit the GSO type or the pool runs dry before the first; segments
-// that the pool could not hold are counted in *missing. The super-frame itself is freed.
+// segments; 0 and nothing emitted when the headers do not fit the GSO type or the pool runs dry before the first;
+// segments that the pool could not hold are counted in *missing. The super-frame itself is freed.
 template <typename Emit>
 size_t segment_packet(PacketPtr packet, PacketPool& pool, size_t* missing, Emit&& emit);
 
@@ -32,9 +36,14 @@ class Segmenter {
   // Null when the pool is empty or its buffers are too small. REQUIRES: index < count().
   PacketPtr build(size_t index, PacketPool& pool) const;
 
- private:
-  void fix_headers(Packet& piece, size_t index) const;
+  // The same segment in two parts, for whoever can send from two places and needs no copy of the payload: its headers,
+  // Ethernet to L4, complete with checksums, and its payload, which lies in the super-frame. REQUIRES: index < count();
+  // `headers` has room for header_size() bytes.
+  size_t header_size() const { return header_size_; }
+  void write_headers(size_t index, uint8_t* headers) const;
+  std::span<const uint8_t> payload(size_t index) const;
 
+ private:
   const Packet& packet_;
   IpLayout ip_;
   size_t header_size_ = 0;  // Ethernet to end of L4 header

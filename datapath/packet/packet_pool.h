@@ -1,8 +1,8 @@
 // PacketPool: where packets come from and go back to.
 //
-// The base class manages a fixed set of equal buffers; a subclass provides the memory (heap, later AF_XDP UMEM), so that a
-// packet can move between ports of one kind without a copy. Memory that another library manages (DPDK mbufs) has that
-// library's free lists instead: such a pool is *foreign*.
+// The base class manages a fixed set of equal buffers; a subclass provides the memory, so that a packet can move between
+// ports of one kind without a copy. Memory that is shared with others (DPDK's mbufs, an AF_XDP UMEM) has free lists of its
+// own, for any thread: such a pool is *foreign*.
 //
 // Thread safety: a pool has one owner thread at a time (claim()), for which allocate() and free() take no lock and no
 // atomic read-modify-write. Any other thread may free() (lock-free push onto a return list that the owner takes in
@@ -22,7 +22,7 @@ namespace vswitch {
 
 class PacketPool {
  public:
-  enum class Memory : uint8_t { heap, umem, mbuf };  // mbuf: foreign
+  enum class Memory : uint8_t { heap, umem, mbuf };  // all but heap: foreign
 
   virtual ~PacketPool() = default;
   PacketPool(const PacketPool&) = delete;
@@ -40,7 +40,7 @@ class PacketPool {
   void free(Packet* const* packets, size_t count);
 
   Memory memory() const { return memory_; }
-  bool foreign() const { return memory_ == Memory::mbuf; }
+  bool foreign() const { return memory_ != Memory::heap; }
   size_t buffer_size() const { return buffer_size_; }  // head room + frame
   size_t packet_count() const { return packet_count_; }
 
@@ -55,7 +55,7 @@ class PacketPool {
   // when there are no more. A subclass that adopts all its packets at once keeps this default.
   virtual bool build_more() { return false; }
 
-  // A foreign pool's own. Makes a packet as adopt() does, but keeps it in no list: the other library has it.
+  // A foreign pool's own. Makes a packet as adopt() does, but keeps it in no list of the base class.
   Packet* construct(void* object, uint8_t* buffer);
   virtual Packet* take_foreign() { return nullptr; }
   virtual void give_back_foreign(Packet* const*, size_t) {}

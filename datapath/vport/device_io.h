@@ -1,11 +1,13 @@
-// DeviceIo: an open descriptor on a kernel device, and how frames move through it. The two kinds are PacketSocket
-// (AF_PACKET: any device) and TapDevice (a TAP of our own).
+// DeviceIo: an open descriptor on a kernel device, and how frames move through it. The kinds are PacketSocket
+// (AF_PACKET: any device), TapDevice (a TAP of our own) and afxdp::XdpDevice (AF_XDP, with a descriptor per queue).
 //
-// Thread safety: receive() by one thread at a time; send() by any number of threads; the rest by any thread.
+// Thread safety: receive() of one queue by one thread at a time; send() by any number of threads; the rest by any
+// thread.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "datapath/base/unique_fd.h"
@@ -19,7 +21,7 @@ namespace vswitch {
 // A kernel-facing descriptor with what a successor process needs to go on with it (docs/architecture.md, decision 15):
 // everything else about the port comes from its configuration.
 struct DeviceDescriptor {
-  enum class Kind : uint8_t { packet_socket, tap };
+  enum class Kind : uint8_t { packet_socket, tap, xdp };  // xdp: the fd only keeps the device promiscuous
   Kind kind = Kind::packet_socket;
   UniqueFd fd;
   std::string device;
@@ -39,9 +41,21 @@ class DeviceIo {
   // Limits what is sent; 0: no limit.
   void set_mtu(uint32_t mtu) { mtu_.store(mtu, std::memory_order_relaxed); }
 
-  // As RxSource::receive and Vport::send.
+  // Receive queues, each of which may be another thread's. At most kMaxQueues; constant.
+  static constexpr size_t kMaxQueues = 64;
+  virtual size_t queue_count() const { return 1; }
+  virtual int queue_fd(size_t) const { return fd(); }  // what to wait on
+
+  // As RxSource::receive and Vport::send. receive() is that of queue 0.
   virtual size_t receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) = 0;
-  void send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+  virtual size_t receive_queue(size_t, ThreadContext& ctx, uint32_t port_no, PacketBatch& batch,
+                               VportCounters::Slot& counters) {
+    return receive(ctx, port_no, batch, counters);
+  }
+  virtual void send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+
+  // Adds to VportState::status what is known of the descriptor now.
+  virtual void describe(std::map<std::string, std::string>&) const {}
 
   // Frames that the kernel had for this descriptor and dropped since the last call.
   virtual uint64_t take_kernel_drops() { return 0; }
@@ -57,8 +71,10 @@ class DeviceIo {
 
   explicit DeviceIo(DeviceDescriptor descriptor) : descriptor_(std::move(descriptor)) {}
 
+  uint32_t mtu() const { return mtu_.load(std::memory_order_relaxed); }
+
   // Sends outgoing.packets[begin...] in order until one fails or all are sent; returns how many were sent, and in
-  // *error the errno of the one that failed (0: none).
+  // *error the errno of the one that failed (0: none). For kinds that do not send in a way of their own.
   virtual size_t transmit(Outgoing& outgoing, size_t begin, int* error) = 0;
 
   // Completes a received frame of `size` bytes that is already in `packet`: sizes it, puts back a tag that the kernel

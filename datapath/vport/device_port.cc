@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cstring>
 
 #include "datapath/base/rcu.h"
@@ -57,17 +58,28 @@ struct DevicePort::Changes {
 // The receiving end and the published descriptor.
 class DevicePort::Source final : public RxSource {
  public:
-  explicit Source(uint32_t port_no) : port_no_(port_no) {}
+  explicit Source(uint32_t port_no) : port_no_(port_no) {
+    for (std::atomic<int>& fd : fds_) fd.store(-1, std::memory_order_relaxed);
+  }
   ~Source() override { delete io_.load(std::memory_order_relaxed); }
 
   size_t receive(ThreadContext& ctx, PacketBatch& batch) override {
     DeviceIo* io = io_.load(std::memory_order_acquire);
     if (io == nullptr) return 0;
     const size_t received = io->receive(ctx, port_no_, batch, counters_.slot(ctx));
-    if (__builtin_expect(io->lost(), 0) && !loss_noted_.exchange(true)) on_lost_();
+    note_if_lost(*io);
     return received;
   }
-  int poll_fd() const override { return fd_.load(std::memory_order_acquire); }
+  int poll_fd() const override { return queue_fd(0); }
+
+  size_t receive_queue(size_t queue, ThreadContext& ctx, PacketBatch& batch) {
+    DeviceIo* io = io_.load(std::memory_order_acquire);
+    if (io == nullptr || queue >= io->queue_count()) return 0;
+    const size_t received = io->receive_queue(queue, ctx, port_no_, batch, counters_.slot(ctx));
+    note_if_lost(*io);
+    return received;
+  }
+  int queue_fd(size_t queue) const { return fds_[queue].load(std::memory_order_acquire); }
 
   // REQUIRES: before the source is used.
   void on_lost(std::function<void()> callback) { on_lost_ = std::move(callback); }
@@ -76,7 +88,10 @@ class DevicePort::Source final : public RxSource {
   DeviceIo* io() const { return io_.load(std::memory_order_acquire); }
   std::unique_ptr<DeviceIo> replace(std::unique_ptr<DeviceIo> io) {
     loss_noted_.store(false);
-    fd_.store(io == nullptr ? -1 : io->fd(), std::memory_order_release);
+    const size_t queues = io == nullptr ? 0 : io->queue_count();
+    for (size_t queue = 0; queue < fds_.size(); ++queue) {
+      fds_[queue].store(queue < queues ? io->queue_fd(queue) : -1, std::memory_order_release);
+    }
     std::unique_ptr<DeviceIo> old(io_.exchange(io.release(), std::memory_order_acq_rel));
     if (old != nullptr) count_kernel_drops(*old);
     return old;
@@ -92,15 +107,30 @@ class DevicePort::Source final : public RxSource {
   }
 
  private:
+  void note_if_lost(const DeviceIo& io) {
+    if (__builtin_expect(io.lost(), 0) && !loss_noted_.exchange(true)) on_lost_();
+  }
   void count_kernel_drops(DeviceIo& io) { kernel_drops_.fetch_add(io.take_kernel_drops(), std::memory_order_relaxed); }
 
   const uint32_t port_no_;
   std::atomic<DeviceIo*> io_{nullptr};
-  std::atomic<int> fd_{-1};
+  std::array<std::atomic<int>, DeviceIo::kMaxQueues> fds_;
   std::atomic<bool> loss_noted_{false};
   std::atomic<uint64_t> kernel_drops_{0};
   std::function<void()> on_lost_;
   VportCounters counters_;
+};
+
+// The receiving end of a queue but the first.
+class DevicePort::FurtherQueue final : public RxSource {
+ public:
+  FurtherQueue(std::shared_ptr<Source> first, size_t number) : first_(std::move(first)), number_(number) {}
+  size_t receive(ThreadContext& ctx, PacketBatch& batch) override { return first_->receive_queue(number_, ctx, batch); }
+  int poll_fd() const override { return first_->queue_fd(number_); }
+
+ private:
+  const std::shared_ptr<Source> first_;
+  const size_t number_;
 };
 
 DevicePort::DevicePort(const VportConfig& config, uint32_t port_no, VportEnvironment& environment,
@@ -114,6 +144,10 @@ DevicePort::DevicePort(const VportConfig& config, uint32_t port_no, VportEnviron
       config_(config),
       driver_(std::move(driver)) {
   source_->on_lost([this] { note_lost_device(); });
+  {
+    MutexLock lock(state_mutex_);
+    queues_.push_back(source_);
+  }
   MutexLock lock(anchor_->mutex);
   anchor_->port = this;
 }
@@ -185,8 +219,11 @@ Status DevicePort::open_device(std::optional<LinkInfo>& link, Changes& changes) 
     VSWITCH_RETURN_IF_ERROR(configure_device(config_, *link));
     link = environment_.links.find(device_);
   }
+  const size_t queues = (*opened)->queue_count();
   source_->replace(std::move(*opened));
   changes.sources = true;
+  MutexLock lock(state_mutex_);
+  while (queues_.size() < queues) queues_.push_back(std::make_shared<FurtherQueue>(source_, queues_.size()));
   return {};
 }
 
@@ -264,11 +301,20 @@ void DevicePort::send(ThreadContext& ctx, PacketBatch& batch) {
   }
 }
 
-std::vector<std::shared_ptr<RxSource>> DevicePort::sources() { return {source_}; }
+std::vector<std::shared_ptr<RxSource>> DevicePort::sources() {
+  MutexLock lock(state_mutex_);
+  return queues_;
+}
 
 VportState DevicePort::state() const {
-  MutexLock lock(state_mutex_);
-  return state_;
+  VportState state;
+  {
+    MutexLock lock(state_mutex_);
+    state = state_;
+  }
+  const rcu::ReaderScope reader;
+  if (const DeviceIo* io = source_->io()) io->describe(state.status);
+  return state;
 }
 
 VportStats DevicePort::stats() const { return source_->stats(); }
@@ -277,6 +323,7 @@ Status DevicePort::reconfigure(const VportConfig& config) {
   {
     MutexLock lock(update_mutex_);
     if (driver_->device_name(config) != device_) return unimplemented("another device needs another port");
+    if (!driver_->takes_in_place(config_, config)) return unimplemented("the device has to be opened anew");
     if (const std::optional<LinkInfo> link = environment_.links.find(device_)) {
       VSWITCH_RETURN_IF_ERROR(configure_device(config, *link));
     }

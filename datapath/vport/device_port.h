@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "datapath/base/mutex.h"
 #include "datapath/vport/device_io.h"
@@ -33,6 +34,8 @@ class DeviceDriver {
   virtual Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) = 0;
   // Whether `io` still leads to the device as it is now.
   virtual bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) = 0;
+  // Whether a port with the options of `from` can take those of `to` as it is. REQUIRES: the device stays the same.
+  virtual bool takes_in_place(const VportConfig&, const VportConfig&) const { return true; }
 };
 
 // Whether the MTU and MAC that `config` asks for can be given to the device, as far as the device tells.
@@ -59,6 +62,7 @@ class DevicePort final : public Vport {
 
  private:
   class Source;
+  class FurtherQueue;
   struct Anchor;
   struct Changes;
 
@@ -90,6 +94,7 @@ class DevicePort final : public Vport {
 
   mutable Mutex state_mutex_;
   VportState state_ GUARDED_BY(state_mutex_);
+  std::vector<std::shared_ptr<RxSource>> queues_ GUARDED_BY(state_mutex_);  // as many as the device ever had
 
   std::atomic<bool> started_{false};
   std::shared_ptr<void> watch_;  // last: ends first

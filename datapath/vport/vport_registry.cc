@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "datapath/vport/afxdp/vport_afxdp.h"
 #include "datapath/vport/dpdk/vport_dpdk.h"
 #include "datapath/vport/vport_dummy.h"
 #include "datapath/vport/vport_internal.h"
@@ -53,6 +54,7 @@ std::span<const VportType> vport_types() {
       kDummyVportType,
       kPcapVportType,
       kDpdkVportType,
+      kAfxdpVportType,
   };
   return types;
 }

@@ -84,7 +84,11 @@ Result<std::shared_ptr<VxlanEndpoint>> VxlanEndpoint::open(IpAddress::Family fam
 }
 
 VxlanEndpoint::VxlanEndpoint(IpAddress::Family family, uint16_t udp_port, UniqueFd fd)
-    : family_(family), udp_port_(to_be16(udp_port)), fd_(std::move(fd)), table_(new VxlanPortTable()) {
+    : family_(family),
+      udp_port_(to_be16(udp_port)),
+      fd_(std::move(fd)),
+      table_(new VxlanPortTable()),
+      burst_(kMinBurst) {
   void* memory = mmap(nullptr, kMessages * kMessageBuffer, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   buffers_ = static_cast<uint8_t*>(memory);
@@ -103,26 +107,34 @@ size_t VxlanEndpoint::receive(ThreadContext& ctx, PacketBatch& batch) {
   const size_t before = batch.size();
   // The table may have changed since the last call, and what it named may be gone.
   datagram_.last_receiver = nullptr;
+  coalescing_ = false;
   bool has_read = false;
   while (!batch.full()) {
     if (datagram_.rest.empty()) {
       if (next_message_ == message_count_) {
-        if (has_read || !read_messages()) break;
+        if (has_read || !read_messages(ctx)) break;
         has_read = true;
       }
       begin_datagram(next_message_);
     }
     const size_t size = std::min(datagram_.piece_size, datagram_.rest.size());
-    take_piece(ctx, batch, datagram_.rest.first(size));
+    const bool is_all = size == messages_[next_message_].msg_len;
+    PacketPtr own = is_all ? std::move(packets_[next_message_]) : nullptr;
+    take_piece(ctx, batch, datagram_.rest.first(size), std::move(own));
     datagram_.rest = datagram_.rest.subspan(size);
-    if (datagram_.rest.empty()) ++next_message_;
+    if (datagram_.rest.empty()) packets_[next_message_++].reset();
   }
+  if (coalescing_) coalescer_.finish();
+  keep_unread();
   return batch.size() - before;
 }
 
-bool VxlanEndpoint::read_messages() {
-  for (size_t i = 0; i < kMessages; ++i) {
-    vectors_[i] = {buffer(i), kMessageBuffer};
+bool VxlanEndpoint::read_messages(ThreadContext& ctx) {
+  const size_t headroom = Packet::kDefaultHeadroom - kVxlanHeaderSize;
+  const bool fits = ctx.pool.buffer_size() >= headroom + kMessageBuffer;
+  for (size_t i = 0; i < burst_; ++i) {
+    if (fits) packets_[i] = ctx.pool.allocate(headroom);
+    vectors_[i] = {packets_[i] ? packets_[i]->data() : buffer(i), kMessageBuffer};
     messages_[i].msg_hdr = {.msg_name = &senders_[i],
                             .msg_namelen = sizeof senders_[i],
                             .msg_iov = &vectors_[i],
@@ -131,16 +143,31 @@ bool VxlanEndpoint::read_messages() {
                             .msg_controllen = controls_[i].bytes.size(),
                             .msg_flags = 0};
   }
-  const int count = recvmmsg(fd_.get(), messages_.data(), kMessages, MSG_DONTWAIT, nullptr);
+  const int count = recvmmsg(fd_.get(), messages_.data(), static_cast<unsigned>(burst_), MSG_DONTWAIT, nullptr);
   next_message_ = 0;
   message_count_ = count > 0 ? static_cast<size_t>(count) : 0;
+  // Last taken, first given back, so that the pool gives the same ones again.
+  for (size_t i = burst_; i > message_count_; --i) packets_[i - 1].reset();
+  burst_ = message_count_ == burst_ ? kMessages : std::max(kMinBurst, message_count_);
   return message_count_ != 0;
+}
+
+// What is left waits in our own memory: the next call may come from another thread, and this one's pool may be gone.
+void VxlanEndpoint::keep_unread() {
+  for (size_t i = next_message_; i < message_count_; ++i) {
+    if (!packets_[i]) continue;
+    std::memcpy(buffer(i), packets_[i]->data(), messages_[i].msg_len);
+    packets_[i].reset();
+    if (i == next_message_ && !datagram_.rest.empty()) {
+      datagram_.rest = {buffer(i) + messages_[i].msg_len - datagram_.rest.size(), datagram_.rest.size()};
+    }
+  }
 }
 
 // An empty datagram leaves a piece of no bytes, which take_piece() refuses and books as any other.
 void VxlanEndpoint::begin_datagram(size_t index) {
   const size_t size = messages_[index].msg_len;
-  const std::span<const uint8_t> bytes(buffer(index), size);
+  const std::span<const uint8_t> bytes(packets_[index] ? packets_[index]->data() : buffer(index), size);
   uint16_t gso_size = 0;
   datagram_ = {};
   datagram_.rest = bytes;
@@ -237,7 +264,7 @@ PacketPtr copy_frame(PacketPool& pool, std::span<const uint8_t> frame) {
 
 }  // namespace
 
-void VxlanEndpoint::take_piece(ThreadContext& ctx, PacketBatch& batch, std::span<const uint8_t> piece) {
+void VxlanEndpoint::take_piece(ThreadContext& ctx, PacketBatch& batch, std::span<const uint8_t> piece, PacketPtr own) {
   uint32_t vni = 0;
   if (parse_vxlan_vni(piece, vni) != VxlanError::none) {
     invalid_headers_.add();
@@ -259,17 +286,35 @@ void VxlanEndpoint::take_piece(ThreadContext& ctx, PacketBatch& batch, std::span
   datagram_.metadata.id = to_be64(vni);
   datagram_.metadata.gbp_id = header.gbp_id;
   datagram_.metadata.gbp_flags = header.gbp_flags;
-  take_frame(ctx, batch, *receiver, piece.subspan(kVxlanHeaderSize));
+  if (own) {
+    own->set_size(piece.size());
+    own->pull(kVxlanHeaderSize);
+  }
+  take_frame(ctx, batch, *receiver, piece.subspan(kVxlanHeaderSize), std::move(own));
+}
+
+bool VxlanEndpoint::append_to_last(ThreadContext& ctx, PacketBatch& batch, VxlanReceiver& receiver,
+                                   std::span<const uint8_t> frame) {
+  if (!coalescing_) return false;
+  const Packet& last = batch[batch.size() - 1];
+  TunnelMetadata metadata = datagram_.metadata;
+  metadata.tp_dst = udp_port_;
+  if (last.in_port != receiver.port_no || !(last.tunnel == metadata)) return false;
+  const size_t size = last.size();
+  if (!coalescer_.append(frame)) return false;
+  receiver.counters.slot(ctx).rx_bytes.add(last.size() - size);
+  return true;
 }
 
 void VxlanEndpoint::take_frame(ThreadContext& ctx, PacketBatch& batch, VxlanReceiver& receiver,
-                               std::span<const uint8_t> frame) {
+                               std::span<const uint8_t> frame, PacketPtr own) {
   VportCounters::Slot& counters = receiver.counters.slot(ctx);
   const InnerIp ip = find_inner_ip(frame);
   const EcnDecapsulation ecn = ip ? ecn_decapsulate(datagram_.metadata.tos, ip.tos) : EcnDecapsulation{};
   if (ecn.drop) return book_error(ctx, receiver, DropReason::ecn_mismatch, counters.rx_frame_errors);
   if (!receiver.admin_up.load(std::memory_order_relaxed)) return book_dropped(ctx, receiver, DropReason::port_down);
-  PacketPtr packet = copy_frame(ctx.pool, frame);
+  if (ecn.inner_tos == ip.tos && append_to_last(ctx, batch, receiver, frame)) return;
+  PacketPtr packet = own ? std::move(own) : copy_frame(ctx.pool, frame);
   if (!packet) return book_dropped(ctx, receiver, DropReason::rx_no_buffer);
   if (ip && ecn.inner_tos != ip.tos) set_inner_tos(packet->bytes(), ip, ecn.inner_tos);
   detect_inner_offload(*packet, datagram_.udp_gso_size);
@@ -280,6 +325,9 @@ void VxlanEndpoint::take_frame(ThreadContext& ctx, PacketBatch& batch, VxlanRece
   counters.rx_packets.add();
   counters.rx_bytes.add(packet->size());
   if ((packet->data()[0] & 1) != 0) counters.multicast.add();
+  if (coalescing_) coalescer_.finish();
+  coalescer_.begin(*packet);
+  coalescing_ = true;
   batch.add(std::move(packet));
 }
 

@@ -5,8 +5,8 @@
 //   VxlanReceiver    what the endpoint knows of a port: number, counters, extensions
 //   VxlanAttachment  a port's place in the registry; giving it up closes the sockets that nobody else uses
 //
-// A place is taken in two steps: attach() makes sure that the port can have it, and from start_receiving() on the lookup
-// finds the port. In between, packets that are to be the port's go where they went before it came.
+// A place is taken in two steps: attach() makes sure that the port can have it, and from start_receiving() on the
+// lookup finds the port. In between, packets that are to be the port's go where they went before it came.
 //
 // Port lookup: by VNI, outer source and outer destination. The most specific configuration wins, in the order of Open
 // vSwitch: a given in_key before in_key=flow, then a given remote_ip before flow, then a given local_ip before any
@@ -16,6 +16,8 @@
 // port administratively up. What fails before the port is known is booked under port 0. A frame that is dropped here is
 // booked as received and dropped; one that is returned is counted in the port's statistics, and booked as received by
 // the datapath.
+//
+// Consecutive segments of one inner TCP connection are handed over as one super-frame (packet/gro.h).
 //
 // What a UDP socket cannot tell: whether the outer header had DF set or a UDP checksum. Received metadata has
 // kTunnelKey only.
@@ -38,6 +40,7 @@
 #include "datapath/base/mutex.h"
 #include "datapath/base/status.h"
 #include "datapath/base/unique_fd.h"
+#include "datapath/packet/gro.h"
 #include "datapath/vport/tunnel_config.h"
 #include "datapath/vport/tunnel_endpoints.h"
 #include "datapath/vport/vport.h"
@@ -100,7 +103,8 @@ class VxlanEndpoint final : public RxSource {
   uint64_t invalid_headers() const { return invalid_headers_.get(); }
 
  private:
-  static constexpr size_t kMessages = 32;            // datagrams (or trains) per system call
+  static constexpr size_t kMessages = 32;  // datagrams (or trains) per system call at most
+  static constexpr size_t kMinBurst = 4;
   static constexpr size_t kMessageBuffer = 1 << 16;  // largest UDP payload, and largest train
   struct Control {
     alignas(8) std::array<char, 256> bytes;
@@ -118,13 +122,17 @@ class VxlanEndpoint final : public RxSource {
   };
 
   VxlanEndpoint(IpAddress::Family family, uint16_t udp_port, UniqueFd fd);
-  bool read_messages();
+  bool read_messages(ThreadContext& ctx);
+  void keep_unread();
   void begin_datagram(size_t index);
   void read_metadata(const msghdr& message, uint16_t& gso_size);
   void read_control(const cmsghdr& control, uint16_t& gso_size);
-  void take_piece(ThreadContext& ctx, PacketBatch& batch, std::span<const uint8_t> piece);
+  // `own`: the packet that holds the piece and nothing else; null: it has to be copied.
+  void take_piece(ThreadContext& ctx, PacketBatch& batch, std::span<const uint8_t> piece, PacketPtr own);
   VxlanReceiver* find_receiver(uint32_t vni);
-  void take_frame(ThreadContext& ctx, PacketBatch& batch, VxlanReceiver& receiver, std::span<const uint8_t> frame);
+  void take_frame(ThreadContext& ctx, PacketBatch& batch, VxlanReceiver& receiver, std::span<const uint8_t> frame,
+                  PacketPtr own);
+  bool append_to_last(ThreadContext& ctx, PacketBatch& batch, VxlanReceiver& receiver, std::span<const uint8_t> frame);
   uint8_t* buffer(size_t index) { return buffers_ + index * kMessageBuffer; }
 
   const IpAddress::Family family_;
@@ -133,8 +141,13 @@ class VxlanEndpoint final : public RxSource {
   std::atomic<const VxlanPortTable*> table_;
   Counter unknown_vni_, invalid_headers_;
 
-  // Owned by the thread in receive().
+  // Owned by the thread in receive(). A datagram is read into a packet, where it stays if it holds one frame; into a
+  // buffer when no packet is large enough.
   uint8_t* buffers_;
+  std::array<PacketPtr, kMessages> packets_;  // null outside receive(), whose thread's pool they are of
+  size_t burst_;                              // how many datagrams to ask for; adapts
+  Coalescer coalescer_;                       // of the last packet in the batch, if coalescing_
+  bool coalescing_ = false;
   std::array<mmsghdr, kMessages> messages_{};
   std::array<iovec, kMessages> vectors_{};
   std::array<sockaddr_storage, kMessages> senders_{};

@@ -205,19 +205,26 @@ uint32_t flow_hash_of(Packet& packet) {
 
 }  // namespace
 
-// One thread's message buffers.
+// One thread's message buffers. A frame that waits to be sent is an entry: a header part, in the scratch space, and a
+// payload part, in the packet that it is or was cut from.
 struct VxlanTransmitter::Scratch {
-  static constexpr size_t kMessages = kMaxSegments;
-  static_assert(kMessages >= PacketBatch::kMaxPackets);
+  static constexpr size_t kEntries = kMaxSegments;
+  static constexpr size_t kHeaderRoom = 256;
+  static_assert(kEntries >= PacketBatch::kMaxPackets);
   struct Control {
     alignas(cmsghdr) std::array<char, ControlWriter::kCapacity> bytes;
   };
-  std::array<PacketPtr, kMessages> packets;
-  std::array<mmsghdr, kMessages> messages;
-  std::array<iovec, 2 * kMessages> vectors;
-  std::array<sockaddr_in6, kMessages> addresses;
-  std::array<Control, kMessages> controls;
-  std::array<std::array<uint8_t, kVxlanHeaderSize>, kMessages> headers;
+  struct Entry {
+    uint32_t frame_size;
+    uint32_t in_port;
+  };
+  std::array<Entry, kEntries> entries;
+  std::array<mmsghdr, kEntries> messages;
+  std::array<iovec, 2 * kEntries> vectors;
+  std::array<sockaddr_in6, kEntries> addresses;
+  std::array<Control, kEntries> controls;
+  alignas(64) std::array<std::array<uint8_t, kHeaderRoom>, kEntries> headers;
+  std::array<PacketPtr, kEntries> packets;  // that entries lie in
 };
 
 VxlanTransmitter::VxlanTransmitter() = default;
@@ -228,7 +235,8 @@ VxlanTransmitter::Scratch& VxlanTransmitter::scratch(size_t thread) {
   return *scratch_[thread];
 }
 
-// One send() call. Messages gather in the scratch space as long as they go by one socket, and leave in order.
+// One send() call. Entries gather in the scratch space as long as they go by one socket, and leave in order: as single
+// messages, or as a train if they are the pieces of super-frames for one place.
 class VxlanTransmitter::Sender {
  public:
   Sender(ThreadContext& ctx, Scratch& scratch, VportCounters::Slot& counters)
@@ -242,18 +250,31 @@ class VxlanTransmitter::Sender {
     count_vxlan_drop(reason, counters_);
     ctx_.drop(std::move(packet), reason);
   }
-  void drop_gathered(size_t index, DropReason reason) { drop(std::move(s_.packets[index]), reason); }
-  void book_gathered(size_t index);
+  void book_dropped(uint32_t in_port, DropReason reason) {
+    count_vxlan_drop(reason, counters_);
+    ctx_.ledger.drop(in_port, reason);
+  }
+  void book_sent(size_t begin, size_t end);
   void gather(PacketPtr packet, const VxlanPlan& plan);
+  void gather_piece(const Segmenter& segmenter, size_t index, uint32_t in_port);
   void send_super_frame(PacketPtr packet, const VxlanPlan& plan);
-  size_t gather_pieces(const Segmenter& segmenter, size_t first, const VxlanPlan& plan);
-  bool send_train(const VxlanPlan& plan, size_t piece_size);
+  void copy_super_frame(const Segmenter& segmenter, const Packet& packet, const VxlanPlan& plan);
+  bool joins_train(const VxlanPlan& plan, size_t piece_size) const;
+  bool send_train();
+  void address_message(size_t entry, const VxlanPlan& plan);
+  void send_messages();
 
   ThreadContext& ctx_;
   Scratch& s_;
   VportCounters::Slot& counters_;
   int fd_ = -1;
-  size_t count_ = 0;  // gathered
+  size_t count_ = 0;    // entries gathered
+  size_t packets_ = 0;  // that they lie in
+  // Of the train that the entries are; piece_size_ 0: they are single messages.
+  VxlanPlan train_;
+  size_t piece_size_ = 0;  // VXLAN header included; of all but the last
+  size_t train_bytes_ = 0;
+  bool complete_ = false;  // the last one was shorter: nothing can follow
 };
 
 void VxlanTransmitter::Sender::send(PacketPtr packet, const TunnelConfig& config, VxlanSenders& senders) {
@@ -262,7 +283,7 @@ void VxlanTransmitter::Sender::send(PacketPtr packet, const TunnelConfig& config
   const UdpSenderOptions way{plan.remote.family, plan.df, plan.checksum};
   const int fd = senders.fd(way, flow_hash_of(*packet));
   if (fd < 0) return drop(std::move(packet), DropReason::tunnel_push_error);
-  if (fd != fd_ || count_ == Scratch::kMessages) flush();
+  if (fd != fd_) flush();
   fd_ = fd;
   if (packet->offload.gso != GsoType::none) return send_super_frame(std::move(packet), plan);
   if (!complete_checksum(*packet)) return drop(std::move(packet), DropReason::tunnel_push_error);
@@ -270,88 +291,136 @@ void VxlanTransmitter::Sender::send(PacketPtr packet, const TunnelConfig& config
 }
 
 void VxlanTransmitter::Sender::gather(PacketPtr packet, const VxlanPlan& plan) {
+  if (piece_size_ != 0 || count_ == Scratch::kEntries) flush();
   const size_t i = count_++;
-  write_vxlan_header(plan.header, s_.headers[i]);
+  write_vxlan_header(plan.header, std::span(s_.headers[i]).first<kVxlanHeaderSize>());
   s_.vectors[2 * i] = {s_.headers[i].data(), kVxlanHeaderSize};
   s_.vectors[2 * i + 1] = {packet->data(), packet->size()};
-  ControlWriter control(s_.controls[i].bytes.data());
-  write_control(control, plan);
-  msghdr& header = s_.messages[i].msg_hdr;
-  header = {};
-  header.msg_name = &s_.addresses[i];
-  header.msg_namelen = write_address(s_.addresses[i], plan);
-  header.msg_iov = &s_.vectors[2 * i];
-  header.msg_iovlen = 2;
-  header.msg_control = s_.controls[i].bytes.data();
-  header.msg_controllen = control.used();
-  s_.packets[i] = std::move(packet);
+  s_.entries[i] = {static_cast<uint32_t>(packet->size()), packet->in_port};
+  address_message(i, plan);
+  s_.packets[packets_++] = std::move(packet);
 }
 
-void VxlanTransmitter::Sender::book_gathered(size_t index) {
-  const PacketPtr packet = std::move(s_.packets[index]);
-  counters_.tx_packets.add();
-  counters_.tx_bytes.add(packet->size());
-  ctx_.ledger.port(packet->in_port).sent.add();
+// Makes entry `entry` a message of its own.
+void VxlanTransmitter::Sender::address_message(size_t entry, const VxlanPlan& plan) {
+  ControlWriter control(s_.controls[entry].bytes.data());
+  write_control(control, plan);
+  msghdr& header = s_.messages[entry].msg_hdr;
+  header = {};
+  header.msg_name = &s_.addresses[entry];
+  header.msg_namelen = write_address(s_.addresses[entry], plan);
+  header.msg_iov = &s_.vectors[2 * entry];
+  header.msg_iovlen = 2;
+  header.msg_control = s_.controls[entry].bytes.data();
+  header.msg_controllen = control.used();
+}
+
+void VxlanTransmitter::Sender::book_sent(size_t begin, size_t end) {
+  uint64_t bytes = 0;
+  for (size_t i = begin; i < end; ++i) {
+    bytes += s_.entries[i].frame_size;
+    ctx_.ledger.port(s_.entries[i].in_port).sent.add();
+  }
+  counters_.tx_packets.add(end - begin);
+  counters_.tx_bytes.add(bytes);
 }
 
 void VxlanTransmitter::Sender::flush() {
+  if (count_ == 0) return;
+  if (piece_size_ == 0 || count_ == 1 || !train_.checksum || !send_train()) {
+    if (piece_size_ != 0) {
+      for (size_t i = 0; i < count_; ++i) address_message(i, train_);
+    }
+    send_messages();
+  }
+  for (size_t i = 0; i < packets_; ++i) s_.packets[i].reset();
+  count_ = packets_ = piece_size_ = train_bytes_ = 0;
+  complete_ = false;
+}
+
+void VxlanTransmitter::Sender::send_messages() {
   for (size_t next = 0; next < count_;) {
     const int sent = sendmmsg(fd_, &s_.messages[next], static_cast<unsigned>(count_ - next), MSG_DONTWAIT);
     if (sent < 0 && errno == EINTR) continue;
     if (sent > 0) {
-      for (const size_t end = next + static_cast<size_t>(sent); next < end; ++next) book_gathered(next);
+      book_sent(next, next + static_cast<size_t>(sent));
+      next += static_cast<size_t>(sent);
       continue;
     }
     // The error is that of the first message; the ones behind it get their own try, unless there is no room for any.
     const DropReason reason = vxlan_send_error(sent < 0 ? errno : EAGAIN);
     do {
-      drop_gathered(next++, reason);
+      book_dropped(s_.entries[next++].in_port, reason);
     } while (reason == DropReason::tx_queue_full && next < count_);
   }
-  count_ = 0;
 }
 
-// Cuts the frame in rounds of as many pieces as fit one train and the pool gives, and sends each round before the next
-// is cut, so that a small pool delays nothing but itself.
+bool VxlanTransmitter::Sender::joins_train(const VxlanPlan& plan, size_t piece_size) const {
+  if (count_ == Scratch::kEntries || complete_) return false;
+  return piece_size <= piece_size_ && train_bytes_ + piece_size <= kMaxTrainBytes && plan == train_;
+}
+
+// Adds its pieces to the train so far, if that goes to the same place: what is left over of one super-frame leaves with
+// the beginning of the next.
 void VxlanTransmitter::Sender::send_super_frame(PacketPtr packet, const VxlanPlan& plan) {
-  flush();
   const Segmenter segmenter(*packet);
   if (!segmenter.valid()) return drop(std::move(packet), DropReason::tunnel_push_error);
-  ctx_.ledger.port(packet->in_port).copies.add(segmenter.count() - 1);
-  for (size_t next = 0; next < segmenter.count();) {
-    const size_t gathered = gather_pieces(segmenter, next, plan);
-    if (gathered == 0) {
-      for (; next < segmenter.count(); ++next) {
-        count_vxlan_drop(DropReason::rx_no_buffer, counters_);
-        ctx_.ledger.drop(packet->in_port, DropReason::rx_no_buffer);
-      }
-      return;
+  const uint32_t in_port = packet->in_port;
+  ctx_.ledger.port(in_port).copies.add(segmenter.count() - 1);
+  if (kVxlanHeaderSize + segmenter.header_size() > Scratch::kHeaderRoom) {
+    return copy_super_frame(segmenter, *packet, plan);
+  }
+  const Packet* const frame = packet.get();
+  for (size_t i = 0; i < segmenter.count(); ++i) {
+    const size_t piece_size = kVxlanHeaderSize + segmenter.segment_size(i);
+    if (piece_size_ == 0 || !joins_train(plan, piece_size)) {
+      // The packet has to outlive the entries that lie in it, and this flush those of others only.
+      const bool held = packets_ != 0 && s_.packets[packets_ - 1].get() == frame;
+      PacketPtr keep = held ? std::move(s_.packets[packets_ - 1]) : nullptr;
+      flush();
+      if (keep) packet = std::move(keep);
+      train_ = plan;
+      piece_size_ = piece_size;
     }
-    next += gathered;
-    const size_t piece_size = kVxlanHeaderSize + s_.packets[0]->size();
-    if (!plan.checksum || gathered == 1 || !send_train(plan, piece_size)) flush();
+    if (packet) s_.packets[packets_++] = std::move(packet);
+    gather_piece(segmenter, i, in_port);
+    complete_ = piece_size < piece_size_;
   }
 }
 
-size_t VxlanTransmitter::Sender::gather_pieces(const Segmenter& segmenter, size_t first, const VxlanPlan& plan) {
-  size_t bytes = 0;
-  for (size_t i = first; i < segmenter.count() && count_ < kMaxSegments; ++i) {
-    const size_t size = kVxlanHeaderSize + segmenter.segment_size(i);
-    if (bytes + size > kMaxTrainBytes) break;
-    PacketPtr piece = segmenter.build(i, ctx_.pool);
-    if (!piece) break;
-    bytes += size;
-    gather(std::move(piece), plan);
-  }
-  return count_;
+void VxlanTransmitter::Sender::gather_piece(const Segmenter& segmenter, size_t index, uint32_t in_port) {
+  const size_t i = count_++;
+  uint8_t* header = s_.headers[i].data();
+  write_vxlan_header(train_.header, std::span(s_.headers[i]).first<kVxlanHeaderSize>());
+  segmenter.write_headers(index, header + kVxlanHeaderSize);
+  const std::span<const uint8_t> payload = segmenter.payload(index);
+  s_.vectors[2 * i] = {header, kVxlanHeaderSize + segmenter.header_size()};
+  // sendmsg() only reads it.
+  s_.vectors[2 * i + 1] = {const_cast<uint8_t*>(payload.data()), payload.size()};
+  const size_t size = segmenter.segment_size(index);
+  s_.entries[i] = {static_cast<uint32_t>(size), in_port};
+  train_bytes_ += kVxlanHeaderSize + size;
 }
 
-// Sends everything gathered as one message, to be cut by the kernel (or the card) every piece_size bytes. False:
+// For headers of unusual length: the pieces become packets.
+void VxlanTransmitter::Sender::copy_super_frame(const Segmenter& segmenter, const Packet& packet,
+                                                const VxlanPlan& plan) {
+  for (size_t i = 0; i < segmenter.count(); ++i) {
+    if (PacketPtr piece = segmenter.build(i, ctx_.pool)) {
+      gather(std::move(piece), plan);
+    } else {
+      book_dropped(packet.in_port, DropReason::rx_no_buffer);
+    }
+  }
+}
+
+// Sends everything gathered as one message, to be cut by the kernel (or the card) every piece_size_ bytes. False:
 // nothing was sent or booked; the pieces are to be sent one by one, which works, or tells what is wrong.
-bool VxlanTransmitter::Sender::send_train(const VxlanPlan& plan, size_t piece_size) {
+bool VxlanTransmitter::Sender::send_train() {
+  address_message(0, train_);
   ControlWriter control(s_.controls[0].bytes.data());
-  write_control(control, plan);
-  control.add(IPPROTO_UDP, UDP_SEGMENT, static_cast<uint16_t>(piece_size));
+  write_control(control, train_);
+  control.add(IPPROTO_UDP, UDP_SEGMENT, static_cast<uint16_t>(piece_size_));
   msghdr header = s_.messages[0].msg_hdr;
   header.msg_iovlen = 2 * count_;
   header.msg_controllen = control.used();
@@ -359,14 +428,13 @@ bool VxlanTransmitter::Sender::send_train(const VxlanPlan& plan, size_t piece_si
   do {
     sent = sendmsg(fd_, &header, MSG_DONTWAIT);
   } while (sent < 0 && errno == EINTR);
-  if (sent < 0) {
-    if (errno != EMSGSIZE || !plan.df) return false;
-    // Segments too big for the path: so would each be alone.
-    for (size_t i = 0; i < count_; ++i) drop_gathered(i, DropReason::tunnel_too_big);
-  } else {
-    for (size_t i = 0; i < count_; ++i) book_gathered(i);
+  if (sent >= 0) {
+    book_sent(0, count_);
+    return true;
   }
-  count_ = 0;
+  if (errno != EMSGSIZE || !train_.df) return false;
+  // Segments too big for the path: so would each be alone.
+  for (size_t i = 0; i < count_; ++i) book_dropped(s_.entries[i].in_port, DropReason::tunnel_too_big);
   return true;
 }
 

@@ -9,9 +9,10 @@
 // kernel refuses what does not fit (EMSGSIZE), on what it has learned of that path by itself and by ICMP; without DF it
 // fragments.
 //
-// Source port: see VxlanSenders. Trains: with an outer checksum, the segments of a super-frame go down as one message
-// (UDP_SEGMENT); the kernel cannot do that for packets without a checksum, which go as single messages of one
-// sendmmsg().
+// Source port: see VxlanSenders. Trains: with an outer checksum, the segments of a super-frame, and of those that
+// follow it to the same place, go down as one message (UDP_SEGMENT); the kernel cannot do that for packets without a
+// checksum, which go as single messages of one sendmmsg(). Either way a segment is made of headers only: its payload is
+// sent from where it lies in the super-frame.
 //
 // Thread safety: send() may be called by any threads with different ThreadContext::index at once. Nothing is allocated
 // once each thread has sent its first packet.
@@ -46,6 +47,7 @@ struct VxlanPlan {
   bool df = true;
   bool checksum = false;
   VxlanHeader header;
+  bool operator==(const VxlanPlan&) const = default;
 };
 
 // Fills `plan` for a packet, or says why it must be dropped: tunnel_no_metadata, tunnel_no_destination,

@@ -2,7 +2,7 @@
 """Checks that #include lines follow the one-way rule of docs/architecture.md: a folder includes only what stands below it.
 
 Also: only vswitchd/openflow sees libopenvswitch, only vswitchd/rpc and cli see gRPC and protobuf, only vswitchd/store sees SQLite, only
-datapath/vport/dpdk sees DPDK.
+datapath/vport/dpdk sees DPDK, only datapath/vport/afxdp sees libxdp and libbpf.
 """
 import pathlib
 import re
@@ -19,7 +19,8 @@ ALLOWED = {
     "datapath/actions": ["datapath/base", "datapath/packet", "datapath/flow"],
     "datapath/flow_table": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/actions"],
     "datapath/vport": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/tunnel", "datapath/actions",
-                       "datapath/vport/dpdk"],
+                       "datapath/vport/afxdp", "datapath/vport/dpdk"],
+    "datapath/vport/afxdp": ["datapath/base", "datapath/packet", "datapath/vport"],
     "datapath/vport/dpdk": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/vport"],
     "datapath/core": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/tunnel", "datapath/actions",
                       "datapath/flow_table", "datapath/vport"],
@@ -39,6 +40,7 @@ RESTRICTED = {
     re.compile(r"^sqlite3\.h$"): ["vswitchd/store"],
     re.compile(r"^netlink/"): ["datapath/vport"],
     re.compile(r"^rte_"): ["datapath/vport/dpdk"],
+    re.compile(r"^(xdp|bpf)/"): ["datapath/vport/afxdp"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]')
 

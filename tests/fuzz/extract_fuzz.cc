@@ -30,6 +30,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   vswitch::FlowKey key, used;
   std::memset(static_cast<void*>(&used), 0x5a, sizeof used);
   const bool valid = extract_flow_key(packet, key);
+  // The way of batches, into a slot that the last frame left as it did.
+  static vswitch::KeySlot slot;
+  vswitch::Packet* const batch[] = {&packet};
+  require((extract_flow_keys(batch, 1, &slot) != 0) == valid);
+  if (valid) require(slot.key == key);
   require(valid == (size >= 14));
   require(extract_flow_key(packet, used) == valid);
   if (!valid) return 0;

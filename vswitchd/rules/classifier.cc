@@ -6,30 +6,16 @@
 
 #include "datapath/base/rcu.h"
 #include "vswitchd/rules/subtable.h"
+#include "vswitchd/rules/subtable_order.h"
 
 namespace vswitch {
-namespace {
-
-// Highest priority first. Immutable once published.
-struct SubtableOrder {
-  struct Entry {
-    const Subtable* subtable;
-    uint16_t max_priority;
-  };
-  std::vector<Entry> entries;
-};
-
-bool comes_first(const SubtableOrder::Entry& a, const SubtableOrder::Entry& b) {
-  if (a.max_priority != b.max_priority) return a.max_priority > b.max_priority;
-  return a.subtable->sequence() < b.subtable->sequence();
-}
-
-}  // namespace
 
 struct Classifier::Implementation {
   ~Implementation() {
     for (auto& [hash, subtable] : by_mask) delete subtable;
     for (Subtable* subtable : emptied) delete subtable;
+    for (auto& [hash, group] : groups) delete group;
+    for (SubtableGroup* group : emptied_groups) delete group;
     delete order.load(std::memory_order_relaxed);
   }
 
@@ -41,55 +27,103 @@ struct Classifier::Implementation {
     return nullptr;
   }
   Subtable& subtable_for(const MiniMatch& match);
-  void enter_tries(const Subtable& subtable, const Rule& rule, bool enter);
+  SubtableGroup& group_for(const MiniMatch& match);
+  uint32_t free_number();
+  void drop(Subtable* subtable);
+  void enter(const Subtable& subtable, const Rule& rule);
+  void leave(const Subtable& subtable, const Rule& rule);
   void order_changed() {
     order_stale = true;
     if (!deferred) publish_order();
   }
   void publish_order();
 
-  TrieArena arena;  // before what allocates in it
-  std::array<PrefixTrie, kTrieFields> tries{PrefixTrie(arena), PrefixTrie(arena), PrefixTrie(arena), PrefixTrie(arena)};
-  std::atomic<const SubtableOrder*> order{new SubtableOrder};
+  PrefixIndexes prefixes;
+  std::atomic<const SubtableOrder*> order{new SubtableOrder({})};
 
   // Writer only.
   std::unordered_multimap<size_t, Subtable*> by_mask;
+  std::unordered_multimap<size_t, SubtableGroup*> groups;
   std::vector<Subtable*> emptied;  // still in `order`
+  std::vector<SubtableGroup*> emptied_groups;
+  std::vector<uint32_t> free_numbers;
+  uint32_t next_number = 0;
   size_t rules = 0;
   uint64_t next_sequence = 0;
   bool deferred = false, order_stale = false;
 };
 
+SubtableGroup& Classifier::Implementation::group_for(const MiniMatch& match) {
+  const size_t hash = SubtableGroup::hash(match);
+  auto [at, end] = groups.equal_range(hash);
+  for (; at != end; ++at) {
+    if (at->second->covers(match)) return *at->second;
+  }
+  auto* made = new SubtableGroup(match);
+  groups.emplace(hash, made);
+  return *made;
+}
+
+// A number is used again at once. A reader with an older order may then look for the new subtable's rules in the old
+// one, but its version does not see them.
+uint32_t Classifier::Implementation::free_number() {
+  if (free_numbers.empty()) return next_number++;
+  const uint32_t number = free_numbers.back();
+  free_numbers.pop_back();
+  return number;
+}
+
 Subtable& Classifier::Implementation::subtable_for(const MiniMatch& match) {
   if (Subtable* found = find_subtable(match)) return *found;
-  auto* made = new Subtable(match, next_sequence++, arena);
+  SubtableGroup& group = group_for(match);
+  ++group.subtable_count;
+  auto* made = new Subtable(match, next_sequence++, free_number(), group);
   by_mask.emplace(match.mask_hash(), made);
   return *made;
 }
 
-void Classifier::Implementation::enter_tries(const Subtable& subtable, const Rule& rule, bool enter) {
-  for (size_t f = 0; f < kTrieFields; ++f) {
-    const unsigned length = subtable.trie_length(f);
-    if (length == 0) continue;
-    const PrefixTrie::Value prefix = prefix_value(rule.match(), trie_fields()[f]);
-    if (enter) {
-      tries[f].insert(prefix, length);
-    } else {
-      tries[f].remove(prefix, length);
-    }
+void Classifier::Implementation::drop(Subtable* subtable) {
+  const MiniMatch& pattern = subtable->pattern();
+  auto [at, end] = by_mask.equal_range(pattern.mask_hash());
+  while (at != end && at->second != subtable) ++at;
+  by_mask.erase(at);
+  free_numbers.push_back(subtable->number());
+  emptied.push_back(subtable);
+  SubtableGroup& group = subtable->group();
+  if (--group.subtable_count > 0) return;
+  auto [group_at, group_end] = groups.equal_range(SubtableGroup::hash(pattern));
+  while (group_at != group_end && group_at->second != &group) ++group_at;
+  groups.erase(group_at);
+  emptied_groups.push_back(&group);
+}
+
+void Classifier::Implementation::enter(const Subtable& subtable, const Rule& rule) {
+  for (size_t f = 0; f < kPrefixFields; ++f) {
+    const unsigned length = subtable.prefix_length(f);
+    if (length != 0) prefixes.insert(f, rule.match(), length, subtable.number());
   }
+  subtable.group().insert(rule.match(), subtable.number());
+}
+
+void Classifier::Implementation::leave(const Subtable& subtable, const Rule& rule) {
+  for (size_t f = 0; f < kPrefixFields; ++f) {
+    const unsigned length = subtable.prefix_length(f);
+    if (length != 0) prefixes.remove(f, rule.match(), length, subtable.number());
+  }
+  subtable.group().remove(rule.match(), subtable.number());
 }
 
 void Classifier::Implementation::publish_order() {
   if (!order_stale) return;
-  auto* next = new SubtableOrder;
-  next->entries.reserve(by_mask.size());
-  for (const auto& [hash, subtable] : by_mask) next->entries.push_back({subtable, subtable->max_priority()});
-  std::sort(next->entries.begin(), next->entries.end(), comes_first);
-  const SubtableOrder* old = order.exchange(next, std::memory_order_acq_rel);
+  std::vector<const Subtable*> subtables;
+  subtables.reserve(by_mask.size());
+  for (const auto& [hash, subtable] : by_mask) subtables.push_back(subtable);
+  const SubtableOrder* old = order.exchange(new SubtableOrder(subtables), std::memory_order_acq_rel);
   rcu::retire_delete(old);
   for (Subtable* subtable : emptied) rcu::retire_delete(subtable);
+  for (SubtableGroup* group : emptied_groups) rcu::retire_delete(group);
   emptied.clear();
+  emptied_groups.clear();
   order_stale = false;
 }
 
@@ -98,16 +132,7 @@ Classifier::Classifier() : impl_(std::make_unique<Implementation>()) {}
 Classifier::~Classifier() { rcu::retire_delete(impl_.release()); }
 
 const Rule* Classifier::lookup(const PipelineKey& key, Version version, PipelineMask* wildcards) const {
-  const SubtableOrder* order = impl_->order.load(std::memory_order_acquire);
-  TrieLookups tries(impl_->tries, key);
-  const Rule* best = nullptr;
-  for (const SubtableOrder::Entry& entry : order->entries) {
-    if (best != nullptr && best->priority() >= entry.max_priority) break;
-    const Rule* rule = wildcards == nullptr ? entry.subtable->find(key, version)
-                                            : entry.subtable->find(key, version, tries, *wildcards);
-    if (rule != nullptr && (best == nullptr || rule->priority() > best->priority())) best = rule;
-  }
-  return best;
+  return search_subtables(*impl_->order.load(std::memory_order_acquire), impl_->prefixes, key, version, wildcards);
 }
 
 const Rule* Classifier::find_exact(const MiniMatch& match, uint16_t priority, Version version) const {
@@ -125,8 +150,8 @@ void Classifier::for_each_contained(const MiniMatch& criterion, Version version,
   const auto visit_if = [&](const Rule& rule) {
     return !rule.visible_at(version) || !criterion.contains(rule.match()) || visit(rule);
   };
-  for (const SubtableOrder::Entry& entry : order->entries) {
-    const Subtable& subtable = *entry.subtable;
+  for (const Subtable* in_order : order->by_rank) {
+    const Subtable& subtable = *in_order;
     if (subtable.pattern().same_mask(criterion)) {
       for (Rule* rule = subtable.find_list(criterion); rule != nullptr; rule = RuleIndex::next(*rule)) {
         if (!visit_if(*rule)) return;
@@ -154,7 +179,7 @@ const Rule* Classifier::find_overlap(const MiniMatch& match, uint16_t priority, 
 void Classifier::insert(Rule* rule) {
   Subtable& subtable = impl_->subtable_for(rule->match());
   const bool reorder = subtable.empty() || subtable.max_priority() < rule->priority();
-  impl_->enter_tries(subtable, *rule, true);
+  impl_->enter(subtable, *rule);
   subtable.insert(*rule);
   ++impl_->rules;
   if (reorder) impl_->order_changed();
@@ -165,15 +190,10 @@ void Classifier::remove(Rule* rule) {
   if (subtable == nullptr || subtable->empty()) return;
   const uint16_t max_priority = subtable->max_priority();
   subtable->remove(*rule);
-  impl_->enter_tries(*subtable, *rule, false);
+  impl_->leave(*subtable, *rule);
   --impl_->rules;
   if (!subtable->empty() && subtable->max_priority() == max_priority) return;
-  if (subtable->empty()) {
-    auto [at, end] = impl_->by_mask.equal_range(rule->match().mask_hash());
-    while (at != end && at->second != subtable) ++at;
-    impl_->by_mask.erase(at);
-    impl_->emptied.push_back(subtable);
-  }
+  if (subtable->empty()) impl_->drop(subtable);
   impl_->order_changed();
 }
 
@@ -188,8 +208,9 @@ size_t Classifier::rule_count() const { return impl_->rules; }
 size_t Classifier::subtable_count() const { return impl_->by_mask.size(); }
 
 size_t Classifier::memory_bytes() const {
-  size_t bytes = sizeof(Implementation) + impl_->arena.memory_bytes();
+  size_t bytes = sizeof(Implementation) + impl_->prefixes.memory_bytes();
   for (const auto& [hash, subtable] : impl_->by_mask) bytes += subtable->memory_bytes() + 64;
+  for (const auto& [hash, group] : impl_->groups) bytes += group->memory_bytes() + 64;
   return bytes;
 }
 

@@ -2,12 +2,19 @@
 //
 // Why the bits: a megaflow may only match packets that the rules treat the same way, so every bit that was looked at,
 // also while finding out that a rule does *not* match, must be in the megaflow's mask. The fewer bits, the fewer
-// megaflows: hence subtables ordered by priority, staged comparison (metadata, L2, L3, L4) that stops at the first
-// stage that cannot match, and prefix tries for addresses and ports that say how many bits of a prefix suffice.
+// megaflows.
+//
+// How: rules with the same mask are a subtable, a hash table. Rule sets have hundreds of masks, so most subtables are
+// ruled out without looking at them, many at a time. Those that match the same metadata and L2 fields are a group,
+// which knows in which of them the packet's values occur; an index over all destination addresses, and one over all
+// source addresses, says which subtables have a prefix of the packet's, and how many bits of the address decided that.
+// What is in all three (a handful) is looked at in order of priority, until no higher one is left. A subtable without a
+// rule for the packet stops at its first stage (metadata, L2, L3, L4) that cannot match, and marks only as many bits of
+// ports as decided.
 //
 // Thread safety: lookup is lock-free (RCU readers); insert/remove by one thread at a time (RuleTables' lock).
 // Why readers need no lock although several structures change one after another: whatever happens, a subtable's hash
-// tables, stages, tries and place in the order cover *at least* the rules that a reader's version can see: a rule is
+// tables, stages, prefixes and place in the order cover *at least* the rules that a reader's version can see: a rule is
 // entered everywhere before its first version is published, and taken out only when no reader is left that could see
 // it. Extra (invisible) entries cost a few more bits in *wildcards, never a wrong answer.
 #pragma once

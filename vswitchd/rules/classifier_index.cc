@@ -16,8 +16,14 @@ bool too_full(size_t used, size_t size) { return (used + 1) * 4 > size * 3; }
 
 }  // namespace
 
-RuleIndex::RuleIndex() : array_(new Array(kFirstSize)) {}
-RuleIndex::~RuleIndex() { delete array_.load(std::memory_order_relaxed); }
+RuleIndex::RuleIndex() : array_(Array::make(kFirstSize)) {}
+RuleIndex::~RuleIndex() { Array::free(array_.load(std::memory_order_relaxed)); }
+
+RuleIndex::Array* RuleIndex::Array::make(size_t size) {
+  auto* array = new (::operator new(sizeof(Array) + size * sizeof(Slot))) Array{size - 1};
+  std::uninitialized_default_construct_n(array->slots(), size);
+  return array;
+}
 
 Rule* RuleIndex::tombstone() {
   alignas(Rule) static char never_a_rule;
@@ -27,7 +33,7 @@ Rule* RuleIndex::tombstone() {
 RuleIndex::Slot* RuleIndex::slot_of(uint32_t hash, const MiniMatch& match) {
   Array* array = array_.load(std::memory_order_relaxed);
   for (size_t i = hash;; ++i) {
-    Slot& slot = array->slots[i & array->mask];
+    Slot& slot = array->slots()[i & array->mask];
     const Rule* head = slot.head.load(std::memory_order_relaxed);
     if (head == nullptr) return nullptr;
     if (head != tombstone() && slot.hash.load(std::memory_order_relaxed) == hash && head->match_ == match) return &slot;
@@ -37,19 +43,19 @@ RuleIndex::Slot* RuleIndex::slot_of(uint32_t hash, const MiniMatch& match) {
 void RuleIndex::make_room() {
   Array* old = array_.load(std::memory_order_relaxed);
   if (!too_full(used_, old->mask + 1)) return;
-  auto* bigger = new Array(size_for(heads_ + 1));
+  auto* bigger = Array::make(size_for(heads_ + 1));
   for (size_t i = 0; i <= old->mask; ++i) {
-    Rule* head = old->slots[i].head.load(std::memory_order_relaxed);
+    Rule* head = old->slots()[i].head.load(std::memory_order_relaxed);
     if (head == nullptr || head == tombstone()) continue;
-    const uint32_t hash = old->slots[i].hash.load(std::memory_order_relaxed);
+    const uint32_t hash = old->slots()[i].hash.load(std::memory_order_relaxed);
     size_t at = hash;
-    while (bigger->slots[at & bigger->mask].head.load(std::memory_order_relaxed) != nullptr) ++at;
-    bigger->slots[at & bigger->mask].hash.store(hash, std::memory_order_relaxed);
-    bigger->slots[at & bigger->mask].head.store(head, std::memory_order_relaxed);
+    while (bigger->slots()[at & bigger->mask].head.load(std::memory_order_relaxed) != nullptr) ++at;
+    bigger->slots()[at & bigger->mask].hash.store(hash, std::memory_order_relaxed);
+    bigger->slots()[at & bigger->mask].head.store(head, std::memory_order_relaxed);
   }
   used_ = heads_;
   array_.store(bigger, std::memory_order_release);
-  rcu::retire_delete(old);
+  rcu::retire([old] { Array::free(old); });
 }
 
 void RuleIndex::link_into_list(Slot& slot, Rule& rule) {
@@ -69,13 +75,13 @@ void RuleIndex::insert(uint32_t hash, Rule& rule) {
   Array* array = array_.load(std::memory_order_relaxed);
   size_t at = hash;
   for (;; ++at) {
-    const Rule* head = array->slots[at & array->mask].head.load(std::memory_order_relaxed);
+    const Rule* head = array->slots()[at & array->mask].head.load(std::memory_order_relaxed);
     if (head == nullptr) ++used_;
     if (head == nullptr || head == tombstone()) break;
   }
   rule.next_same_match_.store(nullptr, std::memory_order_relaxed);
-  array->slots[at & array->mask].hash.store(hash, std::memory_order_relaxed);
-  array->slots[at & array->mask].head.store(&rule, std::memory_order_release);
+  array->slots()[at & array->mask].hash.store(hash, std::memory_order_relaxed);
+  array->slots()[at & array->mask].head.store(&rule, std::memory_order_release);
   ++heads_;
 }
 
@@ -161,6 +167,85 @@ void HashCounts::remove(uint32_t hash) {
 
 size_t HashCounts::memory_bytes() const {
   return sizeof(Array) + (array_.load(std::memory_order_relaxed)->mask + 1) * sizeof(uint64_t);
+}
+
+HashSets::HashSets() : array_(new Array(kFirstSize)) {}
+
+HashSets::~HashSets() {
+  Array* array = array_.load(std::memory_order_relaxed);
+  for (size_t i = 0; i <= array->mask; ++i) array->slots[i].subtables.destroy();
+  delete array;
+}
+
+bool HashSets::or_into(uint32_t hash, std::span<uint64_t> subtables) const {
+  const Array* array = array_.load(std::memory_order_acquire);
+  const uint64_t tag = hash | 1;
+  for (size_t i = tag >> 1;; ++i) {
+    const Slot& slot = array->slots[i & array->mask];
+    const uint64_t tagged = slot.tagged.load(std::memory_order_acquire);
+    if (tagged == 0) return false;
+    if (tagged >> 32 != tag) continue;
+    slot.subtables.or_into(subtables);
+    return static_cast<uint32_t>(tagged) != 0;
+  }
+}
+
+HashSets::Slot& HashSets::slot_of(uint32_t hash) const {
+  Array* array = array_.load(std::memory_order_relaxed);
+  const uint64_t tag = hash | 1;
+  for (size_t i = tag >> 1;; ++i) {
+    Slot& slot = array->slots[i & array->mask];
+    const uint64_t tagged = slot.tagged.load(std::memory_order_relaxed);
+    if (tagged == 0 || tagged >> 32 == tag) return slot;
+  }
+}
+
+void HashSets::make_room() {
+  Array* old = array_.load(std::memory_order_relaxed);
+  if (!too_full(used_, old->mask + 1)) return;
+  auto* bigger = new Array(size_for(live_ + 1));
+  for (size_t i = 0; i <= old->mask; ++i) {
+    const uint64_t tagged = old->slots[i].tagged.load(std::memory_order_relaxed);
+    if (static_cast<uint32_t>(tagged) == 0) continue;
+    size_t at = tagged >> 33;
+    while (bigger->slots[at & bigger->mask].tagged.load(std::memory_order_relaxed) != 0) ++at;
+    bigger->slots[at & bigger->mask].subtables.take(old->slots[i].subtables);
+    bigger->slots[at & bigger->mask].tagged.store(tagged, std::memory_order_relaxed);
+  }
+  used_ = live_;
+  array_.store(bigger, std::memory_order_release);
+  rcu::retire_delete(old);
+}
+
+// The set before the hash: who sees the hash sees the subtable.
+void HashSets::add(uint32_t hash, uint32_t subtable) {
+  make_room();
+  Slot& slot = slot_of(hash);
+  uint64_t tagged = slot.tagged.load(std::memory_order_relaxed);
+  if (tagged == 0) {
+    tagged = static_cast<uint64_t>(hash | 1) << 32;
+    ++used_;
+  }
+  const auto rules = static_cast<uint32_t>(tagged);
+  if (rules == 0) ++live_;
+  slot.subtables.add(subtable, rules);
+  slot.tagged.store(tagged + 1, std::memory_order_release);
+}
+
+void HashSets::remove(uint32_t hash, uint32_t subtable) {
+  Slot& slot = slot_of(hash);
+  const uint64_t tagged = slot.tagged.load(std::memory_order_relaxed);
+  const auto rules = static_cast<uint32_t>(tagged);
+  if (rules == 1) --live_;
+  slot.tagged.store(tagged - 1, std::memory_order_release);
+  slot.subtables.remove(subtable, rules);
+}
+
+size_t HashSets::memory_bytes() const {
+  const Array* array = array_.load(std::memory_order_relaxed);
+  size_t bytes = sizeof(Array) + (array->mask + 1) * sizeof(Slot);
+  for (size_t i = 0; i <= array->mask; ++i) bytes += array->slots[i].subtables.memory_bytes();
+  return bytes;
 }
 
 }  // namespace vswitch

@@ -1,5 +1,5 @@
-// The two hash tables of a classifier's subtable: RuleIndex finds the rules with a given masked hash, HashCounts says
-// whether any rule has a given hash of its first stages.
+// The hash tables of a classifier: RuleIndex finds a subtable's rules with a given masked hash, HashCounts says whether
+// any rule has a given hash of its first stages, HashSets in which subtables.
 //
 // Open addressing with linear probing. Thread safety: one writer; RCU readers at the same time. An entry never moves
 // inside an array; a table that grows is copied, published and the old array retired.
@@ -9,8 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
+#include <span>
 
 #include "vswitchd/rules/rule.h"
+#include "vswitchd/rules/subtable_set.h"
 
 namespace vswitch {
 
@@ -22,12 +25,16 @@ class RuleIndex {
   RuleIndex(const RuleIndex&) = delete;
   RuleIndex& operator=(const RuleIndex&) = delete;
 
+  void prefetch(uint32_t hash) const {
+    const Array* array = array_.load(std::memory_order_acquire);
+    __builtin_prefetch(&array->slots()[hash & array->mask]);
+  }
   // The first rule of the list with this hash for which matches(rule) holds.
   template <typename Matches>
   Rule* find(uint32_t hash, Matches&& matches) const {
     const Array* array = array_.load(std::memory_order_acquire);
     for (size_t i = hash;; ++i) {
-      const Slot& slot = array->slots[i & array->mask];
+      const Slot& slot = array->slots()[i & array->mask];
       Rule* head = slot.head.load(std::memory_order_acquire);
       if (head == nullptr) return nullptr;
       if (head == tombstone() || slot.hash.load(std::memory_order_relaxed) != hash) continue;
@@ -41,7 +48,7 @@ class RuleIndex {
   bool for_each(Visit&& visit) const {
     const Array* array = array_.load(std::memory_order_acquire);
     for (size_t i = 0; i <= array->mask; ++i) {
-      Rule* rule = array->slots[i].head.load(std::memory_order_acquire);
+      Rule* rule = array->slots()[i].head.load(std::memory_order_acquire);
       if (rule == tombstone()) continue;
       for (; rule != nullptr; rule = next(*rule)) {
         if (!visit(*rule)) return false;
@@ -60,10 +67,12 @@ class RuleIndex {
     std::atomic<Rule*> head{nullptr};  // null: never used; tombstone(): used before
     std::atomic<uint32_t> hash{0};
   };
-  struct Array {
-    explicit Array(size_t size) : mask(size - 1), slots(std::make_unique<Slot[]>(size)) {}
+  struct Array {  // its slots behind it, in one allocation
+    static Array* make(size_t size);
+    static void free(Array* array) { ::operator delete(array); }
+    Slot* slots() { return reinterpret_cast<Slot*>(this + 1); }
+    const Slot* slots() const { return reinterpret_cast<const Slot*>(this + 1); }
     size_t mask;
-    std::unique_ptr<Slot[]> slots;
   };
   static Rule* tombstone();
   Slot* slot_of(uint32_t hash, const MiniMatch& match);
@@ -96,6 +105,37 @@ class HashCounts {
     std::unique_ptr<std::atomic<uint64_t>[]> slots;
   };
   std::atomic<uint64_t>& slot_of(uint32_t hash) const;
+  void make_room();
+
+  std::atomic<Array*> array_;
+  size_t live_ = 0, used_ = 0;
+};
+
+// In which subtables a hash occurs.
+class HashSets {
+ public:
+  HashSets();
+  ~HashSets();
+  HashSets(const HashSets&) = delete;
+  HashSets& operator=(const HashSets&) = delete;
+
+  // Sets the bits of the subtables that have a rule with this hash. False if there is none.
+  bool or_into(uint32_t hash, std::span<uint64_t> subtables) const;
+  void add(uint32_t hash, uint32_t subtable);
+  void remove(uint32_t hash, uint32_t subtable);  // REQUIRES: was added
+  size_t memory_bytes() const;
+
+ private:
+  struct Slot {
+    std::atomic<uint64_t> tagged{0};  // as in HashCounts
+    SubtableSet subtables;
+  };
+  struct Array {
+    explicit Array(size_t size) : mask(size - 1), slots(std::make_unique<Slot[]>(size)) {}
+    size_t mask;
+    std::unique_ptr<Slot[]> slots;
+  };
+  Slot& slot_of(uint32_t hash) const;
   void make_room();
 
   std::atomic<Array*> array_;

@@ -12,8 +12,28 @@ namespace {
 constexpr uint16_t kPortsOffset = offsetof(FlowKey, tp_src);
 static_assert(offsetof(FlowKey, tp_dst) == kPortsOffset + 2 && kPortsOffset % 8 == 0);
 
+// Where the prefix fields are, in bytes from the start of a key.
+constexpr std::array<size_t, kPrefixFields> kFieldOffset{offsetof(FlowKey, nw_dst), offsetof(FlowKey, nw_src),
+                                                         offsetof(FlowKey, ipv6_dst), offsetof(FlowKey, ipv6_src)};
+constexpr std::array<unsigned, kPrefixFields> kFieldBits{32, 32, 128, 128};
+
+// Field f lies in PrefixIndexes' array for its size, at f % 2.
+bool is_ipv4(size_t field) { return field < 2; }
+
 uint32_t read_be32(const PipelineKey& key, size_t offset) {
   return load_unaligned<be32>(reinterpret_cast<const uint8_t*>(&key) + offset).host();
+}
+
+uint32_t read_be32(const MiniMatch& match, size_t offset) {
+  const uint64_t word = match.value_at(offset / sizeof(KeyWord));
+  return load_unaligned<be32>(reinterpret_cast<const uint8_t*>(&word) + offset % sizeof(KeyWord)).host();
+}
+
+template <typename Source>
+Uint128 read_be128(const Source& source, size_t offset) {
+  Uint128 value = 0;
+  for (size_t i = 0; i < 4; ++i) value = value << 32 | read_be32(source, offset + 4 * i);
+  return value;
 }
 
 void or_be32(PipelineMask& mask, size_t offset, uint32_t bits) {
@@ -60,6 +80,41 @@ std::array<PipelineMask, kStages> make_stage_masks() {
   return masks;
 }
 
+uint64_t add_word(uint64_t hash, const MaskedWord& word, const PipelineKey& key) {
+  return hash_word(hash, words(key)[word.index] & word.mask);
+}
+
+void mark(PipelineMask& wildcards, const MaskedWord& word) { words(wildcards)[word.index] |= word.mask; }
+
+bool has_stage(const MiniMatch& match, Stage stage) {
+  const KeyWord* part = words(stage_mask(stage));
+  return !match.all_words([part](size_t index, uint64_t, uint64_t mask) { return (mask & part[index]) == 0; });
+}
+
+bool has_later_stages(const MiniMatch& match) { return has_stage(match, Stage::l3) || has_stage(match, Stage::l4); }
+
+uint64_t early_bits(size_t index) {
+  return words(stage_mask(Stage::metadata))[index] | words(stage_mask(Stage::l2))[index];
+}
+
+// The words of `match` that have bits in `stage`, those bits only.
+void add_stage_words(std::vector<MaskedWord>& to, const MiniMatch& match, Stage stage) {
+  const KeyWord* part = words(stage_mask(stage));
+  uint32_t ordinal = 0;
+  match.all_words([&](size_t index, uint64_t, uint64_t mask) {
+    if ((mask & part[index]) != 0) to.push_back({mask & part[index], static_cast<uint32_t>(index), ordinal});
+    ++ordinal;
+    return true;
+  });
+}
+
+// Its metadata and L2 part.
+MiniMatch early_part(const MiniMatch& match) {
+  Match early = match.expand();
+  for (size_t i = 0; i < kPipelineKeyWords; ++i) words(early.mask)[i] &= early_bits(i);
+  return MiniMatch(early);
+}
+
 }  // namespace
 
 const PipelineMask& stage_mask(Stage stage) {
@@ -67,107 +122,192 @@ const PipelineMask& stage_mask(Stage stage) {
   return masks[static_cast<size_t>(stage)];
 }
 
-const std::array<TrieField, kTrieFields>& trie_fields() {
-  static constexpr std::array<TrieField, kTrieFields> fields{{{offsetof(FlowKey, nw_dst), 32},
-                                                              {offsetof(FlowKey, nw_src), 32},
-                                                              {offsetof(FlowKey, ipv6_dst), 128},
-                                                              {offsetof(FlowKey, ipv6_src), 128}}};
-  return fields;
-}
-
-PrefixTrie::Value prefix_value(const PipelineKey& key, TrieField field) {
-  PrefixTrie::Value value{};
-  for (size_t i = 0; i < field.n_bits / 32u; ++i) value[i] = read_be32(key, field.offset + 4 * i);
-  return value;
-}
-
-PrefixTrie::Value prefix_value(const MiniMatch& match, TrieField field) {
-  PrefixTrie::Value value{};
-  for (size_t i = 0; i < field.n_bits / 32u; ++i) {
-    const size_t offset = field.offset + 4 * i;
-    const uint64_t word = match.value_at(offset / sizeof(KeyWord));
-    value[i] = load_unaligned<be32>(reinterpret_cast<const uint8_t*>(&word) + offset % sizeof(KeyWord)).host();
-  }
-  return value;
-}
-
-unsigned prefix_length(const PipelineMask& mask, TrieField field) {
-  const PrefixTrie::Value bits = prefix_value(mask, field);
+unsigned prefix_length(const PipelineMask& mask, size_t field) {
   unsigned length = 0;
-  for (size_t i = 0; i < field.n_bits / 32u; ++i) {
-    const auto ones = static_cast<unsigned>(std::countl_one(bits[i]));
+  for (unsigned i = 0; i < kFieldBits[field] / 32; ++i) {
+    const uint32_t bits = read_be32(mask, kFieldOffset[field] + 4 * i);
+    const auto ones = static_cast<unsigned>(std::countl_one(bits));
     const bool ended = length < 32 * i;
-    if (ended ? bits[i] != 0 : ones < 32 && bits[i] << ones != 0) return 0;
+    if (ended ? bits != 0 : ones < 32 && bits << ones != 0) return 0;
     if (!ended) length += ones;
   }
   return length;
 }
 
-void mark_prefix(PipelineMask& mask, TrieField field, unsigned n) {
-  for (size_t offset = field.offset; n > 0; offset += 4) {
+void mark_prefix(PipelineMask& mask, size_t field, unsigned n) {
+  for (size_t offset = kFieldOffset[field]; n > 0; offset += 4) {
     const unsigned here = std::min(n, 32u);
     or_be32(mask, offset, ~uint32_t{0} << (32 - here));
     n -= here;
   }
 }
 
-bool prefix_is_marked(const PipelineMask& mask, TrieField field, unsigned n) {
-  for (size_t offset = field.offset; n > 0; offset += 4) {
+bool prefix_is_marked(const PipelineMask& mask, size_t field, unsigned n) {
+  for (size_t offset = kFieldOffset[field]; n > 0; offset += 4) {
     const unsigned here = std::min(n, 32u);
-    if ((~read_be32(mask, offset) & (~uint32_t{0} << (32 - here))) != 0) return false;
+    if ((~read_be32(mask, offset) & ~uint32_t{0} << (32 - here)) != 0) return false;
     n -= here;
   }
   return true;
 }
 
-Subtable::Subtable(const MiniMatch& pattern, uint64_t sequence, TrieArena& arena)
-    : pattern_(pattern), sequence_(sequence), ports_(arena) {
-  const PipelineMask mask = pattern.expand().mask;
-  for (size_t f = 0; f < kTrieFields; ++f) trie_lengths_[f] = prefix_length(mask, trie_fields()[f]);
-  ports_mask_ = read_be32(mask, kPortsOffset);
-  if (ports_mask_ != 0) ports_length_ = 32 - static_cast<unsigned>(std::countr_zero(ports_mask_));
-  pattern.all_words([this](size_t index, uint64_t, uint64_t bits) {
-    words_.push_back({static_cast<uint8_t>(index), bits});
+void PrefixIndexes::insert(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable) {
+  const size_t offset = kFieldOffset[field];
+  if (is_ipv4(field)) return ipv4_[field % 2].insert(read_be32(match, offset), length, subtable);
+  ipv6_[field % 2].insert(read_be128(match, offset), length, subtable);
+}
+
+void PrefixIndexes::remove(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable) {
+  const size_t offset = kFieldOffset[field];
+  if (is_ipv4(field)) return ipv4_[field % 2].remove(read_be32(match, offset), length, subtable);
+  ipv6_[field % 2].remove(read_be128(match, offset), length, subtable);
+}
+
+unsigned PrefixIndexes::lookup(size_t field, const PipelineKey& key, std::span<uint64_t> subtables) const {
+  const size_t offset = kFieldOffset[field];
+  if (is_ipv4(field)) return ipv4_[field % 2].lookup(read_be32(key, offset), subtables);
+  return ipv6_[field % 2].lookup(read_be128(key, offset), subtables);
+}
+
+size_t PrefixIndexes::memory_bytes() const {
+  size_t bytes = 0;
+  for (const auto& index : ipv4_) bytes += index.memory_bytes();
+  for (const auto& index : ipv6_) bytes += index.memory_bytes();
+  return bytes;
+}
+
+SubtableGroup::SubtableGroup(const MiniMatch& pattern)
+    : pattern_(early_part(pattern)), has_later_(has_later_stages(pattern)) {
+  add_stage_words(words_, pattern_, Stage::metadata);
+  metadata_words_ = words_.size();
+  add_stage_words(words_, pattern_, Stage::l2);
+  if (!has_later_ || words_.empty()) return;
+  sets_ = std::make_unique<HashSets>();
+  if (metadata_words_ > 0 && metadata_words_ < words_.size()) metadata_ = std::make_unique<HashCounts>();
+}
+
+bool SubtableGroup::covers(const MiniMatch& match) const {
+  size_t seen = 0;
+  const bool same = match.all_words([&](size_t index, uint64_t, uint64_t mask) {
+    const uint64_t early = mask & early_bits(index);
+    if (early == 0) return true;
+    return seen < pattern_.word_count() && pattern_.word_index(seen) == index && pattern_.mask_word(seen++) == early;
+  });
+  return same && seen == pattern_.word_count() && has_later_ == has_later_stages(match);
+}
+
+size_t SubtableGroup::hash(const MiniMatch& match) {
+  uint64_t h = hash_word(hash_start(), has_later_stages(match) ? 1 : 0);
+  match.all_words([&h](size_t index, uint64_t, uint64_t mask) {
+    const uint64_t early = mask & early_bits(index);
+    if (early != 0) h = hash_word(hash_word(h, index), early);
     return true;
   });
-  for (size_t stage = 0; stage < kStages; ++stage) {
-    const KeyWord* part = words(stage_mask(static_cast<Stage>(stage)));
-    const size_t before = stage_words_.size();
-    for (size_t i = 0; i < words_.size(); ++i) {
-      const uint64_t bits = words_[i].mask & part[words_[i].index];
-      if (bits != 0) stage_words_.push_back({words_[i].index, static_cast<uint8_t>(i), bits});
-    }
-    if (stage_words_.size() == before) continue;
-    for (size_t f = 0; f < kTrieFields; ++f) {
-      if (stage == static_cast<size_t>(Stage::l3) && trie_lengths_[f] > 0) stage_tries_[stages_] |= uint8_t(1u << f);
-    }
-    stage_end_[stages_++] = static_cast<uint8_t>(stage_words_.size());
-  }
-  if (stages_ == 0) stages_ = 1;  // the catch-all: one stage without words
-  for (size_t i = 0; i + 1 < stages_; ++i) stage_hashes_.push_back(std::make_unique<HashCounts>());
+  return h;
 }
 
-uint64_t Subtable::add_stage(uint64_t hash, size_t stage, const PipelineKey& key) const {
-  const KeyWord* k = words(key);
-  for (size_t i = stage == 0 ? 0 : stage_end_[stage - 1]; i < stage_end_[stage]; ++i) {
-    hash = hash_word(hash, k[stage_words_[i].index] & stage_words_[i].mask);
-  }
-  return hash;
+SubtableGroup::Answer SubtableGroup::find(const PipelineKey& key, std::span<uint64_t> subtables,
+                                          PipelineMask* wildcards) const {
+  if (sets_ == nullptr) return Answer::unknown;
+  uint64_t hash = hash_start();
+  const auto add = [&](size_t from, size_t to) {
+    for (size_t i = from; i < to; ++i) {
+      hash = add_word(hash, words_[i], key);
+      if (wildcards != nullptr) mark(*wildcards, words_[i]);
+    }
+  };
+  add(0, metadata_words_);
+  if (metadata_ != nullptr && !metadata_->contains(hash_finish(hash))) return Answer::none;
+  add(metadata_words_, words_.size());
+  return sets_->or_into(hash_finish(hash), subtables) ? Answer::some : Answer::none;
 }
 
-uint64_t Subtable::add_stage(uint64_t hash, size_t stage, const MiniMatch& match) const {
+// Of the metadata, and of metadata and L2.
+std::pair<uint32_t, uint32_t> SubtableGroup::hashes(const MiniMatch& match) const {
+  uint64_t hash = hash_start(), metadata = hash;
+  for (size_t i = 0; i < words_.size(); ++i) {
+    hash = hash_word(hash, match.value_at(words_[i].index) & words_[i].mask);
+    if (i + 1 == metadata_words_) metadata = hash;
+  }
+  return {hash_finish(metadata), hash_finish(hash)};
+}
+
+void SubtableGroup::insert(const MiniMatch& match, uint32_t subtable) {
+  if (sets_ == nullptr) return;
+  const auto [metadata, all] = hashes(match);
+  if (metadata_ != nullptr) metadata_->add(metadata);
+  sets_->add(all, subtable);
+}
+
+void SubtableGroup::remove(const MiniMatch& match, uint32_t subtable) {
+  if (sets_ == nullptr) return;
+  const auto [metadata, all] = hashes(match);
+  if (metadata_ != nullptr) metadata_->remove(metadata);
+  sets_->remove(all, subtable);
+}
+
+size_t SubtableGroup::memory_bytes() const {
+  return sizeof(SubtableGroup) + pattern_.memory_bytes() + words_.capacity() * sizeof(MaskedWord) +
+         (metadata_ == nullptr ? 0 : metadata_->memory_bytes()) + (sets_ == nullptr ? 0 : sets_->memory_bytes());
+}
+
+Subtable::Subtable(const MiniMatch& pattern, uint64_t sequence, uint32_t number, SubtableGroup& group)
+    : pattern_(pattern), sequence_(sequence), number_(number), group_(group) {
+  const PipelineMask mask = pattern.expand().mask;
+  for (size_t f = 0; f < kPrefixFields; ++f) {
+    prefix_lengths_[f] = static_cast<uint8_t>(vswitch::prefix_length(mask, f));
+  }
+  ports_mask_ = read_be32(mask, kPortsOffset);
+  if (ports_mask_ != 0) ports_length_ = 32 - static_cast<unsigned>(std::countr_zero(ports_mask_));
+
+  n_words_ = pattern.word_count();
+  if (n_words_ > kInlineWords) more_words_ = std::make_unique<MaskedWord[]>(n_words_);
+  MaskedWord* word = more_words_ != nullptr ? more_words_.get() : inline_words_.data();
+  words_ = word;
+  pattern.all_words([&word, this](size_t index, uint64_t, uint64_t bits) {
+    *word = {bits, static_cast<uint32_t>(index), static_cast<uint32_t>(word - words_)};
+    ++word;
+    return true;
+  });
+
+  const bool later = has_later_stages(pattern);
+  const Stage first = later ? Stage::l3 : Stage::metadata, second = later ? Stage::l4 : Stage::l2;
+  if (!has_stage(pattern, first) || !has_stage(pattern, second)) return;
+  if (later) add_stage_words(first_words_, pattern, Stage::metadata), add_stage_words(first_words_, pattern, Stage::l2);
+  add_stage_words(first_words_, pattern, first);
+  first_stages_ = std::make_unique<HashCounts>();
+}
+
+uint32_t Subtable::hash(const PipelineKey& key) const {
+  uint64_t hash = hash_start();
+  for (size_t i = 0; i < n_words_; ++i) hash = add_word(hash, words_[i], key);
+  return hash_finish(hash);
+}
+
+uint32_t Subtable::hash(const MiniMatch& match) const {
+  uint64_t hash = hash_start();
   const uint64_t* values = match.values();
-  for (size_t i = stage == 0 ? 0 : stage_end_[stage - 1]; i < stage_end_[stage]; ++i) {
-    hash = hash_word(hash, values[stage_words_[i].ordinal] & stage_words_[i].mask);
-  }
-  return hash;
+  for (size_t i = 0; i < n_words_; ++i) hash = hash_word(hash, values[i]);
+  return hash_finish(hash);
 }
 
-const Rule* Subtable::find_visible(uint32_t hash, const PipelineKey& key, Version version) const {
+uint32_t Subtable::first_hash(const PipelineKey& key) const {
+  uint64_t hash = hash_start();
+  for (const MaskedWord& word : first_words_) hash = add_word(hash, word, key);
+  return hash_finish(hash);
+}
+
+uint32_t Subtable::first_hash(const MiniMatch& match) const {
+  uint64_t hash = hash_start();
+  for (const MaskedWord& word : first_words_) hash = hash_word(hash, match.values()[word.ordinal] & word.mask);
+  return hash_finish(hash);
+}
+
+const Rule* Subtable::find(uint32_t hash, const PipelineKey& key, Version version) const {
   const KeyWord* k = words(key);
   const Rule* rule = rules_.find(hash, [this, k](const Rule& candidate) {
     const uint64_t* values = candidate.match().values();
-    for (size_t i = 0; i < words_.size(); ++i) {
+    for (size_t i = 0; i < n_words_; ++i) {
       if ((k[words_[i].index] & words_[i].mask) != values[i]) return false;
     }
     return true;
@@ -176,113 +316,81 @@ const Rule* Subtable::find_visible(uint32_t hash, const PipelineKey& key, Versio
   return rule;
 }
 
-const Rule* Subtable::find(const PipelineKey& key, Version version) const {
-  uint64_t hash = hash_start();
-  for (size_t stage = 0; stage < stages_; ++stage) hash = add_stage(hash, stage, key);
-  return find_visible(hash_finish(hash), key, version);
+void Subtable::mark_all(PipelineMask& wildcards) const {
+  for (size_t i = 0; i < n_words_; ++i) mark(wildcards, words_[i]);
 }
 
-const Rule* Subtable::find(const PipelineKey& key, Version version, TrieLookups& tries, PipelineMask& wildcards) const {
-  uint64_t hash = hash_start();
-  for (size_t stage = 0; stage < stages_; ++stage) {
-    if (stage_tries_[stage] != 0 && tries_rule_out(stage, tries, wildcards)) {
-      mark_stages(stage, wildcards);
-      return nullptr;
-    }
-    hash = add_stage(hash, stage, key);
-    if (stage + 1 < stages_ && !stage_hashes_[stage]->contains(hash_finish(hash))) {
-      mark_stages(stage + 1, wildcards);
-      return nullptr;
-    }
-  }
-  const Rule* rule = find_visible(hash_finish(hash), key, version);
-  if (rule == nullptr && ports_length_ > 0) {
+void Subtable::mark_miss(const PipelineKey& key, PipelineMask& wildcards) const {
+  uint64_t unmarked = 0;
+  for (size_t i = 0; i < n_words_; ++i) unmarked |= words_[i].mask & ~words(wildcards)[words_[i].index];
+  if (unmarked == 0) return;
+  if (first_stages_ != nullptr && !first_stages_->contains(first_hash(key))) {
+    for (const MaskedWord& word : first_words_) mark(wildcards, word);
+  } else if (ports_length_ > 0) {
     mark_missed_ports(key, wildcards);
   } else {
-    mark_stages(stages_, wildcards);
+    mark_all(wildcards);
   }
-  return rule;
-}
-
-// Whether the address tries alone show that no rule here can match; their decisive bits are then marked. A trie covers
-// the whole classifier, so it may need more bits than this subtable's own prefix: then it is not used, unless they are
-// marked already.
-bool Subtable::tries_rule_out(size_t stage, TrieLookups& tries, PipelineMask& wildcards) const {
-  for (size_t f = 0; f < kTrieFields; ++f) {
-    if ((stage_tries_[stage] & 1u << f) == 0) continue;
-    const PrefixTrie::Answer& answer = tries.answer(f);
-    if (answer.has_length(trie_lengths_[f])) continue;
-    const TrieField field = trie_fields()[f];
-    if (answer.decisive_bits <= trie_lengths_[f] || prefix_is_marked(wildcards, field, answer.decisive_bits)) {
-      mark_prefix(wildcards, field, answer.decisive_bits);
-      return true;
-    }
-  }
-  return false;
-}
-
-void Subtable::mark_stages(size_t count, PipelineMask& wildcards) const {
-  if (count == 0) return;
-  KeyWord* w = words(wildcards);
-  for (size_t i = 0; i < stage_end_[count - 1]; ++i) w[stage_words_[i].index] |= stage_words_[i].mask;
 }
 
 // All stages were looked at and no rule matched. Of the ports, only as many leading bits count as it takes to see that
 // no rule has them.
 void Subtable::mark_missed_ports(const PipelineKey& key, PipelineMask& wildcards) const {
   const uint32_t marked_before = read_be32(wildcards, kPortsOffset);
-  mark_stages(stages_, wildcards);
-  const PrefixTrie::Value value{read_be32(key, kPortsOffset) & ports_mask_};
-  const unsigned bits = ports_.lookup(value, 32).decisive_bits;
+  mark_all(wildcards);
+  if ((ports_mask_ & ~marked_before) == 0) return;
+  const unsigned bits = ports_.lookup(read_be32(key, kPortsOffset) & ports_mask_, {});
   const uint32_t needed = bits == 0 ? 0 : ports_mask_ & (~uint32_t{0} << (32 - bits));
   uint8_t* at = reinterpret_cast<uint8_t*>(&wildcards) + kPortsOffset;
   store_unaligned(at, to_be32(marked_before | needed));
 }
 
 Rule* Subtable::find_list(const MiniMatch& match) const {
-  uint64_t hash = hash_start();
-  for (size_t stage = 0; stage < stages_; ++stage) hash = add_stage(hash, stage, match);
-  return rules_.find(hash_finish(hash), [&match](const Rule& candidate) { return candidate.match() == match; });
+  return rules_.find(hash(match), [&match](const Rule& candidate) { return candidate.match() == match; });
 }
 
-uint32_t Subtable::ports_of(const Rule& rule) const {
-  const size_t index = kPortsOffset / 8;
-  const auto word = std::find_if(words_.begin(), words_.end(), [](const Word& w) { return w.index == index; });
-  const uint64_t value = rule.match().values()[word - words_.begin()];
-  return load_unaligned<be32>(&value).host() & ports_mask_;
-}
+uint32_t Subtable::ports_of(const Rule& rule) const { return read_be32(rule.match(), kPortsOffset) & ports_mask_; }
 
 // Ports and stages before the rules: a reader that finds no stage hash must be right that there is no rule.
 void Subtable::insert(Rule& rule) {
-  if (ports_length_ > 0) ports_.insert({ports_of(rule)}, ports_length_);
-  uint64_t hash = hash_start();
-  for (size_t stage = 0; stage < stages_; ++stage) {
-    hash = add_stage(hash, stage, rule.match());
-    if (stage + 1 < stages_) stage_hashes_[stage]->add(hash_finish(hash));
+  if (ports_length_ > 0) ports_.insert(ports_of(rule), ports_length_, number_);
+  if (first_stages_ != nullptr) first_stages_->add(first_hash(rule.match()));
+  if (size_++ == 0 || rule.priority() > max_priority_) {
+    max_priority_ = rule.priority();
+    at_max_ = removed_since_ = 0;
   }
-  ++priorities_[rule.priority()];
-  rules_.insert(hash_finish(hash), rule);
+  if (rule.priority() == max_priority_) ++at_max_;
+  rules_.insert(hash(rule.match()), rule);
 }
 
 void Subtable::remove(Rule& rule) {
-  uint64_t hash = hash_start();
-  for (size_t stage = 0; stage < stages_; ++stage) hash = add_stage(hash, stage, rule.match());
-  if (!rules_.remove(hash_finish(hash), rule)) return;
-  hash = hash_start();
-  for (size_t stage = 0; stage + 1 < stages_; ++stage) {
-    hash = add_stage(hash, stage, rule.match());
-    stage_hashes_[stage]->remove(hash_finish(hash));
-  }
-  if (ports_length_ > 0) ports_.remove({ports_of(rule)}, ports_length_);
-  const auto count = priorities_.find(rule.priority());
-  if (--count->second == 0) priorities_.erase(count);
+  if (!rules_.remove(hash(rule.match()), rule)) return;
+  if (first_stages_ != nullptr) first_stages_->remove(first_hash(rule.match()));
+  if (ports_length_ > 0) ports_.remove(ports_of(rule), ports_length_, number_);
+  count_removed(rule);
+}
+
+// When the last rule with the highest priority is gone, the next lower one is found by looking at all rules: not each
+// time, but after so many removals that each pays for a few rules only. Until then lookups come here too early.
+void Subtable::count_removed(const Rule& rule) {
+  --size_;
+  ++removed_since_;
+  if (rule.priority() == max_priority_ && at_max_ > 0) --at_max_;
+  if (at_max_ > 0 || removed_since_ * 8 < size_) return;
+  max_priority_ = 0;
+  removed_since_ = 0;
+  for_each([this](const Rule& left) {
+    if (left.priority() > max_priority_) at_max_ = 0;
+    max_priority_ = std::max(max_priority_, left.priority());
+    if (left.priority() == max_priority_) ++at_max_;
+    return true;
+  });
 }
 
 size_t Subtable::memory_bytes() const {
-  size_t bytes = sizeof(Subtable) + pattern_.memory_bytes() + rules_.memory_bytes() + priorities_.size() * 48 +
-                 words_.capacity() * sizeof(Word) + stage_words_.capacity() * sizeof(StageWord);
-  for (const auto& hashes : stage_hashes_) bytes += sizeof(HashCounts) + hashes->memory_bytes();
-  return bytes;
+  return sizeof(Subtable) + pattern_.memory_bytes() + rules_.memory_bytes() + ports_.memory_bytes() +
+         (more_words_ == nullptr ? 0 : n_words_ * sizeof(MaskedWord)) + first_words_.capacity() * sizeof(MaskedWord) +
+         (first_stages_ == nullptr ? 0 : sizeof(HashCounts) + first_stages_->memory_bytes());
 }
 
 }  // namespace vswitch

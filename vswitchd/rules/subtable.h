@@ -1,15 +1,16 @@
-// Subtable: all rules of a classifier with the same mask. Private to the classifier; see classifier.h for the ideas.
+// Subtable: all rules of a classifier with the same mask. SubtableGroup: all subtables whose masks agree on metadata
+// and L2. Private to the classifier; see classifier.h for the ideas.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "vswitchd/rules/classifier_index.h"
-#include "vswitchd/rules/prefix_trie.h"
+#include "vswitchd/rules/prefix_index.h"
 #include "vswitchd/rules/rule.h"
 
 namespace vswitch {
@@ -21,50 +22,79 @@ inline constexpr size_t kStages = 4;
 // The part of each word of the key that belongs to a stage. Every bit belongs to exactly one.
 const PipelineMask& stage_mask(Stage stage);
 
-// A field that has a prefix trie for the whole classifier.
-struct TrieField {
-  uint16_t offset;  // bytes from the start of PipelineKey
-  uint16_t n_bits;
-};
-inline constexpr size_t kTrieFields = 4;
-const std::array<TrieField, kTrieFields>& trie_fields();  // nw_dst, nw_src, ipv6_dst, ipv6_src
-
-PrefixTrie::Value prefix_value(const PipelineKey& key, TrieField field);
-PrefixTrie::Value prefix_value(const MiniMatch& match, TrieField field);
+// An address that has a prefix index for the whole classifier.
+inline constexpr size_t kPrefixFields = 4;  // nw_dst, nw_src, ipv6_dst, ipv6_src
 // The length of the mask if it is a prefix of the field, 0 if it is empty or has gaps.
-unsigned prefix_length(const PipelineMask& mask, TrieField field);
+unsigned prefix_length(const PipelineMask& mask, size_t field);
+// Whether the first n bits of the field are in `mask`.
+bool prefix_is_marked(const PipelineMask& mask, size_t field, unsigned n);
 // Sets the first n bits of the field in `mask`.
-void mark_prefix(PipelineMask& mask, TrieField field, unsigned n);
-bool prefix_is_marked(const PipelineMask& mask, TrieField field, unsigned n);
+void mark_prefix(PipelineMask& mask, size_t field, unsigned n);
 
-// The classifier's tries during one lookup: each is consulted when first needed, and at most once.
-class TrieLookups {
+// The prefixes of all rules of a classifier, by field.
+class PrefixIndexes {
  public:
-  TrieLookups(const std::array<PrefixTrie, kTrieFields>& tries, const PipelineKey& key) : tries_(tries), key_(key) {}
-  const PrefixTrie::Answer& answer(size_t field) {
-    if (!known_[field]) {
-      answers_[field] = tries_[field].lookup(prefix_value(key_, trie_fields()[field]), trie_fields()[field].n_bits);
-      known_[field] = true;
-    }
-    return answers_[field];
-  }
+  void insert(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable);
+  void remove(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable);
+  unsigned lookup(size_t field, const PipelineKey& key, std::span<uint64_t> subtables) const;
+  size_t memory_bytes() const;
 
  private:
-  const std::array<PrefixTrie, kTrieFields>& tries_;
-  const PipelineKey& key_;
-  std::array<bool, kTrieFields> known_{};
-  std::array<PrefixTrie::Answer, kTrieFields> answers_;
+  std::array<PrefixIndex<uint32_t>, 2> ipv4_;
+  std::array<PrefixIndex<Uint128>, 2> ipv6_;
+};
+
+// A word of the key and the bits of it that count.
+struct MaskedWord {
+  uint64_t mask;
+  uint32_t index;    // into the key
+  uint32_t ordinal;  // into a match's values
+};
+
+class SubtableGroup {
+ public:
+  explicit SubtableGroup(const MiniMatch& pattern);
+  // Whether a rule with this mask belongs here.
+  bool covers(const MiniMatch& match) const;
+  static size_t hash(const MiniMatch& match);  // equal for all that one group covers
+
+  // Which subtables have rules with the key's metadata and L2 fields: sets their bits. A group of one subtable without
+  // L3 and L4 fields does not know and returns `unknown`: there is nothing to save.
+  enum class Answer : uint8_t { unknown, none, some };
+  Answer find(const PipelineKey& key, std::span<uint64_t> subtables, PipelineMask* wildcards) const;
+
+  // Writer.
+  void insert(const MiniMatch& match, uint32_t subtable);
+  void remove(const MiniMatch& match, uint32_t subtable);
+  size_t memory_bytes() const;
+  size_t subtable_count = 0;  // kept by the classifier
+
+ private:
+  std::pair<uint32_t, uint32_t> hashes(const MiniMatch& match) const;
+
+  MiniMatch pattern_;              // metadata and L2 only
+  bool has_later_;                 // its subtables also have L3 or L4 fields
+  std::vector<MaskedWord> words_;  // metadata, then L2
+  size_t metadata_words_ = 0;
+  std::unique_ptr<HashCounts> metadata_;  // null unless there are both metadata and L2
+  std::unique_ptr<HashSets> sets_;        // null: nothing to look at
 };
 
 class Subtable {
  public:
-  Subtable(const MiniMatch& pattern, uint64_t sequence, TrieArena& arena);  // the arena outlives the readers
+  Subtable(const MiniMatch& pattern, uint64_t sequence, uint32_t number, SubtableGroup& group);
   Subtable(const Subtable&) = delete;
   Subtable& operator=(const Subtable&) = delete;
 
-  // The highest-priority visible rule that matches. Ors the bits looked at into *wildcards unless it is null.
-  const Rule* find(const PipelineKey& key, Version version) const;
-  const Rule* find(const PipelineKey& key, Version version, TrieLookups& tries, PipelineMask& wildcards) const;
+  uint32_t hash(const PipelineKey& key) const;
+  void prefetch(uint32_t hash) const { rules_.prefetch(hash); }
+  // The highest-priority visible rule that matches, by the key's hash.
+  const Rule* find(uint32_t hash, const PipelineKey& key, Version version) const;
+  // Marks what the subtable compares...
+  void mark_all(PipelineMask& wildcards) const;
+  // ... or, where nothing matched, as little as proves that, apart from what is marked already.
+  void mark_miss(const PipelineKey& key, PipelineMask& wildcards) const;
+
   // The list of rules with exactly this match (REQUIRES: same mask), highest priority first; null if none.
   Rule* find_list(const MiniMatch& match) const;
   template <typename Visit>
@@ -75,46 +105,52 @@ class Subtable {
   // Writer.
   void insert(Rule& rule);
   void remove(Rule& rule);
-  bool empty() const { return priorities_.empty(); }
-  uint16_t max_priority() const { return priorities_.rbegin()->first; }  // REQUIRES: !empty()
+  bool empty() const { return size_ == 0; }
+  // At least the highest priority of its rules; exact while only insertions happen. REQUIRES: !empty()
+  uint16_t max_priority() const { return max_priority_; }
   size_t memory_bytes() const;
 
   const MiniMatch& pattern() const { return pattern_; }  // its mask is the subtable's mask
   uint64_t sequence() const { return sequence_; }
-  unsigned trie_length(size_t field) const { return trie_lengths_[field]; }  // 0: not in that trie
+  uint32_t number() const { return number_; }
+  SubtableGroup& group() const { return group_; }
+  unsigned prefix_length(size_t field) const { return prefix_lengths_[field]; }  // 0: not in that index
+  const std::array<uint8_t, kPrefixFields>& prefix_lengths() const { return prefix_lengths_; }
 
  private:
-  struct StageWord {
-    uint8_t index;    // into the key
-    uint8_t ordinal;  // into the rule's values
-    uint64_t mask;
-  };
-  struct Word {
-    uint8_t index;
-    uint64_t mask;
-  };
-  uint64_t add_stage(uint64_t hash, size_t stage, const PipelineKey& key) const;
-  uint64_t add_stage(uint64_t hash, size_t stage, const MiniMatch& match) const;
-  const Rule* find_visible(uint32_t hash, const PipelineKey& key, Version version) const;
-  bool tries_rule_out(size_t stage, TrieLookups& tries, PipelineMask& wildcards) const;
-  void mark_stages(size_t count, PipelineMask& wildcards) const;
+  uint32_t hash(const MiniMatch& match) const;
+  uint32_t first_hash(const PipelineKey& key) const;
+  uint32_t first_hash(const MiniMatch& match) const;
   void mark_missed_ports(const PipelineKey& key, PipelineMask& wildcards) const;
   uint32_t ports_of(const Rule& rule) const;
+  void count_removed(const Rule& rule);
+
+  // What every lookup needs comes first.
+  static constexpr size_t kInlineWords = 4;
+  RuleIndex rules_;
+  const MaskedWord* words_;  // ascending
+  size_t n_words_ = 0;
+  std::array<MaskedWord, kInlineWords> inline_words_{};
+  std::unique_ptr<MaskedWord[]> more_words_;
 
   const MiniMatch pattern_;
   const uint64_t sequence_;
-  std::vector<Word> words_;
-  std::vector<StageWord> stage_words_;  // stage after stage; stages without a bit do not count
-  size_t stages_ = 0;                   // >= 1
-  std::array<uint8_t, kStages> stage_end_{};
-  std::array<uint8_t, kStages> stage_tries_{};  // bit f: trie field f lies in this stage
-  std::array<unsigned, kTrieFields> trie_lengths_{};
+  const uint32_t number_;
+  SubtableGroup& group_;
+  std::array<uint8_t, kPrefixFields> prefix_lengths_{};
+  // All stages but the last, and whether any rule has their hash. None unless the stages that the group does not look
+  // at are two.
+  std::vector<MaskedWord> first_words_;
+  std::unique_ptr<HashCounts> first_stages_;
   uint32_t ports_mask_ = 0;  // source and destination port as one number, host order
   unsigned ports_length_ = 0;
-  PrefixTrie ports_;
-  std::vector<std::unique_ptr<HashCounts>> stage_hashes_;  // of all stages but the last
-  RuleIndex rules_;
-  std::map<uint16_t, uint32_t> priorities_;  // writer only: how many rules have which
+  PrefixIndex<uint32_t> ports_;
+
+  // Writer only.
+  size_t size_ = 0;
+  size_t at_max_ = 0;         // rules with max_priority_
+  size_t removed_since_ = 0;  // since max_priority_ was exact
+  uint16_t max_priority_ = 0;
 };
 
 }  // namespace vswitch

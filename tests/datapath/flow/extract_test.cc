@@ -251,6 +251,60 @@ TEST(ExtractProperty, RandomBytesAreSafeAndRepeatable) {
 
 // ---- Metadata, keys that are used again, hash
 
+// Batches take a short way for common packets and do not clear what is clear: that must not show. Frames of all kinds
+// follow each other in the same slots, most of them plain TCP and UDP, some damaged.
+TEST(ExtractProperty, BatchesGiveTheSameAsSinglePackets) {
+  HeapPacketPool pool(HeapPacketPool::kFrameBuffer, 64);
+  std::vector<KeySlot> slots(32);
+  size_t plain = 0;
+  ASSERT_TRUE(rc::check("extract_flow_keys == extract_flow_key", [&](uint64_t seed) {
+    test::Random random(seed);
+    std::vector<PacketPtr> packets, copies;
+    std::vector<Packet*> pointers;
+    for (size_t i = 0; i < 32; ++i) {
+      FlowKey key = test::random_key(random);
+      if (random() % 4 != 0) {
+        FlowKey common;
+        common.in_port = key.in_port;
+        common.eth_src = key.eth_src;
+        common.eth_dst = key.eth_dst;
+        common.eth_type = kEthTypeIpv4;
+        common.nw_src = to_be32(static_cast<uint32_t>(random()));
+        common.nw_dst = to_be32(static_cast<uint32_t>(random()));
+        common.nw_tos = static_cast<uint8_t>(random());
+        common.nw_ttl = static_cast<uint8_t>(random());
+        common.nw_proto = random() % 2 != 0 ? kProtoTcp : kProtoUdp;
+        common.tp_src = to_be16(static_cast<uint16_t>(random()));
+        common.tp_dst = to_be16(static_cast<uint16_t>(random()));
+        if (common.nw_proto == kProtoTcp) common.tcp_flags = to_be16(static_cast<uint16_t>(random() & 0xfff));
+        key = common;
+        ++plain;
+      }
+      Bytes frame = test::compose(key, random() % 40);
+      if (random() % 4 == 0) frame[random() % frame.size()] = static_cast<uint8_t>(random());
+      if (random() % 8 == 0) frame.resize(random() % frame.size() + 1);
+      packets.push_back(test::make_packet(pool, frame));
+      packets.back()->in_port = key.in_port;
+      if (random() % 16 == 0) packets.back()->skb_mark = 5;
+      copies.push_back(clone_packet(*packets.back(), pool));
+      pointers.push_back(packets.back().get());
+    }
+    const uint32_t good = extract_flow_keys(pointers.data(), pointers.size(), slots.data());
+    for (size_t i = 0; i < 32; ++i) {
+      FlowKey expected;
+      RC_ASSERT(extract_flow_key(*copies[i], expected) == ((good >> i & 1) != 0));
+      if ((good >> i & 1) == 0) continue;
+      RC_ASSERT(slots[i].key == expected);
+      RC_ASSERT(packets[i]->rss_hash == copies[i]->rss_hash);
+      RC_ASSERT(packets[i]->layers.l2_5 == copies[i]->layers.l2_5);
+      RC_ASSERT(packets[i]->layers.l3 == copies[i]->layers.l3);
+      RC_ASSERT(packets[i]->layers.l4 == copies[i]->layers.l4);
+      RC_ASSERT(packets[i]->layers.l3_end == copies[i]->layers.l3_end);
+    }
+  }));
+  EXPECT_GT(plain, 500u);
+}
+
 TEST(Extract, TunnelOnlyIfThePacketHasOne) {
   GuardedPacket guarded;
   Packet& packet = guarded.place(PacketBuilder().ethernet().ipv4("10.0.0.1", "10.0.0.2").udp(1, 2).build());

@@ -328,25 +328,14 @@ TEST_P(VxlanSuperFrameDropTest, SegmentsOverThePathMtuAreTooBig) {
   EXPECT_FALSE(peer4_->receive_now());
 }
 
-TEST_P(VxlanSuperFrameDropTest, PoolThatRunsDryOnlySlowsItDown) {
+TEST_P(VxlanSuperFrameDropTest, NeedsNoBuffers) {
   const auto vx = port({{"remote_ip", kPeerV4}, {"csum", GetParam().checksum}});
   PacketPtr packet = super_frame(26000);
   std::vector<PacketPtr> taken;
   while (PacketPtr other = bench_.pool().allocate()) taken.push_back(std::move(other));
-  for (int i = 0; i < 3; ++i) taken.pop_back();
   bench_.send(*vx, std::move(packet));
   for (int i = 0; i < 20; ++i) ASSERT_TRUE(peer4_->receive()) << i;
   EXPECT_EQ(bench_.sent(kInPort), 20u);
-}
-
-TEST_P(VxlanSuperFrameDropTest, EmptyPoolDropsAndBooksEachSegment) {
-  const auto vx = port({{"remote_ip", kPeerV4}, {"csum", GetParam().checksum}});
-  PacketPtr packet = super_frame(26000);
-  std::vector<PacketPtr> taken;
-  while (PacketPtr other = bench_.pool().allocate()) taken.push_back(std::move(other));
-  bench_.send(*vx, std::move(packet));
-  EXPECT_EQ(bench_.dropped(kInPort, DropReason::rx_no_buffer), 20u);
-  EXPECT_EQ(vx->stats().tx_dropped, 20u);
   EXPECT_EQ(bench_.balance(kInPort), 0);
 }
 

@@ -1,0 +1,74 @@
+// PrefixIndex: which prefixes of one field (an address, the L4 ports) the rules of a classifier match on, and in which
+// subtables.
+//
+// For a packet's value it answers two things at once: which subtables have a rule with a prefix that matches, so that
+// the others can be skipped, and how many leading bits of the value decided that, so that a megaflow need not match
+// the whole address.
+//
+// Prefixes lie in buckets of at most 32, searched one by one: they are next to each other in memory, which is faster
+// than following the links of a tree. A bucket that is full bursts: 16 buckets, by the next four bits, take its place.
+// So a value passes about log16(n / 32) small nodes and one bucket, a million host addresses take about 25 MB, and the
+// few prefixes of a small classifier one allocation.
+//
+// Thread safety: one writer; lookups by RCU readers at the same time. A reader sees at least every prefix that was
+// inserted before it started, and possibly others.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "vswitchd/rules/subtable_set.h"
+
+namespace vswitch {
+
+__extension__ using Uint128 = unsigned __int128;
+
+// Bits: uint32_t or Uint128, the value with its first bit in the highest place.
+template <typename Bits>
+class PrefixIndex {
+ public:
+  static constexpr unsigned kBits = sizeof(Bits) * 8;
+
+  PrefixIndex() = default;
+  ~PrefixIndex();  // frees at once: no reader may be left
+  PrefixIndex(const PrefixIndex&) = delete;
+  PrefixIndex& operator=(const PrefixIndex&) = delete;
+
+  // REQUIRES: 1 <= length <= kBits; bits of `value` beyond `length` are ignored.
+  void insert(Bits value, unsigned length, uint32_t subtable);
+  void remove(Bits value, unsigned length, uint32_t subtable);  // REQUIRES: was inserted
+
+  // Sets the bit of each subtable that has a matching prefix (numbers beyond the span are left out). Returns how many
+  // leading bits decided: values that agree on them get the same answer.
+  unsigned lookup(Bits value, std::span<uint64_t> subtables) const;
+  bool empty() const { return root_.load(std::memory_order_acquire) == 0; }
+  size_t memory_bytes() const { return bytes_; }  // writer
+
+ private:
+  struct Entry;
+  struct Bucket;
+  struct Node;
+  // A pointer to a Bucket, to a Node with its lowest bit set, or 0.
+  using Link = std::atomic<uintptr_t>;
+
+  Bucket* make_bucket(unsigned capacity);
+  void retire_bucket(Bucket* bucket);
+  void append(Link& link, Bits prefix, unsigned length, uint32_t subtable);
+  Node* burst(const Bucket& bucket, unsigned depth);
+  void move_entry(Link& link, const Entry& entry);
+  static Link& next_link(Node& node, Bits value, unsigned length, unsigned depth);
+  static void search(const Bucket& bucket, Bits value, std::span<uint64_t> subtables, unsigned& decisive);
+  static unsigned bits_to_siblings(const Node& node, unsigned taken);
+  static void destroy(uintptr_t link);
+
+  Link root_{0};
+  size_t bytes_ = 0;
+};
+
+extern template class PrefixIndex<uint32_t>;
+extern template class PrefixIndex<Uint128>;
+
+}  // namespace vswitch
