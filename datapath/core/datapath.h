@@ -32,7 +32,7 @@ struct DatapathStats {
   uint64_t max_flows = 0;
   uint64_t masks = 0;
   uint64_t narrowed = 0;  // flows that were installed under another mask than they needed (FlowTable::kMaxMasks)
-  uint64_t cache_evictions = 0;
+  uint64_t cache_evictions = 0;  // entries that made room for others, in the flow caches of the threads there are
 };
 
 // The sums of all threads' books for one port (packet/ledger.h).

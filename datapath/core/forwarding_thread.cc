@@ -135,6 +135,7 @@ ForwardingThread::~ForwardingThread() {
 }
 
 const LookupCounters& ForwardingThread::counters() const { return processor_->counters(); }
+uint64_t ForwardingThread::cache_evictions() const { return processor_->cache_evictions(); }
 
 void ForwardingThread::set_sources(SourceList sources, bool renew) {
   const Published* old = sources_.load(std::memory_order_relaxed);

@@ -59,6 +59,7 @@ class ForwardingThread {
 
   UpcallQueue& upcalls() { return upcalls_; }
   const LookupCounters& counters() const;
+  uint64_t cache_evictions() const;
   // False if the thread has been in one round for a second. One caller at a time.
   bool made_progress() { return progress_.alive(clock_.now()); }
 

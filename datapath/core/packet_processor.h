@@ -48,6 +48,7 @@ class PacketProcessor : public ActionSink {
   void before_quiescent() { cache_.maintain(); }
 
   const LookupCounters& counters() const { return counters_; }
+  uint64_t cache_evictions() const { return cache_.evictions(); }  // any thread
   ThreadContext& context() { return ctx_; }
 
   // ActionSink

@@ -467,7 +467,10 @@ DatapathStats UserspaceDatapath::stats() const {
   MutexLock lock(mutex_);
   book_lookups(retired_counters_, stats);
   book_lookups(handler_->counters(), stats);
-  for (const std::unique_ptr<ForwardingThread>& thread : threads_) book_lookups(thread->counters(), stats);
+  for (const std::unique_ptr<ForwardingThread>& thread : threads_) {
+    book_lookups(thread->counters(), stats);
+    stats.cache_evictions += thread->cache_evictions();
+  }
   const FlowTable::Counters counters = flows_.counters();
   stats.flows = counters.flows;
   stats.max_flows = flows_.max_flows();

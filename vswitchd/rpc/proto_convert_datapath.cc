@@ -47,6 +47,9 @@ void counters_to_proto(const DatapathCounters& counters, v1::Datapath& out) {
   out.set_masks_visited(counters.masks_visited);
   out.set_flows(counters.flows);
   out.set_masks(counters.masks);
+  out.set_narrowed(counters.narrowed);
+  out.set_evictions(counters.evictions);
+  out.set_cache_evictions(counters.cache_evictions);
 }
 
 void datapath_flow_to_proto(const DatapathFlow& flow, const DatapathTextOptions& options, bool typed,
