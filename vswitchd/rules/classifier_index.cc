@@ -2,28 +2,51 @@
 
 #include <algorithm>
 #include <bit>
+#include <memory>
 
 #include "datapath/base/rcu.h"
+#include "vswitchd/rules/rule_memory.h"
 
 namespace vswitch {
 namespace {
 
-constexpr size_t kFirstSize = 4;
-
 // The size that leaves at least a quarter of the slots never used (a probe must end), with room to double.
-size_t size_for(size_t live) { return std::bit_ceil(std::max(kFirstSize, live + live / 2 + 2)); }
+template <typename Array>
+size_t size_for(size_t live) {
+  return std::bit_ceil(std::max(Array::kFirstSize, live + live / 2 + 2));
+}
 bool too_full(size_t used, size_t size) { return (used + 1) * 4 > size * 3; }
+
+int32_t distance_to_values(const Rule& rule) {
+  const auto distance = static_cast<int64_t>(reinterpret_cast<uintptr_t>(rule.match().values())) -
+                        static_cast<int64_t>(reinterpret_cast<uintptr_t>(&rule));
+  const auto words = static_cast<int32_t>(distance / 8);
+  return words == distance / 8 ? words : 0;
+}
 
 }  // namespace
 
-RuleIndex::RuleIndex() : array_(Array::make(kFirstSize)) {}
-RuleIndex::~RuleIndex() { Array::free(array_.load(std::memory_order_relaxed)); }
-
-RuleIndex::Array* RuleIndex::Array::make(size_t size) {
-  auto* array = new (::operator new(sizeof(Array) + size * sizeof(Slot))) Array{size - 1};
-  std::uninitialized_default_construct_n(array->slots(), size);
-  return array;
+template <typename Slot>
+SlotArray<Slot> SlotArray<Slot>::make(size_t size) {
+  void* memory = rule_memory::allocate(size * sizeof(Slot));
+  std::uninitialized_value_construct_n(static_cast<Slot*>(memory), size);
+  SlotArray made;
+  made.word_ = reinterpret_cast<uintptr_t>(memory) | static_cast<unsigned>(std::countr_zero(size));
+  return made;
 }
+
+template <typename Slot>
+void SlotArray<Slot>::free() const {
+  rule_memory::free(&(*this)[0], bytes());
+}
+
+template <typename Slot>
+void SlotArray<Slot>::retire() const {
+  rcu::retire([array = *this] { array.free(); });
+}
+
+RuleIndex::RuleIndex() : array_(Array::make(Array::kFirstSize)) {}
+RuleIndex::~RuleIndex() { array_.load(std::memory_order_relaxed).free(); }
 
 Rule* RuleIndex::tombstone() {
   alignas(Rule) static char never_a_rule;
@@ -31,9 +54,9 @@ Rule* RuleIndex::tombstone() {
 }
 
 RuleIndex::Slot* RuleIndex::slot_of(uint32_t hash, const MiniMatch& match) {
-  Array* array = array_.load(std::memory_order_relaxed);
+  const Array array = array_.load(std::memory_order_relaxed);
   for (size_t i = hash;; ++i) {
-    Slot& slot = array->slots()[i & array->mask];
+    Slot& slot = array[i];
     const Rule* head = slot.head.load(std::memory_order_relaxed);
     if (head == nullptr) return nullptr;
     if (head != tombstone() && slot.hash.load(std::memory_order_relaxed) == hash && head->match_ == match) return &slot;
@@ -41,21 +64,22 @@ RuleIndex::Slot* RuleIndex::slot_of(uint32_t hash, const MiniMatch& match) {
 }
 
 void RuleIndex::make_room() {
-  Array* old = array_.load(std::memory_order_relaxed);
-  if (!too_full(used_, old->mask + 1)) return;
-  auto* bigger = Array::make(size_for(heads_ + 1));
-  for (size_t i = 0; i <= old->mask; ++i) {
-    Rule* head = old->slots()[i].head.load(std::memory_order_relaxed);
+  const Array old = array_.load(std::memory_order_relaxed);
+  if (!too_full(used_, old.size())) return;
+  const Array bigger = Array::make(size_for<Array>(heads_ + 1));
+  for (size_t i = 0; i < old.size(); ++i) {
+    Rule* head = old[i].head.load(std::memory_order_relaxed);
     if (head == nullptr || head == tombstone()) continue;
-    const uint32_t hash = old->slots()[i].hash.load(std::memory_order_relaxed);
+    const uint32_t hash = old[i].hash.load(std::memory_order_relaxed);
     size_t at = hash;
-    while (bigger->slots()[at & bigger->mask].head.load(std::memory_order_relaxed) != nullptr) ++at;
-    bigger->slots()[at & bigger->mask].hash.store(hash, std::memory_order_relaxed);
-    bigger->slots()[at & bigger->mask].head.store(head, std::memory_order_relaxed);
+    while (bigger[at].head.load(std::memory_order_relaxed) != nullptr) ++at;
+    bigger[at].hash.store(hash, std::memory_order_relaxed);
+    bigger[at].values_at.store(old[i].values_at.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    bigger[at].head.store(head, std::memory_order_relaxed);
   }
   used_ = heads_;
   array_.store(bigger, std::memory_order_release);
-  rcu::retire([old] { Array::free(old); });
+  old.retire();
 }
 
 void RuleIndex::link_into_list(Slot& slot, Rule& rule) {
@@ -72,16 +96,17 @@ void RuleIndex::link_into_list(Slot& slot, Rule& rule) {
 void RuleIndex::insert(uint32_t hash, Rule& rule) {
   if (Slot* slot = slot_of(hash, rule.match_)) return link_into_list(*slot, rule);
   make_room();
-  Array* array = array_.load(std::memory_order_relaxed);
+  const Array array = array_.load(std::memory_order_relaxed);
   size_t at = hash;
   for (;; ++at) {
-    const Rule* head = array->slots()[at & array->mask].head.load(std::memory_order_relaxed);
+    const Rule* head = array[at].head.load(std::memory_order_relaxed);
     if (head == nullptr) ++used_;
     if (head == nullptr || head == tombstone()) break;
   }
   rule.next_same_match_.store(nullptr, std::memory_order_relaxed);
-  array->slots()[at & array->mask].hash.store(hash, std::memory_order_relaxed);
-  array->slots()[at & array->mask].head.store(&rule, std::memory_order_release);
+  array[at].hash.store(hash, std::memory_order_relaxed);
+  array[at].values_at.store(distance_to_values(rule), std::memory_order_relaxed);
+  array[at].head.store(&rule, std::memory_order_release);
   ++heads_;
 }
 
@@ -102,18 +127,16 @@ bool RuleIndex::remove(uint32_t hash, const Rule& rule) {
   return true;
 }
 
-size_t RuleIndex::memory_bytes() const {
-  return sizeof(Array) + (array_.load(std::memory_order_relaxed)->mask + 1) * sizeof(Slot);
-}
+size_t RuleIndex::memory_bytes() const { return array_.load(std::memory_order_relaxed).bytes(); }
 
-HashCounts::HashCounts() : array_(new Array(kFirstSize)) {}
-HashCounts::~HashCounts() { delete array_.load(std::memory_order_relaxed); }
+HashCounts::HashCounts() : array_(Array::make(Array::kFirstSize)) {}
+HashCounts::~HashCounts() { array_.load(std::memory_order_relaxed).free(); }
 
 bool HashCounts::contains(uint32_t hash) const {
-  const Array* array = array_.load(std::memory_order_acquire);
+  const Array array = array_.load(std::memory_order_acquire);
   const uint64_t tag = hash | 1;
   for (size_t i = tag >> 1;; ++i) {
-    const uint64_t slot = array->slots[i & array->mask].load(std::memory_order_acquire);
+    const uint64_t slot = array[i].load(std::memory_order_acquire);
     if (slot == 0) return false;
     if (slot >> 32 == tag) return static_cast<uint32_t>(slot) != 0;
   }
@@ -121,29 +144,29 @@ bool HashCounts::contains(uint32_t hash) const {
 
 // The slot of this hash, or the never-used one where it would go.
 std::atomic<uint64_t>& HashCounts::slot_of(uint32_t hash) const {
-  const Array* array = array_.load(std::memory_order_relaxed);
+  const Array array = array_.load(std::memory_order_relaxed);
   const uint64_t tag = hash | 1;
   for (size_t i = tag >> 1;; ++i) {
-    std::atomic<uint64_t>& slot = array->slots[i & array->mask];
+    std::atomic<uint64_t>& slot = array[i];
     const uint64_t value = slot.load(std::memory_order_relaxed);
     if (value == 0 || value >> 32 == tag) return slot;
   }
 }
 
 void HashCounts::make_room() {
-  Array* old = array_.load(std::memory_order_relaxed);
-  if (!too_full(used_, old->mask + 1)) return;
-  auto* bigger = new Array(size_for(live_ + 1));
-  for (size_t i = 0; i <= old->mask; ++i) {
-    const uint64_t value = old->slots[i].load(std::memory_order_relaxed);
+  const Array old = array_.load(std::memory_order_relaxed);
+  if (!too_full(used_, old.size())) return;
+  const Array bigger = Array::make(size_for<Array>(live_ + 1));
+  for (size_t i = 0; i < old.size(); ++i) {
+    const uint64_t value = old[i].load(std::memory_order_relaxed);
     if (static_cast<uint32_t>(value) == 0) continue;
     size_t at = value >> 33;
-    while (bigger->slots[at & bigger->mask].load(std::memory_order_relaxed) != 0) ++at;
-    bigger->slots[at & bigger->mask].store(value, std::memory_order_relaxed);
+    while (bigger[at].load(std::memory_order_relaxed) != 0) ++at;
+    bigger[at].store(value, std::memory_order_relaxed);
   }
   used_ = live_;
   array_.store(bigger, std::memory_order_release);
-  rcu::retire_delete(old);
+  old.retire();
 }
 
 void HashCounts::add(uint32_t hash) {
@@ -165,56 +188,54 @@ void HashCounts::remove(uint32_t hash) {
   slot.store(value, std::memory_order_release);
 }
 
-size_t HashCounts::memory_bytes() const {
-  return sizeof(Array) + (array_.load(std::memory_order_relaxed)->mask + 1) * sizeof(uint64_t);
-}
+size_t HashCounts::memory_bytes() const { return array_.load(std::memory_order_relaxed).bytes(); }
 
-HashSets::HashSets() : array_(new Array(kFirstSize)) {}
+HashSets::HashSets() : array_(Array::make(Array::kFirstSize)) {}
 
 HashSets::~HashSets() {
-  Array* array = array_.load(std::memory_order_relaxed);
-  for (size_t i = 0; i <= array->mask; ++i) array->slots[i].subtables.destroy();
-  delete array;
+  const Array array = array_.load(std::memory_order_relaxed);
+  for (size_t i = 0; i < array.size(); ++i) array[i].subtables.destroy();
+  array.free();
 }
 
 bool HashSets::or_into(uint32_t hash, std::span<uint64_t> subtables) const {
-  const Array* array = array_.load(std::memory_order_acquire);
+  const Array array = array_.load(std::memory_order_acquire);
   const uint64_t tag = hash | 1;
   for (size_t i = tag >> 1;; ++i) {
-    const Slot& slot = array->slots[i & array->mask];
+    const Slot& slot = array[i];
     const uint64_t tagged = slot.tagged.load(std::memory_order_acquire);
     if (tagged == 0) return false;
     if (tagged >> 32 != tag) continue;
-    slot.subtables.or_into(subtables);
+    SubtableSet::or_into(slot.subtables.load(), subtables);
     return static_cast<uint32_t>(tagged) != 0;
   }
 }
 
 HashSets::Slot& HashSets::slot_of(uint32_t hash) const {
-  Array* array = array_.load(std::memory_order_relaxed);
+  const Array array = array_.load(std::memory_order_relaxed);
   const uint64_t tag = hash | 1;
   for (size_t i = tag >> 1;; ++i) {
-    Slot& slot = array->slots[i & array->mask];
+    Slot& slot = array[i];
     const uint64_t tagged = slot.tagged.load(std::memory_order_relaxed);
     if (tagged == 0 || tagged >> 32 == tag) return slot;
   }
 }
 
 void HashSets::make_room() {
-  Array* old = array_.load(std::memory_order_relaxed);
-  if (!too_full(used_, old->mask + 1)) return;
-  auto* bigger = new Array(size_for(live_ + 1));
-  for (size_t i = 0; i <= old->mask; ++i) {
-    const uint64_t tagged = old->slots[i].tagged.load(std::memory_order_relaxed);
+  const Array old = array_.load(std::memory_order_relaxed);
+  if (!too_full(used_, old.size())) return;
+  const Array bigger = Array::make(size_for<Array>(live_ + 1));
+  for (size_t i = 0; i < old.size(); ++i) {
+    const uint64_t tagged = old[i].tagged.load(std::memory_order_relaxed);
     if (static_cast<uint32_t>(tagged) == 0) continue;
     size_t at = tagged >> 33;
-    while (bigger->slots[at & bigger->mask].tagged.load(std::memory_order_relaxed) != 0) ++at;
-    bigger->slots[at & bigger->mask].subtables.take(old->slots[i].subtables);
-    bigger->slots[at & bigger->mask].tagged.store(tagged, std::memory_order_relaxed);
+    while (bigger[at].tagged.load(std::memory_order_relaxed) != 0) ++at;
+    bigger[at].subtables.take(old[i].subtables);
+    bigger[at].tagged.store(tagged, std::memory_order_relaxed);
   }
   used_ = live_;
   array_.store(bigger, std::memory_order_release);
-  rcu::retire_delete(old);
+  old.retire();
 }
 
 // The set before the hash: who sees the hash sees the subtable.
@@ -242,9 +263,9 @@ void HashSets::remove(uint32_t hash, uint32_t subtable) {
 }
 
 size_t HashSets::memory_bytes() const {
-  const Array* array = array_.load(std::memory_order_relaxed);
-  size_t bytes = sizeof(Array) + (array->mask + 1) * sizeof(Slot);
-  for (size_t i = 0; i <= array->mask; ++i) bytes += array->slots[i].subtables.memory_bytes();
+  const Array array = array_.load(std::memory_order_relaxed);
+  size_t bytes = array.bytes();
+  for (size_t i = 0; i < array.size(); ++i) bytes += array[i].subtables.memory_bytes();
   return bytes;
 }
 

@@ -8,14 +8,32 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <span>
 
 #include "vswitchd/rules/rule.h"
 #include "vswitchd/rules/subtable_set.h"
 
 namespace vswitch {
+
+// The slots of a table, a power of two, and how many they are, in one word: readers get both at once.
+template <typename Slot>
+class SlotArray {
+ public:
+  static constexpr size_t kFirstSize = 64 / sizeof(Slot) < 4 ? 4 : 64 / sizeof(Slot);  // slots lie on whole lines
+
+  SlotArray() = default;
+  static SlotArray make(size_t size);  // REQUIRES: size >= kFirstSize
+  void free() const;
+  void retire() const;  // after a grace period
+
+  size_t mask() const { return (size_t{1} << (word_ & 63)) - 1; }
+  size_t size() const { return mask() + 1; }
+  size_t bytes() const { return size() * sizeof(Slot); }
+  Slot& operator[](size_t i) const { return reinterpret_cast<Slot*>(word_ & ~uintptr_t{63})[i & mask()]; }
+
+ private:
+  uintptr_t word_ = 0;  // their address, a multiple of 64, and the logarithm of their number
+};
 
 // Rules by the hash of their masked values. Rules with the same match form a list, highest priority first.
 class RuleIndex {
@@ -25,19 +43,17 @@ class RuleIndex {
   RuleIndex(const RuleIndex&) = delete;
   RuleIndex& operator=(const RuleIndex&) = delete;
 
-  void prefetch(uint32_t hash) const {
-    const Array* array = array_.load(std::memory_order_acquire);
-    __builtin_prefetch(&array->slots()[hash & array->mask]);
-  }
+  void prefetch(uint32_t hash) const { __builtin_prefetch(&array_.load(std::memory_order_acquire)[hash]); }
   // The first rule of the list with this hash for which matches(rule) holds.
   template <typename Matches>
   Rule* find(uint32_t hash, Matches&& matches) const {
-    const Array* array = array_.load(std::memory_order_acquire);
+    const Array array = array_.load(std::memory_order_acquire);
     for (size_t i = hash;; ++i) {
-      const Slot& slot = array->slots()[i & array->mask];
+      const Slot& slot = array[i];
       Rule* head = slot.head.load(std::memory_order_acquire);
       if (head == nullptr) return nullptr;
       if (head == tombstone() || slot.hash.load(std::memory_order_relaxed) != hash) continue;
+      __builtin_prefetch(reinterpret_cast<const uint64_t*>(head) + slot.values_at.load(std::memory_order_relaxed));
       if (matches(*head)) return head;
     }
   }
@@ -46,9 +62,9 @@ class RuleIndex {
   // be missed or seen.
   template <typename Visit>
   bool for_each(Visit&& visit) const {
-    const Array* array = array_.load(std::memory_order_acquire);
-    for (size_t i = 0; i <= array->mask; ++i) {
-      Rule* rule = array->slots()[i].head.load(std::memory_order_acquire);
+    const Array array = array_.load(std::memory_order_acquire);
+    for (size_t i = 0; i < array.size(); ++i) {
+      Rule* rule = array[i].head.load(std::memory_order_acquire);
       if (rule == tombstone()) continue;
       for (; rule != nullptr; rule = next(*rule)) {
         if (!visit(*rule)) return false;
@@ -66,20 +82,17 @@ class RuleIndex {
   struct Slot {
     std::atomic<Rule*> head{nullptr};  // null: never used; tombstone(): used before
     std::atomic<uint32_t> hash{0};
+    // Where the values of some rule here are, in words from the rule; perhaps of one that is gone. Only to fetch both
+    // from memory at the same time.
+    std::atomic<int32_t> values_at{0};
   };
-  struct Array {  // its slots behind it, in one allocation
-    static Array* make(size_t size);
-    static void free(Array* array) { ::operator delete(array); }
-    Slot* slots() { return reinterpret_cast<Slot*>(this + 1); }
-    const Slot* slots() const { return reinterpret_cast<const Slot*>(this + 1); }
-    size_t mask;
-  };
+  using Array = SlotArray<Slot>;
   static Rule* tombstone();
   Slot* slot_of(uint32_t hash, const MiniMatch& match);
   void make_room();
   static void link_into_list(Slot& slot, Rule& rule);
 
-  std::atomic<Array*> array_;
+  std::atomic<Array> array_;
   size_t heads_ = 0;  // slots with a list
   size_t used_ = 0;   // slots that are not null
 };
@@ -99,15 +112,11 @@ class HashCounts {
 
  private:
   // Upper half: the hash with its lowest bit set, so that no slot in use is 0; lower half: how often it was added.
-  struct Array {
-    explicit Array(size_t size) : mask(size - 1), slots(std::make_unique<std::atomic<uint64_t>[]>(size)) {}
-    size_t mask;
-    std::unique_ptr<std::atomic<uint64_t>[]> slots;
-  };
+  using Array = SlotArray<std::atomic<uint64_t>>;
   std::atomic<uint64_t>& slot_of(uint32_t hash) const;
   void make_room();
 
-  std::atomic<Array*> array_;
+  std::atomic<Array> array_;
   size_t live_ = 0, used_ = 0;
 };
 
@@ -130,15 +139,11 @@ class HashSets {
     std::atomic<uint64_t> tagged{0};  // as in HashCounts
     SubtableSet subtables;
   };
-  struct Array {
-    explicit Array(size_t size) : mask(size - 1), slots(std::make_unique<Slot[]>(size)) {}
-    size_t mask;
-    std::unique_ptr<Slot[]> slots;
-  };
+  using Array = SlotArray<Slot>;
   Slot& slot_of(uint32_t hash) const;
   void make_room();
 
-  std::atomic<Array*> array_;
+  std::atomic<Array> array_;
   size_t live_ = 0, used_ = 0;
 };
 

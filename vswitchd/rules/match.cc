@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "datapath/base/word_hash.h"
+#include "vswitchd/rules/rule_memory.h"
 
 namespace vswitch {
 
@@ -15,7 +16,7 @@ MiniMatch::MiniMatch(const Match& match) {
   }
   const auto n = static_cast<size_t>(std::popcount(map[0]) + std::popcount(map[1]));
   if (n == 0) return;
-  words_ = new uint64_t[1 + kMapWords + 2 * n] + 1;
+  words_ = static_cast<uint64_t*>(rule_memory::allocate((1 + kMapWords + 2 * n) * sizeof(uint64_t))) + 1;
   words_[-1] = 1;
   std::copy_n(map, kMapWords, words_);
   size_t at = kMapWords;
@@ -26,6 +27,8 @@ MiniMatch::MiniMatch(const Match& match) {
     ++at;
   }
 }
+
+void MiniMatch::free_words() { rule_memory::free(words_ - 1, (1 + total_words()) * sizeof(uint64_t)); }
 
 uint8_t MiniMatch::word_index(size_t i) const {
   size_t left = i, found = 0;

@@ -40,7 +40,7 @@ class MiniMatch {
     return *this;
   }
   ~MiniMatch() {
-    if (words_ != nullptr && owners().fetch_sub(1, std::memory_order_acq_rel) == 1) delete[](words_ - 1);
+    if (words_ != nullptr && owners().fetch_sub(1, std::memory_order_acq_rel) == 1) free_words();
   }
 
   bool is_catch_all() const { return words_ == nullptr; }
@@ -84,6 +84,7 @@ class MiniMatch {
  private:
   static constexpr size_t kMapWords = 2;
   static_assert(kPipelineKeyWords <= kMapWords * 64);
+  void free_words();
   size_t total_words() const { return words_ ? kMapWords + 2 * word_count() : 0; }
 
   std::atomic_ref<uint64_t> owners() const { return std::atomic_ref<uint64_t>(words_[-1]); }

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "datapath/base/rcu.h"
+#include "vswitchd/rules/rule_memory.h"
 
 namespace vswitch {
 namespace {
@@ -77,6 +78,9 @@ struct PrefixIndex<Bits>::Bucket {
 // children's.
 template <typename Bits>
 struct PrefixIndex<Bits>::Node {
+  static void* operator new(size_t bytes) { return rule_memory::allocate(bytes); }
+  static void operator delete(void* node) noexcept { rule_memory::free(node, sizeof(Node)); }
+
   std::array<Link, kFanout> child{};
   Link own{0};  // a bucket; it never bursts, for there are only 15 such prefixes
 };
@@ -98,13 +102,13 @@ void PrefixIndex<Bits>::destroy(uintptr_t link) {
   }
   auto* bucket = reinterpret_cast<Bucket*>(link);
   for (unsigned i = 0; i < bucket->size; ++i) bucket->entries()[i].subtables.destroy();
-  ::operator delete(bucket);
+  rule_memory::free(bucket, bucket->bytes());
 }
 
 template <typename Bits>
 typename PrefixIndex<Bits>::Bucket* PrefixIndex<Bits>::make_bucket(unsigned capacity) {
   const size_t bytes = Bucket::kHeader + capacity * sizeof(Entry);
-  auto* bucket = new (::operator new(bytes)) Bucket{{0}, static_cast<uint16_t>(capacity)};
+  auto* bucket = new (rule_memory::allocate(bytes)) Bucket{{0}, static_cast<uint16_t>(capacity)};
   bytes_ += bytes;
   return bucket;
 }
@@ -113,7 +117,7 @@ typename PrefixIndex<Bits>::Bucket* PrefixIndex<Bits>::make_bucket(unsigned capa
 template <typename Bits>
 void PrefixIndex<Bits>::retire_bucket(Bucket* bucket) {
   bytes_ -= bucket->bytes();
-  rcu::retire([bucket] { ::operator delete(bucket); });
+  rcu::retire([bucket] { rule_memory::free(bucket, bucket->bytes()); });
 }
 
 // The link that leads on to a prefix from a node at `depth`.
@@ -133,7 +137,7 @@ void PrefixIndex<Bits>::move_entry(Link& link, const Entry& entry) {
       link.store(reinterpret_cast<uintptr_t>(bigger), std::memory_order_relaxed);
       for (unsigned i = 0; i < bucket->size; ++i) move_entry(link, bucket->entries()[i]);
       bytes_ -= bucket->bytes();
-      ::operator delete(bucket);
+      rule_memory::free(bucket, bucket->bytes());
     }
     bucket = bigger;
     link.store(reinterpret_cast<uintptr_t>(bucket), std::memory_order_relaxed);
@@ -237,30 +241,6 @@ void PrefixIndex<Bits>::remove(Bits value, unsigned length, uint32_t subtable) {
   }
 }
 
-// The prefix that has most bits in common with the value, of those that do not match, is the one whose difference is
-// the smallest number: so its bits are counted once in the end, not for every prefix.
-template <typename Bits>
-void PrefixIndex<Bits>::search(const Bucket& bucket, Bits value, std::span<uint64_t> subtables, unsigned& decisive) {
-  const Entry* entry = bucket.entries();
-  const Entry* const end = entry + bucket.size.load(std::memory_order_acquire);
-  Bits nearest = ~Bits{0};
-  bool any = false;
-  for (; entry != end; ++entry) {
-    const uint32_t packed = entry->packed.load(std::memory_order_acquire);
-    const unsigned length = length_of(packed);
-    const Bits difference = entry->prefix ^ value;
-    if (rules_of(packed) == 0) continue;
-    if (difference >> (kBits - length) != 0) {
-      any = true;
-      nearest = std::min(nearest, difference);
-      continue;
-    }
-    decisive = std::max(decisive, length);
-    entry->subtables.or_into(subtables);
-  }
-  if (any) decisive = std::max(decisive, leading_zeros(nearest) + 1);
-}
-
 // How many bits of the nibble `taken`, which leads to no child, tell it from those that do.
 template <typename Bits>
 unsigned PrefixIndex<Bits>::bits_to_siblings(const Node& node, unsigned taken) {
@@ -273,23 +253,68 @@ unsigned PrefixIndex<Bits>::bits_to_siblings(const Node& node, unsigned taken) {
 }
 
 template <typename Bits>
-unsigned PrefixIndex<Bits>::lookup(Bits value, std::span<uint64_t> subtables) const {
-  unsigned decisive = 0, depth = 0;
-  uintptr_t link = root_.load(std::memory_order_acquire);
-  for (; is_node(link); depth += kStride) {
-    const Node& node = *reinterpret_cast<const Node*>(link - 1);
-    const uintptr_t own = node.own.load(std::memory_order_acquire);
-    const unsigned nibble = nibble_at(value, depth);
-    link = node.child[nibble].load(std::memory_order_acquire);
-    if (own != 0) search(*reinterpret_cast<const Bucket*>(own), value, subtables, decisive);
-    if (link == 0) {
-      const unsigned needed = bits_to_siblings(node, nibble);
-      return needed == 0 ? decisive : std::max(decisive, depth + needed);
-    }
-    decisive = std::max(decisive, depth + kStride);
+void PrefixIndex<Bits>::Lookup::visit(const Bucket* bucket) {
+  if (bucket == nullptr) return;
+  const char* line = reinterpret_cast<const char*>(bucket);
+  for (size_t i = 0; i < 4; ++i) __builtin_prefetch(line + 64 * i);
+  buckets_[n_buckets_++] = bucket;
+}
+
+template <typename Bits>
+bool PrefixIndex<Bits>::Lookup::walk() {
+  if (!is_node(link_)) {
+    visit(reinterpret_cast<const Bucket*>(link_));
+    link_ = 0;
+    return false;
   }
-  if (link != 0) search(*reinterpret_cast<const Bucket*>(link), value, subtables, decisive);
-  return decisive;
+  const Node& node = *reinterpret_cast<const Node*>(link_ - 1);
+  const unsigned nibble = nibble_at(value_, depth_);
+  link_ = node.child[nibble].load(std::memory_order_acquire);
+  visit(reinterpret_cast<const Bucket*>(node.own.load(std::memory_order_acquire)));
+  if (link_ == 0) {
+    const unsigned needed = bits_to_siblings(node, nibble);
+    if (needed != 0) decisive_ = depth_ + needed;
+    return false;
+  }
+  depth_ += kStride;
+  decisive_ = depth_;
+  if (is_node(link_)) __builtin_prefetch(reinterpret_cast<const char*>(link_) + sizeof(node.child));
+  return true;
+}
+
+template <typename Bits>
+unsigned PrefixIndex<Bits>::Lookup::search() {
+  for (unsigned i = 0; i < n_buckets_; ++i) search(*buckets_[i]);
+  return decisive_;
+}
+
+// The prefix that has most bits in common with the value, of those that do not match, is the one whose difference is
+// the smallest number: so its bits are counted once in the end, not for every prefix.
+template <typename Bits>
+void PrefixIndex<Bits>::Lookup::search(const Bucket& bucket) {
+  const Entry* entry = bucket.entries();
+  const Entry* const end = entry + bucket.size.load(std::memory_order_acquire);
+  Bits nearest = ~Bits{0};
+  bool any = false;
+  for (; entry != end; ++entry) {
+    const uint32_t packed = entry->packed.load(std::memory_order_acquire);
+    const unsigned length = length_of(packed);
+    const Bits difference = entry->prefix ^ value_;
+    if (rules_of(packed) == 0) continue;
+    if (difference >> (kBits - length) != 0) {
+      any = true;
+      nearest = std::min(nearest, difference);
+      continue;
+    }
+    decisive_ = std::max(decisive_, length);
+    if (n_found_ < found_.size()) found_[n_found_++] = entry->subtables.load();
+  }
+  if (any) decisive_ = std::max(decisive_, leading_zeros(nearest) + 1);
+}
+
+template <typename Bits>
+void PrefixIndex<Bits>::Lookup::finish(std::span<uint64_t> subtables) const {
+  for (unsigned i = 0; i < n_found_; ++i) SubtableSet::or_into(found_[i], subtables);
 }
 
 template class PrefixIndex<uint32_t>;

@@ -29,6 +29,10 @@ __extension__ using Uint128 = unsigned __int128;
 // Bits: uint32_t or Uint128, the value with its first bit in the highest place.
 template <typename Bits>
 class PrefixIndex {
+  struct Entry;
+  struct Bucket;
+  struct Node;
+
  public:
   static constexpr unsigned kBits = sizeof(Bits) * 8;
 
@@ -41,16 +45,34 @@ class PrefixIndex {
   void insert(Bits value, unsigned length, uint32_t subtable);
   void remove(Bits value, unsigned length, uint32_t subtable);  // REQUIRES: was inserted
 
-  // Sets the bit of each subtable that has a matching prefix (numbers beyond the span are left out). Returns how many
-  // leading bits decided: values that agree on them get the same answer.
-  unsigned lookup(Bits value, std::span<uint64_t> subtables) const;
+  // A lookup in steps, so that lookups of several fields wait for memory at the same time: walk() of each until it
+  // returns false, then search() of each, then finish() of each.
+  class Lookup {
+   public:
+    Lookup() = default;
+    Lookup(const PrefixIndex& index, Bits value) : value_(value), link_(index.root_.load(std::memory_order_acquire)) {}
+    // One node further. False at the end.
+    bool walk();
+    // Finds the prefixes. Returns how many leading bits of the value decided: values that agree on them get the same
+    // answer.
+    unsigned search();
+    // Sets the bit of each subtable that has one of the prefixes found. Numbers beyond the span are left out.
+    void finish(std::span<uint64_t> subtables) const;
+
+   private:
+    void search(const Bucket& bucket);
+    void visit(const Bucket* bucket);
+
+    Bits value_ = 0;
+    uintptr_t link_ = 0;
+    unsigned depth_ = 0, decisive_ = 0, n_buckets_ = 0, n_found_ = 0;
+    std::array<const Bucket*, kBits / 4 + 1> buckets_;
+    std::array<uintptr_t, kBits> found_;  // sets: at most one for each length
+  };
   bool empty() const { return root_.load(std::memory_order_acquire) == 0; }
   size_t memory_bytes() const { return bytes_; }  // writer
 
  private:
-  struct Entry;
-  struct Bucket;
-  struct Node;
   // A pointer to a Bucket, to a Node with its lowest bit set, or 0.
   using Link = std::atomic<uintptr_t>;
 
@@ -60,7 +82,6 @@ class PrefixIndex {
   Node* burst(const Bucket& bucket, unsigned depth);
   void move_entry(Link& link, const Entry& entry);
   static Link& next_link(Node& node, Bits value, unsigned length, unsigned depth);
-  static void search(const Bucket& bucket, Bits value, std::span<uint64_t> subtables, unsigned& decisive);
   static unsigned bits_to_siblings(const Node& node, unsigned taken);
   static void destroy(uintptr_t link);
 

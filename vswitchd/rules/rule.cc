@@ -1,5 +1,7 @@
 #include "vswitchd/rules/rule.h"
 
+#include "vswitchd/rules/rule_memory.h"
+
 namespace vswitch {
 
 RuleRef::RuleRef(const Rule* rule) : rule_(rule) {
@@ -9,6 +11,9 @@ RuleRef::RuleRef(const Rule* rule) : rule_(rule) {
 RuleRef::~RuleRef() {
   if (rule_ != nullptr) rule_->release();
 }
+
+void* Rule::operator new(size_t bytes) { return rule_memory::allocate(bytes); }
+void Rule::operator delete(void* rule) noexcept { rule_memory::free(rule, sizeof(Rule)); }
 
 Rule* Rule::make(uint64_t id, const RuleSpec& spec, Nanoseconds now) {
   Rule* rule = new Rule;

@@ -119,31 +119,34 @@ class Rule {
   friend class RuleStaging;  // rule_staging.h
   Rule() = default;
   ~Rule() = default;
+  static void* operator new(size_t bytes);
+  static void operator delete(void* rule) noexcept;
 
   // From now on credits go to `successor` (which this keeps alive); moves what was credited so far if `keep_counts`.
   void pass_statistics_to(const Rule* successor, bool keep_counts) const;
   void move_counts() const;
 
-  uint64_t id_ = 0;
+  // What lookups look at comes first, on one line.
   MiniMatch match_;
+  std::atomic<Version> added_{kNotRemoved};
+  std::atomic<Version> removed_{kNotRemoved};
+  std::atomic<Rule*> next_same_match_{
+      nullptr};  // lower or equal priority, same match; RCU list headed by the classifier
+  uint16_t priority_ = 0, idle_timeout_ = 0, hard_timeout_ = 0, flags_ = 0, importance_ = 0;
+  uint8_t table_ = 0;
+  mutable std::atomic<bool> counts_kept_{true};  // by the successor
+  mutable std::atomic<uint32_t> references_{1};
+  uint64_t id_ = 0;
   std::shared_ptr<const RuleActionList> actions_;
   uint64_t cookie_ = 0;
   Nanoseconds created_{}, modified_{};
-  std::atomic<Version> added_{kNotRemoved};
-  std::atomic<Version> removed_{kNotRemoved};
   mutable std::atomic<uint64_t> packets_{0}, bytes_{0};
   mutable std::atomic<int64_t> used_{0};
   mutable std::atomic<const Rule*> successor_{nullptr};
-  std::atomic<Rule*> next_same_match_{
-      nullptr};  // lower or equal priority, same match; RCU list headed by the classifier
   union {
     uint64_t staged_index_ = 0;  // in the open RuleChange, until it is published
     Nanoseconds deadline_;       // from then on: key in RuleTables' set of timeouts; max: not there
   };
-  mutable std::atomic<uint32_t> references_{1};
-  uint16_t priority_ = 0, idle_timeout_ = 0, hard_timeout_ = 0, flags_ = 0, importance_ = 0;
-  uint8_t table_ = 0;
-  mutable std::atomic<bool> counts_kept_{true};  // by the successor
 };
 
 }  // namespace vswitch

@@ -163,10 +163,44 @@ void PrefixIndexes::remove(size_t field, const MiniMatch& match, unsigned length
   ipv6_[field % 2].remove(read_be128(match, offset), length, subtable);
 }
 
-unsigned PrefixIndexes::lookup(size_t field, const PipelineKey& key, std::span<uint64_t> subtables) const {
-  const size_t offset = kFieldOffset[field];
-  if (is_ipv4(field)) return ipv4_[field % 2].lookup(read_be32(key, offset), subtables);
-  return ipv6_[field % 2].lookup(read_be128(key, offset), subtables);
+namespace {
+
+// Two fields of the same size (or one) at once.
+template <typename Bits>
+void look_up(const std::array<PrefixIndex<Bits>, 2>& indexes, unsigned fields, const std::array<Bits, 2>& values,
+             std::span<const std::span<uint64_t>> answers, std::span<unsigned> decisive) {
+  if (fields == 0) return;
+  std::array<typename PrefixIndex<Bits>::Lookup, 2> lookups;
+  for (size_t i = 0; i < 2; ++i) {
+    if ((fields & 1u << i) != 0) lookups[i] = typename PrefixIndex<Bits>::Lookup(indexes[i], values[i]);
+  }
+  for (unsigned walking = fields; walking != 0;) {
+    for (size_t i = 0; i < 2; ++i) {
+      if ((walking & 1u << i) != 0 && !lookups[i].walk()) walking &= ~(1u << i);
+    }
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    if ((fields & 1u << i) != 0) decisive[i] = lookups[i].search();
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    if ((fields & 1u << i) != 0) lookups[i].finish(answers[i]);
+  }
+}
+
+}  // namespace
+
+void PrefixIndexes::lookup(unsigned fields, const PipelineKey& key, const Answers& answers,
+                           std::array<unsigned, kPrefixFields>& decisive) const {
+  const std::span all_answers(answers);
+  const std::span all_decisive(decisive);
+  if ((fields & 3) != 0) {
+    look_up<uint32_t>(ipv4_, fields & 3, {read_be32(key, kFieldOffset[0]), read_be32(key, kFieldOffset[1])},
+                      all_answers.first(2), all_decisive.first(2));
+  }
+  if (fields >> 2 != 0) {
+    look_up<Uint128>(ipv6_, fields >> 2, {read_be128(key, kFieldOffset[2]), read_be128(key, kFieldOffset[3])},
+                     all_answers.last(2), all_decisive.last(2));
+  }
 }
 
 size_t PrefixIndexes::memory_bytes() const {
@@ -339,7 +373,10 @@ void Subtable::mark_missed_ports(const PipelineKey& key, PipelineMask& wildcards
   const uint32_t marked_before = read_be32(wildcards, kPortsOffset);
   mark_all(wildcards);
   if ((ports_mask_ & ~marked_before) == 0) return;
-  const unsigned bits = ports_.lookup(read_be32(key, kPortsOffset) & ports_mask_, {});
+  PrefixIndex<uint32_t>::Lookup lookup(ports_, read_be32(key, kPortsOffset) & ports_mask_);
+  while (lookup.walk()) {
+  }
+  const unsigned bits = lookup.search();
   const uint32_t needed = bits == 0 ? 0 : ports_mask_ & (~uint32_t{0} << (32 - bits));
   uint8_t* at = reinterpret_cast<uint8_t*>(&wildcards) + kPortsOffset;
   store_unaligned(at, to_be32(marked_before | needed));

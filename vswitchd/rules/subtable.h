@@ -36,7 +36,12 @@ class PrefixIndexes {
  public:
   void insert(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable);
   void remove(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable);
-  unsigned lookup(size_t field, const PipelineKey& key, std::span<uint64_t> subtables) const;
+
+  // For each field f whose bit is set in `fields`: sets the bit of each subtable that has a matching prefix in
+  // answers[f], and the number of leading bits that decided in decisive[f].
+  using Answers = std::array<std::span<uint64_t>, kPrefixFields>;
+  void lookup(unsigned fields, const PipelineKey& key, const Answers& answers,
+              std::array<unsigned, kPrefixFields>& decisive) const;
   size_t memory_bytes() const;
 
  private:
@@ -80,13 +85,17 @@ class SubtableGroup {
   std::unique_ptr<HashSets> sets_;        // null: nothing to look at
 };
 
-class Subtable {
+class alignas(64) Subtable {
  public:
   Subtable(const MiniMatch& pattern, uint64_t sequence, uint32_t number, SubtableGroup& group);
   Subtable(const Subtable&) = delete;
   Subtable& operator=(const Subtable&) = delete;
 
   uint32_t hash(const PipelineKey& key) const;
+  void prefetch() const {
+    __builtin_prefetch(this);
+    __builtin_prefetch(reinterpret_cast<const char*>(this) + 64);
+  }
   void prefetch(uint32_t hash) const { rules_.prefetch(hash); }
   // The highest-priority visible rule that matches, by the key's hash.
   const Rule* find(uint32_t hash, const PipelineKey& key, Version version) const;

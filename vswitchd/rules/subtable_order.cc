@@ -74,6 +74,7 @@ class Search {
 
   bool open_groups();
   void open(const SubtableOrder::Group& group);
+  unsigned ask_prefixes(const SubtableOrder::Group& group, size_t members);
   void rule_out(const SubtableOrder::Group& group, size_t field, size_t members);
   void add_candidates(size_t members);
   void fetch_ahead();
@@ -139,22 +140,36 @@ void Search::open(const SubtableOrder::Group& group) {
       for (size_t i = 0; i < n_words_; ++i) words_at(members)[i] &= group.members[i];
       break;
   }
+  const unsigned fields = ask_prefixes(group, members);
   for (size_t field = 0; field < kPrefixFields; ++field) {
-    if (!group.with_field[field].empty()) rule_out(group, field, members);
+    if ((fields & 1u << field) != 0) rule_out(group, field, members);
   }
   add_candidates(members);
+}
+
+// Asks the prefix indexes of all fields that the members have, as far as this lookup has not asked them yet. Returns
+// which fields those are.
+unsigned Search::ask_prefixes(const SubtableOrder::Group& group, size_t members) {
+  unsigned fields = 0, unknown = 0;
+  PrefixIndexes::Answers answers;
+  for (size_t field = 0; field < kPrefixFields; ++field) {
+    if (group.with_field[field].empty()) continue;
+    uint64_t concerned = 0;
+    for (size_t i = 0; i < n_words_; ++i) concerned |= words_at(members)[i] & group.with_field[field][i];
+    if (concerned == 0) continue;
+    fields |= 1u << field;
+    if (matching_[field] != kNotAsked) continue;
+    unknown |= 1u << field;
+    matching_[field] = add_words();
+    answers[field] = {words_at(matching_[field]), n_words_};
+  }
+  if (unknown != 0) prefixes_.lookup(unknown, key_, answers, decisive_);
+  return fields;
 }
 
 // Takes those out of the words at `members` that the prefix index of `field` excludes.
 void Search::rule_out(const SubtableOrder::Group& group, size_t field, size_t members) {
   const uint64_t* with_field = group.with_field[field].data();
-  uint64_t concerned = 0;
-  for (size_t i = 0; i < n_words_; ++i) concerned |= words_at(members)[i] & with_field[i];
-  if (concerned == 0) return;
-  if (matching_[field] == kNotAsked) {
-    matching_[field] = add_words();
-    decisive_[field] = prefixes_.lookup(field, key_, {words_at(matching_[field]), n_words_});
-  }
   const size_t out = wildcards_ == nullptr ? kNotAsked : add_words();
   for (size_t i = 0; i < n_words_; ++i) {
     const uint64_t excluded = words_at(members)[i] & with_field[i] & ~words_at(matching_[field])[i];
@@ -169,6 +184,7 @@ void Search::add_candidates(size_t members) {
   for (size_t i = 0; i < n_words_; ++i) {
     for (uint64_t left = words_at(members)[i]; left != 0; left &= left - 1) {
       const SubtableOrder::Place& place = order_.by_number[i * 64 + static_cast<size_t>(std::countr_zero(left))];
+      place.subtable->prefetch();
       candidates.push_back({place.subtable, place.rank, place.max_priority});
     }
   }

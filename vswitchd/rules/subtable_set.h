@@ -31,9 +31,14 @@ class SubtableSet {
   // old place.
   void take(const SubtableSet& other) { word_.store(other.word_.load(std::memory_order_relaxed)); }
 
-  // Sets the bit of each number below 64 * bits.size().
-  void or_into(std::span<uint64_t> bits) const {
+  // What the set holds, for or_into(): a value that stays valid as RCU says. Starts to fetch it.
+  uintptr_t load() const {
     const uintptr_t word = word_.load(std::memory_order_acquire);
+    if ((word & 1) == 0) __builtin_prefetch(reinterpret_cast<const void*>(word));
+    return word;
+  }
+  // Sets the bit of each number below 64 * bits.size().
+  static void or_into(uintptr_t word, std::span<uint64_t> bits) {
     if ((word & 1) == 0) return or_many_into(word, bits);
     const size_t number = word >> 1;
     if (number / 64 < bits.size()) bits[number / 64] |= uint64_t{1} << (number % 64);

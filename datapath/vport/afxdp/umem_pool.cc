@@ -97,6 +97,7 @@ void UmemPool::release(UmemPool* pool) {
 
 void UmemPool::Pools::free_drained() {
   std::erase_if(parked, [this](const std::unique_ptr<UmemPool>& pool) {
+    mutex.assert_held();
     if (pool->in_use() != 0) return false;
     {
       MutexLock lock(pool->mutex_);

@@ -18,7 +18,8 @@ namespace vswitch::afxdp {
 namespace {
 
 constexpr uint32_t kBurst = PacketBatch::kMaxPackets;
-constexpr uint32_t kFewestFrames = 64;  // in a fill ring
+constexpr size_t kFewestFrames = 64;  // the smallest share of a pool
+constexpr size_t kFirstFrames = 256;  // in the fill ring of a new queue
 constexpr uint32_t kReapBurst = 2 * kBurst;
 constexpr size_t kShortestFrame = 14;
 // The kernel sends 32 frames per call; a tx ring may hold more that it could not send before.
@@ -101,26 +102,45 @@ int XskQueue::bind(XskQueue* first) {
 }
 
 Status XskQueue::fill() {
-  const auto wanted =
-      static_cast<uint32_t>(std::min<size_t>(config_.rx_size, std::max<size_t>(pool_->share(), kFewestFrames)));
-  uint32_t filled = 0;
+  const size_t most = std::min<size_t>(config_.rx_size, pool_->share());
+  const size_t wanted = std::min(most, std::min(kFirstFrames, pool_->share() / 2));
   Packet* packets[kBurst];
-  while (filled < wanted) {
-    const size_t taken = pool_->take(packets, std::min(kBurst, wanted - filled));
+  while (pool_->share() >= kFewestFrames && lent_ < wanted) {
+    const size_t taken = pool_->take(packets, std::min<size_t>(kBurst, wanted - lent_));
     if (taken == 0) break;
     refill(packets, taken);
-    filled += static_cast<uint32_t>(taken);
+    lent_ += taken;
   }
-  if (filled >= std::min(kFewestFrames, wanted)) return {};
+  if (wanted != 0 && lent_ == wanted) return {};
   return resource_exhausted(
-      fmt::format("device {}: queue {}: all {} packet buffers are in use; ask for more with umem-frames",
-                  config_.device, config_.queue, pool_->packet_count()),
+      fmt::format(
+          "device {}: queue {}: {} packet buffers are too few for what uses them; ask for more with umem-frames",
+          config_.device, config_.queue, pool_->packet_count()),
       "options:umem-frames");
+}
+
+// A queue has more frames waiting the more it is used, up to its share, which gets smaller with more queues. Returns
+// how many of the `count` frames that came in are to be replaced.
+size_t XskQueue::adapt(size_t count) {
+  const size_t most = std::min<size_t>(config_.rx_size, std::max<size_t>(pool_->share(), kFewestFrames));
+  if (lent_ > most) {
+    const size_t surplus = std::min(count, lent_ - most);
+    lent_ -= surplus;
+    return count - surplus;
+  }
+  if (__builtin_expect(lent_ < most, 0)) {
+    Packet* more[kBurst];
+    const size_t taken = pool_->take(more, std::min(count, most - lent_));
+    lent_ += taken;
+    refill(more, taken);
+  }
+  return count;
 }
 
 void XskQueue::refill(Packet* const* packets, size_t count) {
   uint32_t at = 0;
   const auto n = static_cast<uint32_t>(count);
+  if (n == 0) return;
   // There is room: no more frames are with the kernel than the ring holds.
   if (xsk_ring_prod__reserve(&fill_, n, &at) != n) {
     free_packets(packets, count);
@@ -159,7 +179,10 @@ size_t XskQueue::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batc
   }
   // Frames that come in are replaced as far as there are free ones; the others have to go back.
   Packet* fresh[kBurst];
-  const size_t replaced = pool_->take(fresh, count);
+  const size_t wanted = adapt(count);
+  const size_t replaced = pool_->take(fresh, wanted);
+  const size_t passed = count - (wanted - replaced);  // the first ones
+  size_t back = replaced;
   size_t received = 0;
   uint64_t bytes = 0, multicast = 0;
   for (uint32_t i = 0; i < count; ++i) {
@@ -168,16 +191,16 @@ size_t XskQueue::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batc
     packet->start_received(pool_->area() + descriptor->addr, descriptor->len, port_no);
     DropReason why_not = DropReason::rx_invalid_packet;
     bool taken = descriptor->len >= kShortestFrame;
-    if (i < replaced) {
+    if (i < passed) {
       pool_->take_back(*packet);
     } else {
-      fresh[i] = packet;
+      fresh[back++] = packet;
       packet = taken ? clone_packet(*packet, ctx.pool).release() : nullptr;
       if (taken && packet == nullptr) why_not = DropReason::rx_no_buffer;
       taken = packet != nullptr;
     }
     if (__builtin_expect(!taken, 0)) {
-      if (i < replaced) pool_->free(packet);
+      if (i < passed) pool_->free(packet);
       drop_on_receive(ctx, port_no, why_not, counters);
       continue;
     }
@@ -187,7 +210,7 @@ size_t XskQueue::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batc
     packets[received++] = packet;
   }
   xsk_ring_cons__release(&rx_, count);
-  refill(fresh, count);
+  refill(fresh, back);
   wake_for_frames();
   for (size_t i = 0; i < received; ++i) batch.add(PacketPtr(packets[i]));
   if (received != 0) count_received(received, bytes, multicast, counters);

@@ -66,6 +66,7 @@ class XskQueue {
   int bind(XskQueue* first) REQUIRES(tx_mutex_);
   Status fill();
 
+  size_t adapt(size_t count);
   void refill(Packet* const* packets, size_t count);
   void wake_for_frames();
   void reap() REQUIRES(tx_mutex_);
@@ -79,6 +80,7 @@ class XskQueue {
   // The receiving thread's.
   alignas(64) xsk_ring_prod fill_{};
   xsk_ring_cons rx_{};
+  size_t lent_ = 0;                  // frames in the fill ring, in the rx ring or on the way between them
   std::atomic<bool> unsent_{false};  // the kernel had no time or room: to be asked again
 
   alignas(64) Mutex tx_mutex_;

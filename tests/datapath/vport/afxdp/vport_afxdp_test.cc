@@ -257,6 +257,29 @@ TEST_F(AfxdpTest, APoolThatRanDryCostsACopyAndNoFrame) {
   EXPECT_EQ(wait_for(*one)[0].pool(), pool.get());
 }
 
+TEST_F(AfxdpTest, AQueueThatIsUsedGetsMoreFramesAndGivesThemUpToOthers) {
+  auto one = port("p1", 1, {{"umem-frames", "2048"}, {"n_rxq_desc", "1024"}});
+  ASSERT_TRUE(one);
+  FarEnd far1("far1");
+  auto pool = *afxdp::UmemPool::get(2048);
+  EXPECT_EQ(pool->in_use(), 256u);
+  const auto pass = [&](int frames) {
+    for (int i = 0; i < frames; ++i) {
+      ASSERT_TRUE(far1.send(kFrame));
+      ASSERT_EQ(wait_for(*one).size(), 1u) << i;
+    }
+  };
+  pass(1500);
+  EXPECT_EQ(pool->in_use(), 1024u);
+  pool->add_queues(3);  // as other ports do
+  pass(1500);
+  EXPECT_EQ(pool->in_use(), 256u);
+  pool->add_queues(63);
+  EXPECT_NE(refusal("p2", {{"umem-frames", "2048"}}).find("too few"), std::string::npos);
+  pool->add_queues(-66);
+  EXPECT_EQ(one->stats().rx_dropped, 0u);
+}
+
 TEST_F(AfxdpTest, AllFramesAreHomeWhenPortsAreGone) {
   auto pool = *afxdp::UmemPool::get(2048);
   const size_t descriptors = open_descriptors();

@@ -1,0 +1,20 @@
+// RuleMemory: memory for what lookups among many rules touch: rules, matches, the nodes and tables of classifiers.
+//
+// With a million rules a lookup's time is that of a few loads from memory, and as much again goes into translating
+// their addresses, unless these lie in huge pages. So small objects are cut from chunks of 2 MB, one size in each, and
+// large tables have chunks of their own; both ask for huge pages, but the first chunk of a size does not: few rules
+// take little memory. What is freed is used again for the same size; a chunk that is empty goes back to the system.
+//
+// Thread safety: all functions, under one lock. Throw std::bad_alloc.
+#pragma once
+
+#include <cstddef>
+
+namespace vswitch::rule_memory {
+
+// Aligned to 8 bytes; to 16 or 64 where `bytes` is a multiple of that.
+void* allocate(size_t bytes);
+// REQUIRES: `memory` comes from allocate(bytes), the same number, or is null.
+void free(void* memory, size_t bytes) noexcept;
+
+}  // namespace vswitch::rule_memory
