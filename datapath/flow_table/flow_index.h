@@ -75,7 +75,7 @@ class FlowIndex {
   void insert(uint32_t hash, Flow* flow) {
     make_room();
     array_.load(std::memory_order_relaxed)->insert(hash, flow);
-    ++size_;
+    size_.store(size() + 1, std::memory_order_relaxed);
   }
   void remove(uint32_t hash, const Flow* flow) {  // REQUIRES: is there
     Array& array = *array_.load(std::memory_order_relaxed);
@@ -85,13 +85,13 @@ class FlowIndex {
         if (bucket.flows[entry].load(std::memory_order_relaxed) != flow) continue;
         bucket.set_tag(entry, kNoTag);
         bucket.flows[entry].store(nullptr, std::memory_order_release);
-        --size_;
+        size_.store(size() - 1, std::memory_order_relaxed);
         return;
       }
     }
   }
   // Writer, or approximately.
-  size_t size() const { return size_; }
+  size_t size() const { return size_.load(std::memory_order_relaxed); }
   size_t memory_bytes() const {
     const Array& array = *array_.load(std::memory_order_relaxed);
     return sizeof(Array) + (array.mask + 1) * (sizeof(Bucket) + sizeof(Hashes));
@@ -160,7 +160,7 @@ class FlowIndex {
   void make_room() {
     Array* old = array_.load(std::memory_order_relaxed);
     const size_t count = old->mask + 1;
-    if (size_ < count * kFlows / 2) return;
+    if (size() < count * kFlows / 2) return;
     auto* next = new Array(count * 2);
     for (size_t i = 0; i < count; ++i) {
       for (size_t entry = 0; entry < kFlows; ++entry) {
@@ -173,7 +173,7 @@ class FlowIndex {
   }
 
   std::atomic<Array*> array_;
-  size_t size_ = 0;
+  std::atomic<size_t> size_{0};
 };
 
 }  // namespace vswitch
