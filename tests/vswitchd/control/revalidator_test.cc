@@ -5,6 +5,7 @@
 #include <rapidcheck.h>
 
 #include <map>
+#include <set>
 
 #include "datapath/base/rcu.h"
 #include "datapath/core/userspace_datapath.h"
@@ -161,14 +162,21 @@ class Scene {
     });
     world_.revalidator.revalidate(changes);
     const auto precise = world_.flows();
-    for (const auto& [ufid, flow] : precise) check(flow);
+    std::set<Ufid> doubtful;
+    for (const auto& [ufid, flow] : precise) {
+      RC_ASSERT(world_.actions_for(flow.key) == flow.actions);
+      if (!right_for_others(flow)) doubtful.insert(ufid);
+    }
     tally.flows += before.size();
     for (const auto& [ufid, flow] : before) {
       const auto now = precise.find(ufid);
       tally.changed += now == precise.end() || now->second.actions != flow.actions;
     }
     world_.revalidator.revalidate();
-    for (const auto& [ufid, flow] : world_.flows()) RC_ASSERT(precise.at(ufid).actions == flow.actions);
+    const auto full = world_.flows();
+    for (const auto& [ufid, flow] : full) RC_ASSERT(precise.at(ufid).actions == flow.actions);
+    // Where packets of one flow are treated differently, translating everything again must not have noticed, either.
+    for (const Ufid& ufid : doubtful) RC_ASSERT(full.contains(ufid));
   }
 
  private:
@@ -183,8 +191,7 @@ class Scene {
   }
 
   // Every packet of the flow that comes to mind.
-  void check(const World::Entry& flow) {
-    RC_ASSERT(world_.actions_for(flow.key) == flow.actions);
+  bool right_for_others(const World::Entry& flow) {
     PipelineKey key;
     PipelineMask mask;
     key.packet = flow.key;
@@ -196,8 +203,9 @@ class Scene {
       other.tunnel = {};
       test::make_extractable(other);
       if (!(masked(other, flow.mask) == flow.key)) continue;
-      RC_ASSERT(world_.actions_for(other) == flow.actions);
+      if (!(world_.actions_for(other) == flow.actions)) return false;
     }
+    return true;
   }
 
   RuleMod random_mod(const std::string& bridge) {
