@@ -12,6 +12,8 @@ namespace vswitch::rule_memory {
 namespace {
 
 constexpr size_t kChunk = 2 * 1024 * 1024;  // a huge page; chunks are aligned to it
+// So many chunks of a size take pages as they are needed. From then on a huge page that is hardly used is little waste.
+constexpr size_t kPlainChunks = 3;
 constexpr size_t kGrain = 8;
 constexpr size_t kLargestSmall = 1024;
 constexpr size_t kSmallestOwnChunk = kChunk / 2;  // larger ones are mapped by themselves
@@ -64,8 +66,10 @@ class SmallBlocks {
   void* allocate(size_t block) {
     MutexLock lock(mutex_);
     Chunk*& with_room = with_room_[block / kGrain];
-    if (with_room == nullptr) with_room = new (map_chunks(kChunk, has_chunk_[block / kGrain])) Chunk;
-    has_chunk_[block / kGrain] = true;
+    if (with_room == nullptr) {
+      const bool huge = chunks_[block / kGrain]++ >= kPlainChunks;
+      with_room = new (map_chunks(kChunk, huge)) Chunk;
+    }
     Chunk& chunk = *with_room;
     void* memory = chunk.free;
     if (memory != nullptr) {
@@ -88,6 +92,7 @@ class SmallBlocks {
     // The last one with room stays, or the next allocation would map it again.
     if (--chunk->live > 0 || (with_room == chunk && chunk->next == nullptr)) return;
     unlink(with_room, *chunk);
+    --chunks_[block / kGrain];
     munmap(chunk, kChunk);
   }
 
@@ -106,7 +111,7 @@ class SmallBlocks {
 
   Mutex mutex_;
   std::array<Chunk*, kLargestSmall / kGrain + 1> with_room_ GUARDED_BY(mutex_){};
-  std::array<bool, kLargestSmall / kGrain + 1> has_chunk_ GUARDED_BY(mutex_){};
+  std::array<size_t, kLargestSmall / kGrain + 1> chunks_ GUARDED_BY(mutex_){};
 };
 
 // Never destroyed: memory is still freed when the process ends.
