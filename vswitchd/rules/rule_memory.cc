@@ -5,8 +5,11 @@
 #include <array>
 #include <cstdint>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "datapath/base/mutex.h"
+#include "datapath/base/rcu.h"
 
 namespace vswitch::rule_memory {
 namespace {
@@ -120,6 +123,24 @@ SmallBlocks& small_blocks() {
   return blocks;
 }
 
+constexpr size_t kRetireBlocks = 256, kRetireBytes = 1024 * 1024;
+
+struct Retired {
+  void* memory;
+  size_t bytes;
+};
+
+struct RetiredBlocks {
+  Mutex mutex;
+  std::vector<Retired> blocks GUARDED_BY(mutex);
+  size_t bytes GUARDED_BY(mutex) = 0;
+};
+
+RetiredBlocks& retired_blocks() {
+  static auto& blocks = *new RetiredBlocks;
+  return blocks;
+}
+
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
 }  // namespace
@@ -137,6 +158,22 @@ void free(void* memory, size_t bytes) noexcept {
   if (bytes <= kLargestSmall) return small_blocks().free(memory, round_up(bytes, kGrain));
   if (bytes < kSmallestOwnChunk) return ::operator delete(memory, kLineAligned);
   munmap(memory, whole_chunks(bytes));
+}
+
+void retire(void* memory, size_t bytes) {
+  std::vector<Retired> batch;
+  {
+    RetiredBlocks& waiting = retired_blocks();
+    MutexLock lock(waiting.mutex);
+    waiting.blocks.push_back({memory, bytes});
+    waiting.bytes += bytes;
+    if (waiting.blocks.size() < kRetireBlocks && waiting.bytes < kRetireBytes) return;
+    batch.swap(waiting.blocks);
+    waiting.bytes = 0;
+  }
+  rcu::retire([batch = std::move(batch)] {
+    for (const Retired& block : batch) free(block.memory, block.bytes);
+  });
 }
 
 }  // namespace vswitch::rule_memory

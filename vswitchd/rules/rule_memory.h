@@ -16,5 +16,8 @@ namespace vswitch::rule_memory {
 void* allocate(size_t bytes);
 // REQUIRES: `memory` comes from allocate(bytes), the same number, or is null.
 void free(void* memory, size_t bytes) noexcept;
+// free() some time after a grace period: blocks wait for others, so that the growth of many small tables costs one
+// callback for hundreds of them.
+void retire(void* memory, size_t bytes);
 
 }  // namespace vswitch::rule_memory
