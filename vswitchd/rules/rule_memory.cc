@@ -5,13 +5,18 @@
 #include <array>
 #include <cstdint>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "datapath/base/mutex.h"
+#include "datapath/base/rcu.h"
 
 namespace vswitch::rule_memory {
 namespace {
 
 constexpr size_t kChunk = 2 * 1024 * 1024;  // a huge page; chunks are aligned to it
+// So many chunks of a size take pages as they are needed. From then on a huge page that is hardly used is little waste.
+constexpr size_t kPlainChunks = 3;
 constexpr size_t kGrain = 8;
 constexpr size_t kLargestSmall = 1024;
 constexpr size_t kSmallestOwnChunk = kChunk / 2;  // larger ones are mapped by themselves
@@ -64,8 +69,10 @@ class SmallBlocks {
   void* allocate(size_t block) {
     MutexLock lock(mutex_);
     Chunk*& with_room = with_room_[block / kGrain];
-    if (with_room == nullptr) with_room = new (map_chunks(kChunk, has_chunk_[block / kGrain])) Chunk;
-    has_chunk_[block / kGrain] = true;
+    if (with_room == nullptr) {
+      const bool huge = chunks_[block / kGrain]++ >= kPlainChunks;
+      with_room = new (map_chunks(kChunk, huge)) Chunk;
+    }
     Chunk& chunk = *with_room;
     void* memory = chunk.free;
     if (memory != nullptr) {
@@ -88,6 +95,7 @@ class SmallBlocks {
     // The last one with room stays, or the next allocation would map it again.
     if (--chunk->live > 0 || (with_room == chunk && chunk->next == nullptr)) return;
     unlink(with_room, *chunk);
+    --chunks_[block / kGrain];
     munmap(chunk, kChunk);
   }
 
@@ -106,12 +114,30 @@ class SmallBlocks {
 
   Mutex mutex_;
   std::array<Chunk*, kLargestSmall / kGrain + 1> with_room_ GUARDED_BY(mutex_){};
-  std::array<bool, kLargestSmall / kGrain + 1> has_chunk_ GUARDED_BY(mutex_){};
+  std::array<size_t, kLargestSmall / kGrain + 1> chunks_ GUARDED_BY(mutex_){};
 };
 
 // Never destroyed: memory is still freed when the process ends.
 SmallBlocks& small_blocks() {
   static auto& blocks = *new SmallBlocks;
+  return blocks;
+}
+
+constexpr size_t kRetireBlocks = 256, kRetireBytes = 1024 * 1024;
+
+struct Retired {
+  void* memory;
+  size_t bytes;
+};
+
+struct RetiredBlocks {
+  Mutex mutex;
+  std::vector<Retired> blocks GUARDED_BY(mutex);
+  size_t bytes GUARDED_BY(mutex) = 0;
+};
+
+RetiredBlocks& retired_blocks() {
+  static auto& blocks = *new RetiredBlocks;
   return blocks;
 }
 
@@ -132,6 +158,22 @@ void free(void* memory, size_t bytes) noexcept {
   if (bytes <= kLargestSmall) return small_blocks().free(memory, round_up(bytes, kGrain));
   if (bytes < kSmallestOwnChunk) return ::operator delete(memory, kLineAligned);
   munmap(memory, whole_chunks(bytes));
+}
+
+void retire(void* memory, size_t bytes) {
+  std::vector<Retired> batch;
+  {
+    RetiredBlocks& waiting = retired_blocks();
+    MutexLock lock(waiting.mutex);
+    waiting.blocks.push_back({memory, bytes});
+    waiting.bytes += bytes;
+    if (waiting.blocks.size() < kRetireBlocks && waiting.bytes < kRetireBytes) return;
+    batch.swap(waiting.blocks);
+    waiting.bytes = 0;
+  }
+  rcu::retire([batch = std::move(batch)] {
+    for (const Retired& block : batch) free(block.memory, block.bytes);
+  });
 }
 
 }  // namespace vswitch::rule_memory
