@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <new>
 #include <utility>
@@ -19,6 +20,8 @@ constexpr size_t kChunk = 2 * 1024 * 1024;  // a huge page; chunks are aligned t
 constexpr size_t kPlainChunks = 3;
 constexpr size_t kGrain = 8;
 constexpr size_t kLargestSmall = 1024;
+constexpr size_t kLargestCut = 256 * 1024;  // above kLargestSmall: powers of two, which tables are
+constexpr size_t kSizes = kLargestSmall / kGrain + 1 + 8;
 constexpr size_t kSmallestOwnChunk = kChunk / 2;  // larger ones are mapped by themselves
 constexpr std::align_val_t kLineAligned{64};
 
@@ -49,6 +52,14 @@ void* map_chunks(size_t bytes, bool huge) {
   return begin + before;
 }
 
+bool is_cut(size_t bytes) { return bytes <= kLargestSmall || (bytes <= kLargestCut && std::has_single_bit(bytes)); }
+
+// Which of kSizes a block is of.
+size_t size_index(size_t block) {
+  if (block <= kLargestSmall) return block / kGrain;
+  return kLargestSmall / kGrain + static_cast<size_t>(std::countr_zero(block / kLargestSmall));
+}
+
 struct FreeBlock {
   FreeBlock* next;
 };
@@ -68,9 +79,9 @@ class SmallBlocks {
  public:
   void* allocate(size_t block) {
     MutexLock lock(mutex_);
-    Chunk*& with_room = with_room_[block / kGrain];
+    Chunk*& with_room = with_room_[size_index(block)];
     if (with_room == nullptr) {
-      const bool huge = chunks_[block / kGrain]++ >= kPlainChunks;
+      const bool huge = chunks_[size_index(block)]++ >= kPlainChunks;
       with_room = new (map_chunks(kChunk, huge)) Chunk;
     }
     Chunk& chunk = *with_room;
@@ -88,14 +99,14 @@ class SmallBlocks {
 
   void free(void* memory, size_t block) {
     MutexLock lock(mutex_);
-    Chunk*& with_room = with_room_[block / kGrain];
+    Chunk*& with_room = with_room_[size_index(block)];
     auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<uintptr_t>(memory) / kChunk * kChunk);
     if (!chunk->has_room(block)) link(with_room, *chunk);
     chunk->free = new (memory) FreeBlock{chunk->free};
     // The last one with room stays, or the next allocation would map it again.
     if (--chunk->live > 0 || (with_room == chunk && chunk->next == nullptr)) return;
     unlink(with_room, *chunk);
-    --chunks_[block / kGrain];
+    --chunks_[size_index(block)];
     munmap(chunk, kChunk);
   }
 
@@ -113,8 +124,8 @@ class SmallBlocks {
   }
 
   Mutex mutex_;
-  std::array<Chunk*, kLargestSmall / kGrain + 1> with_room_ GUARDED_BY(mutex_){};
-  std::array<size_t, kLargestSmall / kGrain + 1> chunks_ GUARDED_BY(mutex_){};
+  std::array<Chunk*, kSizes> with_room_ GUARDED_BY(mutex_){};
+  std::array<size_t, kSizes> chunks_ GUARDED_BY(mutex_){};
 };
 
 // Never destroyed: memory is still freed when the process ends.
@@ -147,7 +158,7 @@ size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
 void* allocate(size_t bytes) {
   if (!kCutChunks) return ::operator new(bytes, kLineAligned);
-  if (bytes <= kLargestSmall) return small_blocks().allocate(round_up(bytes, kGrain));
+  if (is_cut(bytes)) return small_blocks().allocate(round_up(bytes, kGrain));
   if (bytes < kSmallestOwnChunk) return ::operator new(bytes, kLineAligned);
   return map_chunks(whole_chunks(bytes), true);
 }
@@ -155,7 +166,7 @@ void* allocate(size_t bytes) {
 void free(void* memory, size_t bytes) noexcept {
   if (memory == nullptr) return;
   if (!kCutChunks) return ::operator delete(memory, kLineAligned);
-  if (bytes <= kLargestSmall) return small_blocks().free(memory, round_up(bytes, kGrain));
+  if (is_cut(bytes)) return small_blocks().free(memory, round_up(bytes, kGrain));
   if (bytes < kSmallestOwnChunk) return ::operator delete(memory, kLineAligned);
   munmap(memory, whole_chunks(bytes));
 }
