@@ -77,7 +77,7 @@ class Reclaimer {
     MutexLock lock(mutex_);
     pending_.push_back(std::move(reclaim));
     ++retired_;
-    wake_.notify_one();
+    if (pending_.size() == 1) wake_.notify_one();  // else it has been woken, or is at work and will look again
   }
 
   void barrier() {

@@ -80,19 +80,18 @@ Tag tag_held_aside(msghdr& message) {
 
 struct PacketSocket::Incoming {
   std::array<mmsghdr, kMaxBurst> messages{};
-  std::array<std::array<iovec, 2>, kMaxBurst> parts{};
-  std::array<VnetHeader, kMaxBurst> headers{};
+  std::array<iovec, kMaxBurst> buffers{};
   struct alignas(cmsghdr) Control {
     std::array<uint8_t, CMSG_SPACE(sizeof(tpacket_auxdata))> bytes;
   };
   std::array<Control, kMaxBurst> controls{};
 
   void prepare(size_t i, Packet& packet) {
-    parts[i][0] = {&headers[i], sizeof headers[i]};
-    parts[i][1] = {packet.data(), packet.tailroom()};
+    // The header goes in front of the frame: the kernel takes one buffer faster than two.
+    buffers[i] = {packet.data() - sizeof(VnetHeader), sizeof(VnetHeader) + packet.tailroom()};
     msghdr& message = messages[i].msg_hdr;
-    message.msg_iov = parts[i].data();
-    message.msg_iovlen = parts[i].size();
+    message.msg_iov = &buffers[i];
+    message.msg_iovlen = 1;
     message.msg_control = &controls[i];
     message.msg_controllen = sizeof controls[i];
     message.msg_flags = 0;
@@ -148,8 +147,8 @@ size_t PacketSocket::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& 
     const Tag tag = tag_held_aside(message.msg_hdr);
     const bool whole = (message.msg_hdr.msg_flags & MSG_TRUNC) == 0 && message.msg_len > sizeof(VnetHeader);
     Packet& packet = *packets[i];
-    if (!whole ||
-        !accept_frame(packet, message.msg_len - sizeof(VnetHeader), incoming_->headers[i], tag.tpid, tag.tci)) {
+    const auto header = load_unaligned<VnetHeader>(packet.data() - sizeof(VnetHeader));
+    if (!whole || !accept_frame(packet, message.msg_len - sizeof(VnetHeader), header, tag.tpid, tag.tci)) {
       drop_on_receive(ctx, port_no, DropReason::rx_invalid_packet, counters);
       continue;
     }
@@ -169,10 +168,17 @@ size_t PacketSocket::transmit(Outgoing& outgoing, size_t begin, int* error) {
   const size_t end = outgoing.packets.size();
   for (size_t i = begin; i < end; ++i) {
     Packet& packet = outgoing.packets[i];
-    parts[i] = {{{&outgoing.headers[i], sizeof outgoing.headers[i]}, {packet.data(), packet.size()}}};
     messages[i] = {};
     messages[i].msg_hdr.msg_iov = parts[i].data();
-    messages[i].msg_hdr.msg_iovlen = parts[i].size();
+    if (packet.headroom() >= sizeof(VnetHeader)) {
+      uint8_t* const front = packet.data() - sizeof(VnetHeader);
+      store_unaligned(front, outgoing.headers[i]);
+      parts[i][0] = {front, sizeof(VnetHeader) + packet.size()};
+      messages[i].msg_hdr.msg_iovlen = 1;
+    } else {
+      parts[i] = {{{&outgoing.headers[i], sizeof outgoing.headers[i]}, {packet.data(), packet.size()}}};
+      messages[i].msg_hdr.msg_iovlen = 2;
+    }
   }
   size_t next = begin;
   while (next < end) {

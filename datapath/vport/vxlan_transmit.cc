@@ -134,6 +134,7 @@ namespace {
 
 constexpr size_t kMaxSegments = 64;  // of one train: the kernel's UDP_MAX_SEGMENTS before 6.9
 constexpr size_t kMaxTrainBytes = 65535 - 40 - 8;
+constexpr size_t kMinRun = 4;  // equal packets that leave as a train
 
 // Control data of one message: source address, TOS, TTL, mark, segment size.
 class ControlWriter {
@@ -260,6 +261,8 @@ class VxlanTransmitter::Sender {
   void send_super_frame(PacketPtr packet, const VxlanPlan& plan);
   void copy_super_frame(const Segmenter& segmenter, const Packet& packet, const VxlanPlan& plan);
   bool joins_train(const VxlanPlan& plan, size_t piece_size) const;
+  bool fits_run(const VxlanPlan& plan, size_t size) const;
+  bool send_run();
   bool send_train();
   void address_message(size_t entry, const VxlanPlan& plan);
   void send_messages();
@@ -275,6 +278,9 @@ class VxlanTransmitter::Sender {
   size_t piece_size_ = 0;  // VXLAN header included; of all but the last
   size_t train_bytes_ = 0;
   bool complete_ = false;  // the last one was shorter: nothing can follow
+  // Single messages that could as well be a train: same plan, same size; their size, 0: they could not.
+  size_t run_size_ = 0;
+  int checksum_fd_ = -1;  // the socket beside fd_ that makes checksums; -1: a person said no
 };
 
 void VxlanTransmitter::Sender::send(PacketPtr packet, const TunnelConfig& config, VxlanSenders& senders) {
@@ -283,8 +289,12 @@ void VxlanTransmitter::Sender::send(PacketPtr packet, const TunnelConfig& config
   const UdpSenderOptions way{plan.remote.family, plan.df, plan.checksum};
   const int fd = senders.fd(way, flow_hash_of(*packet));
   if (fd < 0) return drop(std::move(packet), DropReason::tunnel_push_error);
-  if (fd != fd_) flush();
-  fd_ = fd;
+  if (fd != fd_) {
+    flush();
+    fd_ = fd;
+    const UdpSenderOptions with_checksum{plan.remote.family, plan.df, true};
+    checksum_fd_ = config.csum.value_or(true) ? senders.fd(with_checksum, flow_hash_of(*packet)) : -1;
+  }
   if (packet->offload.gso != GsoType::none) return send_super_frame(std::move(packet), plan);
   if (!complete_checksum(*packet)) return drop(std::move(packet), DropReason::tunnel_push_error);
   gather(std::move(packet), plan);
@@ -292,6 +302,14 @@ void VxlanTransmitter::Sender::send(PacketPtr packet, const TunnelConfig& config
 
 void VxlanTransmitter::Sender::gather(PacketPtr packet, const VxlanPlan& plan) {
   if (piece_size_ != 0 || count_ == Scratch::kEntries) flush();
+  const size_t size = kVxlanHeaderSize + packet->size();
+  if (count_ == 0) {
+    train_ = plan;
+    run_size_ = size;
+  } else if (!fits_run(plan, size)) {
+    run_size_ = 0;
+  }
+  train_bytes_ += size;
   const size_t i = count_++;
   write_vxlan_header(plan.header, std::span(s_.headers[i]).first<kVxlanHeaderSize>());
   s_.vectors[2 * i] = {s_.headers[i].data(), kVxlanHeaderSize};
@@ -327,7 +345,8 @@ void VxlanTransmitter::Sender::book_sent(size_t begin, size_t end) {
 
 void VxlanTransmitter::Sender::flush() {
   if (count_ == 0) return;
-  if (piece_size_ == 0 || count_ == 1 || !train_.checksum || !send_train()) {
+  const bool left_at_once = piece_size_ == 0 ? send_run() : count_ > 1 && train_.checksum && send_train();
+  if (!left_at_once) {
     if (piece_size_ != 0) {
       for (size_t i = 0; i < count_; ++i) address_message(i, train_);
     }
@@ -353,6 +372,21 @@ void VxlanTransmitter::Sender::send_messages() {
       book_dropped(s_.entries[next++].in_port, reason);
     } while (reason == DropReason::tx_queue_full && next < count_);
   }
+}
+
+// One message of many packets costs the kernel a fraction of many messages, checksums included.
+bool VxlanTransmitter::Sender::fits_run(const VxlanPlan& plan, size_t size) const {
+  return size == run_size_ && train_bytes_ + size <= kMaxTrainBytes && plan == train_;
+}
+
+bool VxlanTransmitter::Sender::send_run() {
+  if (count_ < kMinRun || run_size_ == 0 || checksum_fd_ < 0) return false;
+  const int fd = std::exchange(fd_, checksum_fd_);
+  piece_size_ = run_size_;
+  const bool sent = send_train();
+  fd_ = fd;
+  piece_size_ = 0;
+  return sent;
 }
 
 bool VxlanTransmitter::Sender::joins_train(const VxlanPlan& plan, size_t piece_size) const {

@@ -12,7 +12,8 @@
 // Source port: see VxlanSenders. Trains: with an outer checksum, the segments of a super-frame, and of those that
 // follow it to the same place, go down as one message (UDP_SEGMENT); the kernel cannot do that for packets without a
 // checksum, which go as single messages of one sendmmsg(). Either way a segment is made of headers only: its payload is
-// sent from where it lies in the super-frame.
+// sent from where it lies in the super-frame. Packets of one size that go to one place in one batch are a train, too,
+// unless a person said that there are to be no checksums.
 //
 // Thread safety: send() may be called by any threads with different ThreadContext::index at once. Nothing is allocated
 // once each thread has sent its first packet.

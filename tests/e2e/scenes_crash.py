@@ -127,11 +127,11 @@ def _shown(switch):
     """Bridges with their ports and tags, and numbers and addresses that must stay."""
     shown = json.loads(switch.vsctl("--format", "json", "show"))
     bridges, identity = {}, {}
-    for bridge in shown["bridges"]["bridges"]:
+    for bridge in shown["bridges"]:
         name = bridge["name"].removeprefix("bridges/")
         bridges[name] = {}
         identity[name] = (bridge["datapathId"], bridge["macInUse"])
-    for port in shown["ports"]["ports"]:
+    for port in shown["ports"]:
         name, bridge = port["name"].removeprefix("ports/"), port["bridge"].removeprefix("bridges/")
         if name != bridge:
             bridges[bridge][name] = port["vlan"]["tag"]

@@ -123,6 +123,9 @@ Status check_one_action(char* key, char* value, const FlowNames* names, int dept
   }
   if (*value == '\0') return {};
   if (equal_words(key, "clone") || equal_words(key, "write_actions")) return check_action_list(value, names, depth + 1);
+  if (equal_words(key, "dec_ttl") && std::string_view(value).find_first_not_of("0123456789, ") != std::string_view::npos) {
+    return invalid_argument(fmt::format("action dec_ttl: \"{}\" is not a list of controller ids", value), "actions");
+  }
   bool refused = takes_no_argument(key);
   if (!refused && !is_action_name(key)) {
     ofp_port_t port;

@@ -1,6 +1,7 @@
 #include "vswitchd/openflow/rule_codec.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstring>
@@ -224,7 +225,7 @@ class Encoder {
     if (std::endian::native == std::endian::big && s.host_order) std::reverse(out_.end() - s.size, out_.end());
   }
 
-  void match(const Match& m);
+  void match(const MiniMatch& m);
   void actions(const RuleActionList& list);
   void action(const RuleAction& a);
 
@@ -251,10 +252,41 @@ bool all_bytes(const uint8_t* bytes, size_t size, uint8_t value) {
   return std::all_of(bytes, bytes + size, [value](uint8_t b) { return b == value; });
 }
 
-void Encoder::match(const Match& m) {
-  const auto* value = reinterpret_cast<const uint8_t*>(&m.value);
-  const auto* mask = reinterpret_cast<const uint8_t*>(&m.mask);
-  for (const Segment& s : kSegments) {
+// A bit for each word of a key.
+using WordMap = std::array<uint64_t, (kPipelineKeyWords + 63) / 64>;
+
+// The words that each segment lies in.
+const auto& segment_words() {
+  static const auto maps = [] {
+    std::array<WordMap, std::size(kSegments)> made{};
+    for (size_t i = 0; i < made.size(); ++i) {
+      const Segment& s = kSegments[i];
+      for (size_t word = s.offset / 8; word <= (s.offset + s.size - 1u) / 8; ++word) {
+        made[i][word / 64] |= uint64_t{1} << (word % 64);
+      }
+    }
+    return made;
+  }();
+  return maps;
+}
+
+// With a million rules to store, the wide form of each match is not made anew: only the few words that a match has are
+// set in it, and cleared afterwards.
+void Encoder::match(const MiniMatch& m) {
+  thread_local Match wide;
+  WordMap present{};
+  m.all_words([&](size_t index, uint64_t value, uint64_t mask) {
+    words(wide.value)[index] = value;
+    words(wide.mask)[index] = mask;
+    present[index / 64] |= uint64_t{1} << (index % 64);
+    return true;
+  });
+  const auto* value = reinterpret_cast<const uint8_t*>(&wide.value);
+  const auto* mask = reinterpret_cast<const uint8_t*>(&wide.mask);
+  for (size_t i = 0; i < std::size(kSegments); ++i) {
+    const WordMap& its_words = segment_words()[i];
+    if ((present[0] & its_words[0]) == 0 && (present[1] & its_words[1]) == 0) continue;
+    const Segment& s = kSegments[i];
     if (all_bytes(mask + s.offset, s.size, 0)) continue;
     const bool exact = all_bytes(mask + s.offset, s.size, 0xff);
     byte(exact ? s.id | kExactMask : s.id);
@@ -262,6 +294,10 @@ void Encoder::match(const Match& m) {
     if (!exact) segment(mask + s.offset, s);
   }
   byte(0);  // no segment has this number
+  m.all_words([&](size_t index, uint64_t, uint64_t) {
+    words(wide.value)[index] = words(wide.mask)[index] = 0;
+    return true;
+  });
 }
 
 void Encoder::actions(const RuleActionList& list) {
@@ -507,7 +543,7 @@ std::string encode_rule(const RuleSpec& rule) {
   out.number(rule.hard_timeout);
   out.number(rule.flags);
   out.number(rule.importance);
-  out.match(rule.match.expand());
+  out.match(rule.match);
   out.actions(*rule.actions);
   return out.take();
 }

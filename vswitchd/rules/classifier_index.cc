@@ -4,7 +4,6 @@
 #include <bit>
 #include <memory>
 
-#include "datapath/base/rcu.h"
 #include "vswitchd/rules/rule_memory.h"
 
 namespace vswitch {
@@ -42,7 +41,7 @@ void SlotArray<Slot>::free() const {
 
 template <typename Slot>
 void SlotArray<Slot>::retire() const {
-  rcu::retire([array = *this] { array.free(); });
+  rule_memory::retire(&(*this)[0], bytes());
 }
 
 RuleIndex::RuleIndex() : array_(Array::make(Array::kFirstSize)) {}

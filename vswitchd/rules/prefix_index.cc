@@ -4,7 +4,6 @@
 #include <bit>
 #include <new>
 
-#include "datapath/base/rcu.h"
 #include "vswitchd/rules/rule_memory.h"
 
 namespace vswitch {
@@ -117,7 +116,7 @@ typename PrefixIndex<Bits>::Bucket* PrefixIndex<Bits>::make_bucket(unsigned capa
 template <typename Bits>
 void PrefixIndex<Bits>::retire_bucket(Bucket* bucket) {
   bytes_ -= bucket->bytes();
-  rcu::retire([bucket] { rule_memory::free(bucket, bucket->bytes()); });
+  rule_memory::retire(bucket, bucket->bytes());
 }
 
 // The link that leads on to a prefix from a node at `depth`.
@@ -237,7 +236,7 @@ void PrefixIndex<Bits>::remove(Bits value, unsigned length, uint32_t subtable) {
     if (!leads_nowhere(node->own) || !std::all_of(node->child.begin(), node->child.end(), leads_nowhere)) return;
     path[steps]->store(0, std::memory_order_release);
     bytes_ -= sizeof(Node);
-    rcu::retire_delete(node);
+    rule_memory::retire(node, sizeof(Node));
   }
 }
 

@@ -3,17 +3,25 @@
 #include <sys/mman.h>
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "datapath/base/mutex.h"
+#include "datapath/base/rcu.h"
 
 namespace vswitch::rule_memory {
 namespace {
 
 constexpr size_t kChunk = 2 * 1024 * 1024;  // a huge page; chunks are aligned to it
+// So many chunks of a size take pages as they are needed. From then on a huge page that is hardly used is little waste.
+constexpr size_t kPlainChunks = 3;
 constexpr size_t kGrain = 8;
 constexpr size_t kLargestSmall = 1024;
+constexpr size_t kLargestCut = 256 * 1024;  // above kLargestSmall: powers of two, which tables are
+constexpr size_t kSizes = kLargestSmall / kGrain + 1 + 8;
 constexpr size_t kSmallestOwnChunk = kChunk / 2;  // larger ones are mapped by themselves
 constexpr std::align_val_t kLineAligned{64};
 
@@ -44,6 +52,14 @@ void* map_chunks(size_t bytes, bool huge) {
   return begin + before;
 }
 
+bool is_cut(size_t bytes) { return bytes <= kLargestSmall || (bytes <= kLargestCut && std::has_single_bit(bytes)); }
+
+// Which of kSizes a block is of.
+size_t size_index(size_t block) {
+  if (block <= kLargestSmall) return block / kGrain;
+  return kLargestSmall / kGrain + static_cast<size_t>(std::countr_zero(block / kLargestSmall));
+}
+
 struct FreeBlock {
   FreeBlock* next;
 };
@@ -63,9 +79,11 @@ class SmallBlocks {
  public:
   void* allocate(size_t block) {
     MutexLock lock(mutex_);
-    Chunk*& with_room = with_room_[block / kGrain];
-    if (with_room == nullptr) with_room = new (map_chunks(kChunk, has_chunk_[block / kGrain])) Chunk;
-    has_chunk_[block / kGrain] = true;
+    Chunk*& with_room = with_room_[size_index(block)];
+    if (with_room == nullptr) {
+      const bool huge = chunks_[size_index(block)]++ >= kPlainChunks;
+      with_room = new (map_chunks(kChunk, huge)) Chunk;
+    }
     Chunk& chunk = *with_room;
     void* memory = chunk.free;
     if (memory != nullptr) {
@@ -81,13 +99,14 @@ class SmallBlocks {
 
   void free(void* memory, size_t block) {
     MutexLock lock(mutex_);
-    Chunk*& with_room = with_room_[block / kGrain];
+    Chunk*& with_room = with_room_[size_index(block)];
     auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<uintptr_t>(memory) / kChunk * kChunk);
     if (!chunk->has_room(block)) link(with_room, *chunk);
     chunk->free = new (memory) FreeBlock{chunk->free};
     // The last one with room stays, or the next allocation would map it again.
     if (--chunk->live > 0 || (with_room == chunk && chunk->next == nullptr)) return;
     unlink(with_room, *chunk);
+    --chunks_[size_index(block)];
     munmap(chunk, kChunk);
   }
 
@@ -105,13 +124,31 @@ class SmallBlocks {
   }
 
   Mutex mutex_;
-  std::array<Chunk*, kLargestSmall / kGrain + 1> with_room_ GUARDED_BY(mutex_){};
-  std::array<bool, kLargestSmall / kGrain + 1> has_chunk_ GUARDED_BY(mutex_){};
+  std::array<Chunk*, kSizes> with_room_ GUARDED_BY(mutex_){};
+  std::array<size_t, kSizes> chunks_ GUARDED_BY(mutex_){};
 };
 
 // Never destroyed: memory is still freed when the process ends.
 SmallBlocks& small_blocks() {
   static auto& blocks = *new SmallBlocks;
+  return blocks;
+}
+
+constexpr size_t kRetireBlocks = 256, kRetireBytes = 1024 * 1024;
+
+struct Retired {
+  void* memory;
+  size_t bytes;
+};
+
+struct RetiredBlocks {
+  Mutex mutex;
+  std::vector<Retired> blocks GUARDED_BY(mutex);
+  size_t bytes GUARDED_BY(mutex) = 0;
+};
+
+RetiredBlocks& retired_blocks() {
+  static auto& blocks = *new RetiredBlocks;
   return blocks;
 }
 
@@ -121,7 +158,7 @@ size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
 void* allocate(size_t bytes) {
   if (!kCutChunks) return ::operator new(bytes, kLineAligned);
-  if (bytes <= kLargestSmall) return small_blocks().allocate(round_up(bytes, kGrain));
+  if (is_cut(bytes)) return small_blocks().allocate(round_up(bytes, kGrain));
   if (bytes < kSmallestOwnChunk) return ::operator new(bytes, kLineAligned);
   return map_chunks(whole_chunks(bytes), true);
 }
@@ -129,9 +166,25 @@ void* allocate(size_t bytes) {
 void free(void* memory, size_t bytes) noexcept {
   if (memory == nullptr) return;
   if (!kCutChunks) return ::operator delete(memory, kLineAligned);
-  if (bytes <= kLargestSmall) return small_blocks().free(memory, round_up(bytes, kGrain));
+  if (is_cut(bytes)) return small_blocks().free(memory, round_up(bytes, kGrain));
   if (bytes < kSmallestOwnChunk) return ::operator delete(memory, kLineAligned);
   munmap(memory, whole_chunks(bytes));
+}
+
+void retire(void* memory, size_t bytes) {
+  std::vector<Retired> batch;
+  {
+    RetiredBlocks& waiting = retired_blocks();
+    MutexLock lock(waiting.mutex);
+    waiting.blocks.push_back({memory, bytes});
+    waiting.bytes += bytes;
+    if (waiting.blocks.size() < kRetireBlocks && waiting.bytes < kRetireBytes) return;
+    batch.swap(waiting.blocks);
+    waiting.bytes = 0;
+  }
+  rcu::retire([batch = std::move(batch)] {
+    for (const Retired& block : batch) free(block.memory, block.bytes);
+  });
 }
 
 }  // namespace vswitch::rule_memory

@@ -108,6 +108,30 @@ TEST_F(VxlanSendTest, MetadataChoosesPeerAndKeyPerPacket) {
   EXPECT_EQ(got4->payload, encapsulated(4, frame));
 }
 
+TEST_F(VxlanSendTest, PacketsOfOneSizeArriveOneByOneAndInOrder) {
+  for (const char* checksum : {"", "false", "true"}) {
+    std::map<std::string, std::string> options = {{"remote_ip", kPeerV4}};
+    if (*checksum != '\0') options["csum"] = checksum;
+    const auto vx = port(options);
+    PacketBatch batch;
+    std::vector<Bytes> frames;
+    for (size_t i = 0; i < 20; ++i) {
+      frames.push_back(inner(100).build());
+      frames.back().back() = static_cast<uint8_t>(i);
+      // Another size in between ends what could leave as one.
+      if (i == 12) frames.back().push_back(0);
+      batch.add(bench_.make(frames.back()));
+    }
+    vx->send(bench_.ctx(), batch);
+    for (const Bytes& frame : frames) {
+      const auto got = peer4_->receive();
+      ASSERT_TRUE(got) << checksum;
+      EXPECT_EQ(got->payload, encapsulated(0, frame)) << checksum;
+    }
+    EXPECT_EQ(vx->stats().tx_packets, 20u);
+  }
+}
+
 TEST_F(VxlanSendTest, FlowsKeepTheirSourcePortAndSpread) {
   const auto vx = port({{"remote_ip", kPeerV4}, {"egress_port_range", "40000-40100"}});
   std::set<uint16_t> ports;

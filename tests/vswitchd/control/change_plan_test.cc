@@ -120,7 +120,7 @@ std::vector<BadInput> bad_input() {
        "cannot create a port named \"br1\": a bridge has that name", "name"},
       {"port_type", port("br0", "x", "vxlam"), invalid_argument,
        "port \"x\": unknown type \"vxlam\" (did you mean \"vxlan\"?); known types: patch, netdev, internal, vxlan, "
-       "dummy, pcap, dpdk",
+       "dummy, pcap, dpdk, afxdp",
        "type"},
       {"port_option", port("br0", "x", "vxlan", {{"remote_ip", "10.0.0.1"}, {"dst_prt", "1"}}), invalid_argument,
        "port x: unknown option \"dst_prt\" for type vxlan; did you mean \"dst_port\"?", "options:dst_prt"},

@@ -736,7 +736,7 @@ TEST_F(SwitchTest, PacketInAndOut) {
   EXPECT_EQ(sent("p2"), 1u);
   EXPECT_EQ(sent("p3"), 1u);
   out.in_port = 9;
-  EXPECT_EQ(sw_->packet_out(out).message(), "bridge \"br0\" has no port 9");
+  EXPECT_EQ(sw_->packet_out(out).message(), "in_port=9: bridge \"br0\" has no such port");
   out.in_port = 1;
   out.packet.resize(5);
   EXPECT_EQ(sw_->packet_out(out).message(), "a packet of 5 bytes has no Ethernet header");

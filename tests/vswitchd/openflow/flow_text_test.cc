@@ -318,6 +318,7 @@ TEST(FlowText, RefusesWhatTheParserLetsPass) {
       {"actions=normal:3", "action normal takes no argument, not \"3\""},
       {"actions=NORMAL(3)", "action NORMAL takes no argument"},
       {"actions=drop:1", "action drop takes no argument"},
+      {"ip,actions=dec_ttl:abc", "action dec_ttl: \"abc\" is not a list of controller ids"},
       {"actions=1:5", "action 1 takes no argument, not \"5\""},
       {"actions=strip_vlan:1,2", "action strip_vlan takes no argument"},
       {"actions=clone(output:1,exit:2)", "action exit takes no argument"},

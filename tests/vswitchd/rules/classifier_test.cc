@@ -4,6 +4,7 @@
 #include <rapidcheck.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -236,6 +237,56 @@ TEST(ClassifierTest, AgreesWithLinearSearchAndMarksEveryDecidingBit) {
     const auto seed = *rc::gen::noShrink(rc::gen::arbitrary<uint64_t>());
     for (uint64_t i = 0; i < 40; ++i) check_random_classifier(seed + i);
   }));
+}
+
+// 5-tuples in the manner of an access list: hundreds of masks, crowded addresses.
+Match acl_match(RandomMatches& random) {
+  constexpr std::array<unsigned, 8> kLengths{0, 8, 16, 20, 24, 27, 30, 32};
+  const auto address = [&random] {
+    return 0x0a000000 | random.below(4) << 16 | random.below(8) << 8 | random.below(64);
+  };
+  Match match = ipv4_dst(address(), kLengths[random.below(8)]);
+  const unsigned length = kLengths[random.below(8)];
+  match.mask.packet.nw_src = to_be32(length == 0 ? 0 : ~uint32_t{0} << (32 - length));
+  match.value.packet.nw_src = to_be32(address()) & match.mask.packet.nw_src;
+  if (random.one_in(5)) return match;
+  match.mask.packet.nw_proto = 0xff;
+  match.value.packet.nw_proto = random.one_in(2) ? kProtoTcp : kProtoUdp;
+  if (random.one_in(2)) match.mask.packet.tp_dst = to_be16(static_cast<uint16_t>(0xffff << random.below(16)));
+  match.value.packet.tp_dst = to_be16(static_cast<uint16_t>(random.below(1024))) & match.mask.packet.tp_dst;
+  return match;
+}
+
+TEST(ClassifierTest, AgreesWithLinearSearchAmongHundredsOfMasks) {
+  const rcu::ReaderScope reader;
+  RandomMatches random(11);
+  Rules rules;
+  for (int round = 0; round < 8; ++round) {
+    for (int i = 0; i < 400; ++i) {
+      const Match match = acl_match(random);
+      const auto priority = static_cast<uint16_t>(random.below(500));
+      if (rules.classifier.find_exact(MiniMatch(match), priority, kNow) == nullptr) rules.add(match, priority);
+    }
+    for (int i = 0; i < (round == 4 ? 1200 : 100); ++i) {
+      rules.remove(rules.present()[random.below(static_cast<uint32_t>(rules.present().size()))]);
+    }
+    for (int i = 0; i < 100; ++i) {
+      const Match near = acl_match(random);
+      PipelineKey key = near.value;
+      key.packet.nw_proto = kProtoTcp;
+      PipelineMask looked_at;
+      const Rule* found = rules.classifier.lookup(key, kNow, &looked_at);
+      ASSERT_TRUE(rules.is_right(found, key, kNow));
+      for (int j = 0; j < 10; ++j) {
+        const PipelineKey other = random.agreeing(key, looked_at);
+        ASSERT_EQ(rules.classifier.lookup(other, kNow, nullptr), found);
+        ASSERT_TRUE(rules.is_right(found, other, kNow));
+      }
+    }
+  }
+  EXPECT_GT(rules.classifier.subtable_count(), 300u);
+  while (!rules.present().empty()) rules.remove(rules.present().back());
+  EXPECT_EQ(rules.classifier.subtable_count(), 0u);
 }
 
 TEST(ClassifierTest, VisitsExactlyTheContainedRules) {

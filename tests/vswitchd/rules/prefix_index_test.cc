@@ -1,0 +1,135 @@
+#include "vswitchd/rules/prefix_index.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "datapath/base/rcu.h"
+
+namespace vswitch {
+namespace {
+
+constexpr size_t kSubtables = 200;
+using Numbers = std::array<uint64_t, kSubtables / 64 + 1>;
+
+template <typename Bits>
+struct Prefix {
+  Bits value;
+  unsigned length;
+  uint32_t subtable;
+};
+
+template <typename Bits>
+bool covers(const Prefix<Bits>& prefix, Bits value) {
+  return (prefix.value ^ value) >> (sizeof(Bits) * 8 - prefix.length) == 0;
+}
+
+template <typename Bits>
+Numbers right_answer(const std::vector<Prefix<Bits>>& prefixes, Bits value) {
+  Numbers numbers{};
+  for (const Prefix<Bits>& prefix : prefixes) {
+    if (covers(prefix, value)) numbers[prefix.subtable / 64] |= uint64_t{1} << (prefix.subtable % 64);
+  }
+  return numbers;
+}
+
+template <typename Bits>
+class Model {
+ public:
+  explicit Model(uint64_t seed) : random_(seed) {}
+
+  // Values crowd at the start of the range, so that buckets burst far down and prefixes repeat.
+  Bits value() {
+    Bits bits = 0;
+    for (size_t i = 0; i < sizeof(Bits) / 4; ++i)
+      bits = static_cast<Bits>(bits << 16 << 16) | static_cast<uint32_t>(random_());
+    return random_() % 2 == 0 ? bits >> (random_() % (sizeof(Bits) * 8)) : bits;
+  }
+  void insert() {
+    const Prefix<Bits> added{value(), 1 + static_cast<unsigned>(random_() % (sizeof(Bits) * 8)),
+                             static_cast<uint32_t>(random_() % kSubtables)};
+    // One in four: a prefix that is there already, for another subtable.
+    Prefix<Bits> prefix = added;
+    if (!prefixes.empty() && random_() % 4 == 0) {
+      prefix = prefixes[random_() % std::min<size_t>(prefixes.size(), 20)];
+      prefix.subtable = added.subtable;
+    }
+    index.insert(prefix.value, prefix.length, prefix.subtable);
+    prefixes.push_back(prefix);
+  }
+  void remove() {
+    const size_t at = random_() % prefixes.size();
+    index.remove(prefixes[at].value, prefixes[at].length, prefixes[at].subtable);
+    prefixes[at] = prefixes.back();
+    prefixes.pop_back();
+  }
+  std::pair<Numbers, unsigned> lookup(Bits value) const {
+    typename PrefixIndex<Bits>::Lookup lookup(index, value);
+    while (lookup.walk()) {
+    }
+    const unsigned decisive = lookup.search();
+    Numbers numbers{};
+    lookup.finish(numbers);
+    return {numbers, decisive};
+  }
+  void check() {
+    for (int i = 0; i < 50; ++i) {
+      const Bits v = random_() % 2 == 0 || prefixes.empty() ? value() : prefixes[random_() % prefixes.size()].value;
+      const auto [numbers, decisive] = lookup(v);
+      ASSERT_EQ(numbers, right_answer(prefixes, v));
+      ASSERT_LE(decisive, sizeof(Bits) * 8);
+      for (int j = 0; j < 5; ++j) {
+        const Bits other = decisive == sizeof(Bits) * 8 ? v : v ^ static_cast<Bits>(value() >> decisive);
+        ASSERT_EQ(right_answer(prefixes, other), numbers);
+      }
+      // No bit too many: some prefix agrees with the value up to the last of them, and goes on.
+      ASSERT_TRUE(decisive == 0 || needs(v, decisive));
+    }
+  }
+
+  PrefixIndex<Bits> index;
+  std::vector<Prefix<Bits>> prefixes;
+
+ private:
+  // Whether some prefix tells `v` from a value that differs first in bit `n`, counted from 1.
+  bool needs(Bits v, unsigned n) const {
+    for (const Prefix<Bits>& prefix : prefixes) {
+      if (prefix.length < n) continue;
+      if (n == 1 || (prefix.value ^ v) >> (sizeof(Bits) * 8 - (n - 1)) == 0) return true;
+    }
+    return false;
+  }
+
+  std::mt19937_64 random_;
+};
+
+template <typename Bits>
+void check_insertions_and_removals(uint64_t seed) {
+  const rcu::ReaderScope reader;
+  Model<Bits> model(seed);
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 150; ++i) model.insert();
+    for (int i = 0; i < (round % 5 == 4 ? 500 : 40); ++i) model.remove();
+    ASSERT_NO_FATAL_FAILURE(model.check());
+  }
+  while (!model.prefixes.empty()) model.remove();
+  EXPECT_TRUE(model.index.empty());
+  EXPECT_EQ(model.index.memory_bytes(), 0u);
+  EXPECT_EQ(model.lookup(0).second, 0u);
+}
+
+TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv4) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) ASSERT_NO_FATAL_FAILURE(check_insertions_and_removals<uint32_t>(seed));
+}
+
+TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) ASSERT_NO_FATAL_FAILURE(check_insertions_and_removals<Uint128>(seed));
+}
+
+}  // namespace
+}  // namespace vswitch
