@@ -144,9 +144,12 @@ class Committer {
     // nw_frag is in the mask of every IP packet.
     if (!base_.is_ip() || (base_.nw_frag & kFragLater) != 0) return;
     const bool ports_differ = key_.tp_src != base_.tp_src || key_.tp_dst != base_.tp_dst;
-    const bool icmpv6_may_differ = base_.eth_type == kEthTypeIpv6;
-    if (!ports_differ && !icmpv6_may_differ) return;
-    if (ports_differ) mask_.nw_proto = 0xff;
+    // ARP's members hold the options of neighbour discovery, so anything may have been written to them.
+    const bool options_differ =
+        base_.eth_type == kEthTypeIpv6 &&
+        (key_.nd_target != base_.nd_target || key_.arp_sha != base_.arp_sha || key_.arp_tha != base_.arp_tha);
+    if (!ports_differ && !options_differ) return;
+    mask_.nw_proto = 0xff;  // what follows depends on it, whichever it is
     switch (base_.nw_proto) {
       case kProtoTcp:
       case kProtoUdp:
@@ -193,7 +196,6 @@ class Committer {
     any |= difference(key_.arp_sha, base_.arp_sha, written_.arp_sha, set.sll, set.sll_mask);
     any |= difference(key_.arp_tha, base_.arp_tha, written_.arp_tha, set.tll, set.tll_mask);
     if (!any) return;
-    mask_.nw_proto = 0xff;
     out_.emplace_back(set);
     base_.nd_target = key_.nd_target;
     base_.arp_sha = key_.arp_sha;
