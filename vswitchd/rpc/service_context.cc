@@ -1,5 +1,7 @@
 #include "vswitchd/rpc/service_context.h"
 
+#include <fmt/format.h>
+
 #include "vswitch/v1/error.pb.h"
 
 namespace vswitch {
@@ -35,10 +37,20 @@ grpc::StatusCode code_of(StatusCode code) {
   return grpc::StatusCode::UNKNOWN;
 }
 
-// A status message that quotes what a client sent may hold bytes that are not UTF-8; protobuf strings may not.
+// A status message is one line of text. What it quotes of a client's may hold line ends, and bytes that are not UTF-8,
+// which protobuf strings may not.
 std::string printable(const std::string& text, size_t limit) {
   std::string out;
-  for (char c : text.substr(0, limit)) out += static_cast<unsigned char>(c) < 0x80 ? c : '?';
+  for (const char c : text.substr(0, limit)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      out += "\\n";
+    } else if (byte < 0x20 || byte == 0x7f) {
+      out += fmt::format("\\x{:02x}", byte);
+    } else {
+      out += byte < 0x80 ? c : '?';
+    }
+  }
   if (text.size() > limit) out += "...";
   return out;
 }

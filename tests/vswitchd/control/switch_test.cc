@@ -526,7 +526,8 @@ TEST_F(SwitchTest, AStoreThatFailsChangesNothing) {
     EXPECT_EQ(::if_nametoindex("tap9"), 0u) << "left a device behind";
     EXPECT_EQ(sw_->port("dev1")->state.mac, dev1_mac);
     EXPECT_EQ(sw_->settings().forwarding_threads, 1u);
-    EXPECT_EQ(sw_->mac_entries("br0")->size(), macs);
+    // Hosts on the devices may be heard of meanwhile; nothing may be forgotten.
+    EXPECT_GE(sw_->mac_entries("br0")->size(), macs);
   }
   // A bridge with everything in it, too.
   EXPECT_EQ(refusal({DeleteBridge{"br0"}}), "the store: disk I/O error");
