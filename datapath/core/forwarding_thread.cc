@@ -150,10 +150,7 @@ void ForwardingThread::run() {
   pool_.claim();
   waiting_room_.claim();
   rcu::ThreadRegistration registration;
-  epoll_event event{};
-  event.events = EPOLLIN;
-  event.data.u64 = kWakeupSlot;
-  epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wakeup_.fd(), &event);
+  watch_wakeup();
   int idle_rounds = 0;
   Nanoseconds last_ready_check{};
   while (!stop_.load(std::memory_order_acquire)) {
@@ -175,24 +172,25 @@ void ForwardingThread::run() {
   polled_.clear();
 }
 
-// Costs system calls only for what is different from the list before: a switch may have thousands of ports.
+// A source that is added costs one system call: a switch may have thousands of ports.
 void ForwardingThread::adopt_sources(const Published& published) {
   // The wakeup is not cleared here: a signal to stop, or of the next list, may have come since run() looked, and the
   // thread may go to sleep before it looks again.
   adopted_ = published.generation;
   const bool renew = std::exchange(adopted_renewals_, published.renewals) != published.renewals;
   for (const std::shared_ptr<RxSource>& source : published.sources) polled_[take_slot(source)].listed = adopted_;
-  // Descriptors that are out of use go first: their numbers may be those of new ones by now.
+  bool outdated = renew;
   for (size_t slot = 0; slot < polled_.size(); ++slot) {
     PolledSource& polled = polled_[slot];
     if (polled.source == nullptr) continue;
     const bool gone = polled.listed != adopted_;
-    if (gone || renew || polled.watched_fd != polled.source->poll_fd()) stop_watching(polled);
+    outdated = outdated || (polled.watched_fd >= 0 && (gone || polled.watched_fd != polled.source->poll_fd()));
     if (!gone) continue;
     slots_.erase(polled.source.get());
     polled = {};
     free_slots_.push_back(slot);
   }
+  if (outdated) start_watching_anew();
   always_ready_ = 0;
   for (size_t slot = 0; slot < polled_.size(); ++slot) {
     PolledSource& polled = polled_[slot];
@@ -219,10 +217,21 @@ size_t ForwardingThread::take_slot(const std::shared_ptr<RxSource>& source) {
   return slot;
 }
 
-void ForwardingThread::stop_watching(PolledSource& polled) {
-  // It may be closed already; then epoll has let go of it by itself.
-  if (polled.watched_fd >= 0) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, polled.watched_fd, nullptr);
-  polled.watched_fd = -1;
+// A descriptor that is out of use cannot be taken out of an epoll set: it may be closed already, and its number be that
+// of another. So the set is left behind as a whole. (Ports come one by one, and are only added; they seldom go.)
+void ForwardingThread::start_watching_anew() {
+  UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (epoll.get() < 0) return;  // the old set wakes this thread now and then for nothing
+  epoll_ = std::move(epoll);
+  watch_wakeup();
+  for (PolledSource& polled : polled_) polled.watched_fd = -1;
+}
+
+void ForwardingThread::watch_wakeup() {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = kWakeupSlot;
+  epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wakeup_.fd(), &event);
 }
 
 void ForwardingThread::watch(size_t slot) {

@@ -83,7 +83,8 @@ class ForwardingThread {
 
   void run();
   void adopt_sources(const Published& published);
-  void stop_watching(PolledSource& polled);
+  void start_watching_anew();
+  void watch_wakeup();
   void watch(size_t slot);
   size_t take_slot(const std::shared_ptr<RxSource>& source);
   bool poll_round();
