@@ -168,7 +168,8 @@ Result<XdpProgram> XdpProgram::load(const std::string& device, uint32_t ifindex,
 // Returns errno, or 0.
 int XdpProgram::load_program(int tag_function) {
   const std::vector<bpf_insn> instructions = make_program(sockets_.get(), tag_function);
-  LIBBPF_OPTS(bpf_prog_load_opts, options);
+  bpf_prog_load_opts options{};
+  options.sz = sizeof options;
   if (tag_function != 0) {
     options.prog_flags = kDeviceBound;
     options.prog_ifindex = ifindex_;
@@ -187,7 +188,8 @@ Status XdpProgram::set_socket(uint32_t queue, int socket) {
 }
 
 Status XdpProgram::attach() {
-  LIBBPF_OPTS(bpf_link_create_opts, options);
+  bpf_link_create_opts options{};
+  options.sz = sizeof options;
   options.flags = native_ ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
   link_.reset(bpf_link_create(program_.get(), static_cast<int>(ifindex_), BPF_XDP, &options));
   if (link_) return {};
