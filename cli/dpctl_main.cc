@@ -1,7 +1,10 @@
 // dpctl: looks inside the datapath. See dpctl.h.
+#include <cstdlib>
+
 #include "cli/dpctl.h"
 
 int main(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
-  return vswitch::cli::finish_output("dpctl", vswitch::cli::run_dpctl(words));
+  // The output is written and the daemon has replied: there is nothing left to do in order.
+  std::_Exit(vswitch::cli::finish_output("dpctl", vswitch::cli::run_dpctl(words)));
 }

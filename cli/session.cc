@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <memory>
+#include <vector>
 
 #include "cli/completion.h"
 
@@ -24,7 +26,10 @@ int with_client(const Program& program, const std::multimap<std::string, std::st
                                          "which this version does not have yet",
                                          server));
   }
-  Client client(server, common.timeout);
+  // As long as the process lives: it ends when its command is done (see main), and taking gRPC down in order first
+  // would cost more than the command itself, milliseconds of sleep included.
+  static auto& clients = *new std::vector<std::unique_ptr<Client>>;
+  Client& client = *clients.emplace_back(std::make_unique<Client>(server, common.timeout));
   return work(client, common);
 }
 
