@@ -1,9 +1,10 @@
 // FlowIndex: flows by a 32-bit hash, for one mask or for all by ufid. Private to the flow table.
 //
-// Buckets of one cache line: six flows, and a 16-bit tag each, compared all at once. Most lookups in most subtables find
-// nothing (a packet has its flow in one of them), and this is what makes that cheap and, as important, predictable: one
-// line is read, and no branch depends on what other flows happen to lie there. A flow that finds its bucket full goes
-// into the next, and the full one is marked.
+// Buckets of one cache line: six flows, and a 16-bit tag each, compared all at once. Most lookups in most subtables
+// find nothing (a packet has its flow in one of them), and this is what makes that cheap and, as important,
+// predictable: one line is read, and no branch depends on what other flows happen to lie there. A flow that finds its
+// bucket full goes into the next, and the full one is marked. A mark stays when flows go; before a quarter of the
+// buckets has one, the array is made anew, so that a probe always ends.
 //
 // Thread safety: one writer; RCU readers at the same time. An entry never moves inside an array; an array that fills up
 // is copied, published and retired.
@@ -139,6 +140,7 @@ class FlowIndex {
     explicit Array(size_t count)
         : mask(count - 1), buckets(std::make_unique<Bucket[]>(count)), hashes(std::make_unique<Hashes[]>(count)) {}
     void insert(uint32_t hash, Flow* flow) {
+      // At most half of all places are taken, so at most half of the buckets are full: this ends.
       for (size_t i = hash;; ++i) {
         Bucket& bucket = buckets[i & mask];
         for (size_t entry = 0; entry < kFlows; ++entry) {
@@ -148,20 +150,25 @@ class FlowIndex {
           bucket.set_tag(entry, tag_of(hash));
           return;
         }
+        if (!bucket.overflowed()) ++marked;
         bucket.set_tag(kOverflowTag, 1);
       }
     }
     size_t mask;
+    size_t marked = 0;  // buckets that overflowed; writer only
     std::unique_ptr<Bucket[]> buckets;
     std::unique_ptr<Hashes[]> hashes;
   };
 
-  // Keeps buckets half full on average: then about one in thirty has overflowed.
+  // Keeps buckets half full on average: then about one in thirty has overflowed. Flows that come and go leave marks
+  // behind, and a probe goes on where there is one: with too many of them the array is made anew, larger unless it is
+  // so empty (under a quarter) that as many could not come about again at once.
   void make_room() {
     Array* old = array_.load(std::memory_order_relaxed);
     const size_t count = old->mask + 1;
-    if (size() < count * kFlows / 2) return;
-    auto* next = new Array(count * 2);
+    const bool full = size_ >= count * kFlows / 2;
+    if (!full && old->marked * 4 <= count) return;
+    auto* next = new Array(full || size_ >= count * kFlows / 4 ? count * 2 : count);
     for (size_t i = 0; i < count; ++i) {
       for (size_t entry = 0; entry < kFlows; ++entry) {
         Flow* flow = old->buckets[i].flows[entry].load(std::memory_order_relaxed);

@@ -201,6 +201,24 @@ TEST_F(FlowTableTest, MasksAreBounded) {
   EXPECT_EQ(table.counters().masks, 0u);
 }
 
+// Flows that come and go for long, never many at once: a lookup of what is not there must still end, and soon.
+TEST_F(FlowTableTest, ChurnLeavesNothingBehind) {
+  FlowTable table(clock_);
+  std::vector<Ufid> present;
+  for (uint32_t i = 0; i < 20'000; ++i) {
+    const auto flow = table.insert(key_to(i), mask_of(~0u), {}, {}, nullptr);
+    ASSERT_TRUE(flow.ok());
+    present.push_back((*flow)->ufid());
+    if (present.size() > 20) {
+      ASSERT_NE(table.remove(present.front()), nullptr);
+      present.erase(present.begin());
+    }
+    ASSERT_EQ(table.lookup(key_to(i + 1'000'000)), nullptr);
+    ASSERT_NE(table.lookup(key_to(i)), nullptr);
+  }
+  EXPECT_LT(table.memory_bytes(), 4u << 20);
+}
+
 // What a mask looks at that only the last overflow mask has.
 TEST_F(FlowTableTest, AnyMaskFitsAnOverflowMask) {
   FlowTable table(clock_);
