@@ -27,7 +27,7 @@ class Ours(Switch):
 
     def knows_port_type(self, kind):
         """Whether this build has ports of that type: the daemon names those it has when it refuses one."""
-        done = self.tool("vsctl", "add-port", "br0", "probe", "type=nosuchtype", check=False)
+        done = self.tool("vsctl", "add-br", "probe", "--", "add-port", "probe", "port", "type=nosuchtype", check=False)
         return kind in done.stderr
 
     def rules(self, bridge, rules):

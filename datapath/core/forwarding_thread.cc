@@ -1,5 +1,6 @@
 #include "datapath/core/forwarding_thread.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -162,8 +163,9 @@ void ForwardingThread::run() {
     idle_rounds = any ? 0 : idle_rounds + 1;
     processor_->before_quiescent();
     rcu::quiescent();
+    if (any) idle_policy_.found(ctx_.now);
     if (idle_rounds >= kIdleRoundsBeforeSleep && always_ready_ == 0) {
-      sleep_until_ready();
+      wait_for_packets();
     } else if (some_cold_ && (!any || ctx_.now - last_ready_check >= kBetweenReadyChecks)) {
       last_ready_check = ctx_.now;
       mark_ready(0);
@@ -289,6 +291,17 @@ void ForwardingThread::mark_ready(int timeout_ms) {
       polled_[slot].hot = polled_[slot].source != nullptr;
     }
   }
+}
+
+// Looking on leaves the core to others who have something to do on it.
+void ForwardingThread::wait_for_packets() {
+  if (idle_policy_.look_again(ctx_.now)) {
+    ::sched_yield();
+    mark_ready(0);
+    return;
+  }
+  sleep_until_ready();
+  idle_policy_.slept();
 }
 
 void ForwardingThread::sleep_until_ready() {

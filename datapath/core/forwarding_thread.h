@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "datapath/base/clock.h"
+#include "datapath/core/idle_policy.h"
 #include "datapath/core/packet_processor.h"
 #include "datapath/core/progress.h"
 #include "datapath/core/upcall_queue.h"
@@ -90,6 +91,7 @@ class ForwardingThread {
   bool poll_round();
   void book_received(const PacketBatch& batch);
   void mark_ready(int timeout_ms);
+  void wait_for_packets();
   void sleep_until_ready();
 
   const Clock& clock_;
@@ -107,6 +109,7 @@ class ForwardingThread {
   uint64_t adopted_ = 0;  // generation
   uint64_t adopted_renewals_ = 0;
   std::vector<PolledSource> polled_;
+  IdlePolicy idle_policy_;
   bool some_cold_ = true;  // as of the last round: some source is not hot, so epoll may have news
   std::unordered_map<const RxSource*, size_t> slots_;  // of polled_
   std::vector<size_t> free_slots_;
