@@ -10,6 +10,7 @@
 
 #include "datapath/base/rcu.h"
 #include "datapath/base/word_hash.h"
+#include "datapath/core/help_policy.h"
 
 namespace vswitch {
 namespace {
@@ -22,6 +23,8 @@ constexpr int kIdleRoundsBeforeSleep = 8;
 constexpr Nanoseconds kBetweenReadyChecks = 20us;
 // Under load the time is some microseconds old at most.
 constexpr uint64_t kRoundsBetweenClockReads = 4;
+// For the handler to make room: it makes some within microseconds, unless something is wrong with it.
+constexpr Nanoseconds kLongestWaitForRoom = 10ms;
 constexpr uint64_t kWakeupSlot = ~uint64_t{0};
 
 // Who sent the packet: its Ethernet and network addresses (of ARP: the sender's).
@@ -48,9 +51,20 @@ uint32_t source_of(const Packet& packet) {
 
 class ForwardingThread::Processor final : public PacketProcessor {
  public:
-  Processor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports, UpcallQueue& upcalls,
-            WaitingRoom& waiting_room, Wakeup& handler)
-      : PacketProcessor(ctx, flows, ports), upcalls_(upcalls), waiting_room_(waiting_room), handler_(handler) {}
+  Processor(ThreadContext& ctx, FlowSetup& setup, const PortMap& ports, UpcallQueue& upcalls, WaitingRoom& waiting_room,
+            Wakeup& handler, const Clock& clock)
+      : PacketProcessor(ctx, setup.flows(), ports),
+        clock_(clock),
+        setup_(setup),
+        upcalls_(upcalls),
+        waiting_room_(waiting_room),
+        handler_(handler) {}
+
+  // Once a round.
+  void consider_helping() {
+    help_.update(ctx_.now, counters_.hits.get(), counters_.misses.get(), upcalls_.waiting());
+    if (help_.helping()) setup_.report_crowd();
+  }
 
   // Once for all that were offered since the last time.
   void wake_handler() {
@@ -67,12 +81,35 @@ class ForwardingThread::Processor final : public PacketProcessor {
 
  protected:
   void miss(PacketPtr packet, const FlowKey& key, uint32_t flow_hash) override {
+    if (__builtin_expect(help_.helping(), 0)) {
+      if (!must_wait(flow_hash)) return answer(std::move(packet), key);
+      wait_for_room();
+    }
     offer({std::move(packet), Upcall::Kind::miss, {}, UpcallQueue::bucket_of(flow_hash), source_of(key)});
   }
   bool any_must_wait() const override { return !upcalls_.empty(); }
   bool must_wait(uint32_t flow_hash) const override { return upcalls_.must_wait(UpcallQueue::bucket_of(flow_hash)); }
 
  private:
+  void answer(PacketPtr packet, const FlowKey& key) {
+    help_.helped();
+    // One earlier in the batch, or the handler, may have installed its flow.
+    if (Flow* flow = setup_.flows().lookup(key)) {
+      FlowSetup::execute(ctx_, *this, *flow, key, std::move(packet));
+    } else {
+      setup_.answer(ctx_, *this, key, std::move(packet));
+    }
+  }
+
+  // For a packet that has to queue behind others of its flow.
+  void wait_for_room() {
+    if (upcalls_.waiting() < UpcallQueue::kTotal / 2) return;
+    help_.helped();
+    wake_handler();
+    const Nanoseconds end = clock_.now() + kLongestWaitForRoom;
+    while (upcalls_.waiting() >= UpcallQueue::kTotal / 2 && clock_.now() < end) ::sched_yield();
+  }
+
   void offer(Upcall upcall) {
     const uint32_t port = upcall.packet->in_port;
     // Booked first: once queued, the handler may book the other side.
@@ -90,9 +127,12 @@ class ForwardingThread::Processor final : public PacketProcessor {
     ctx_.drop(std::move(upcall.packet), DropReason::upcall_queue_full);
   }
 
+  const Clock& clock_;
+  FlowSetup& setup_;
   UpcallQueue& upcalls_;
   WaitingRoom& waiting_room_;
   Wakeup& handler_;
+  HelpPolicy help_;
   bool offered_ = false;  // something, since the handler was woken last
 };
 
@@ -113,13 +153,13 @@ PacketPtr WaitingRoom::admit(PacketPtr& packet, size_t in_place, bool* is_in_pla
   return copy;
 }
 
-ForwardingThread::ForwardingThread(size_t index, Ledger& ledger, const FlowTable& flows, const PortMap& ports,
+ForwardingThread::ForwardingThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports,
                                    const Clock& clock, Wakeup& handler_wakeup)
     : clock_(clock),
       pool_(HeapPacketPool::kSuperFrameBuffer, kPoolPackets),
       ctx_{index, pool_, ledger, clock.now()},
       sources_(new Published{1, 0, {}}),  // not yet adopted
-      processor_(std::make_unique<Processor>(ctx_, flows, ports, upcalls_, waiting_room_, handler_wakeup)),
+      processor_(std::make_unique<Processor>(ctx_, setup, ports, upcalls_, waiting_room_, handler_wakeup, clock)),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       thread_([this] { run(); }) {}
 
@@ -275,7 +315,10 @@ bool ForwardingThread::poll_round() {
     processor_->process(batch);
     processor_->wake_handler();
   }
-  if (any) processor_->flush();
+  if (any) {
+    processor_->flush();
+    processor_->consider_helping();
+  }
   return any;
 }
 

@@ -2,7 +2,7 @@
 //
 // Its sources come as an immutable list, published by the datapath; a source is on one thread's list at a time. The
 // thread looks at the list once per round, so adding or removing a port stops nobody. What missed goes to its
-// UpcallQueue.
+// UpcallQueue, or is answered here while the thread helps (help_policy.h).
 #pragma once
 
 #include <atomic>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "datapath/base/clock.h"
+#include "datapath/core/flow_setup.h"
 #include "datapath/core/idle_policy.h"
 #include "datapath/core/packet_processor.h"
 #include "datapath/core/progress.h"
@@ -47,9 +48,9 @@ class ForwardingThread {
   // Frames of up to 64 kB (GSO) fit; memory is touched only as it is used.
   static constexpr size_t kPoolPackets = 8192;
 
-  // `index`: the thread's slot in per-thread statistics; `ledger` outlives the thread. `handler_wakeup` is signalled
-  // when the upcall queue has something.
-  ForwardingThread(size_t index, Ledger& ledger, const FlowTable& flows, const PortMap& ports, const Clock& clock,
+  // `index`: the thread's slot in per-thread statistics; `ledger` and `setup` outlive the thread. `handler_wakeup` is
+  // signalled when the upcall queue has something.
+  ForwardingThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock,
                    Wakeup& handler_wakeup);
   ~ForwardingThread();  // stops the thread; the handler must not use upcalls() any more
 

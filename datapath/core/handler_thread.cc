@@ -22,8 +22,8 @@ constexpr size_t kTogether = 32;
 
 class HandlerThread::Processor final : public PacketProcessor {
  public:
-  Processor(ThreadContext& ctx, FlowTable& flows, const PortMap& ports, const std::atomic<UpcallHandler*>& handler)
-      : PacketProcessor(ctx, flows, ports), table_(flows), handler_(handler) {
+  Processor(ThreadContext& ctx, FlowSetup& setup, const PortMap& ports)
+      : PacketProcessor(ctx, setup.flows(), ports), setup_(setup) {
     for (size_t i = 0; i < kTogether; ++i) key_pointers_[i] = &keys_[i];
     fresh_.reserve(kTogether);
   }
@@ -33,7 +33,7 @@ class HandlerThread::Processor final : public PacketProcessor {
     const uint32_t missed = extract(batch);
     std::array<Flow*, kTogether> found;
     // An earlier upcall may have installed the flow meanwhile.
-    const uint32_t known = table_.find_batch(key_pointers_.data(), missed, found.data());
+    const uint32_t known = setup_.flows().find_batch(key_pointers_.data(), missed, found.data());
     fresh_.clear();
     for (size_t i = 0; i < batch.size(); ++i) {
       Upcall& upcall = batch[i];
@@ -41,7 +41,7 @@ class HandlerThread::Processor final : public PacketProcessor {
       if (upcall.kind == Upcall::Kind::action) {
         userspace(ctx_, upcall.action, std::move(upcall.packet));
       } else if ((known >> i & 1) != 0) {
-        execute_flow(*found[i], keys_[i], std::move(upcall.packet));
+        FlowSetup::execute(ctx_, *this, *found[i], keys_[i], std::move(upcall.packet));
       } else {
         handle_miss(keys_[i], std::move(upcall.packet));
       }
@@ -53,7 +53,6 @@ class HandlerThread::Processor final : public PacketProcessor {
     flush();
   }
   void count_lost() { counters_.lost.add(); }
-  bool crowded() const { return table_.crowded(); }
 
   void userspace(ThreadContext&, const UserspaceAction& action, PacketPtr packet) override {
     FlowKey key;
@@ -62,10 +61,10 @@ class HandlerThread::Processor final : public PacketProcessor {
       return;
     }
     if (action.reason == UserspaceReason::slow_path) {
-      translate(std::move(packet), key);
+      setup_.answer(ctx_, *this, key, std::move(packet));
       return;
     }
-    UpcallHandler* handler = handler_.load(std::memory_order_acquire);
+    UpcallHandler* handler = setup_.handler();
     const std::optional<DropReason> refused =
         handler != nullptr ? handler->controller(action, key, *packet) : DropReason::upcall_error;
     if (refused) {
@@ -78,8 +77,7 @@ class HandlerThread::Processor final : public PacketProcessor {
  protected:
   // After recirculation on this thread: translated here and now, behind nobody.
   void miss(PacketPtr packet, const FlowKey& key, uint32_t) override {
-    const FlowKey copy = key;
-    translate(std::move(packet), copy);
+    setup_.answer(ctx_, *this, key, std::move(packet));
   }
   bool any_must_wait() const override { return false; }
   bool must_wait(uint32_t) const override { return false; }
@@ -103,55 +101,25 @@ class HandlerThread::Processor final : public PacketProcessor {
   void handle_miss(const FlowKey& key, PacketPtr packet) {
     const auto flow = std::find_if(fresh_.begin(), fresh_.end(), [&key](const Flow* f) { return f->matches(key); });
     if (flow != fresh_.end() && !(*flow)->dead()) {
-      execute_flow(**flow, key, std::move(packet));
-    } else {
-      translate(std::move(packet), key);
+      FlowSetup::execute(ctx_, *this, **flow, key, std::move(packet));
+    } else if (Flow* installed = setup_.answer(ctx_, *this, key, std::move(packet))) {
+      fresh_.push_back(installed);
     }
   }
 
-  void translate(PacketPtr packet, const FlowKey& key) {
-    UpcallHandler* handler = handler_.load(std::memory_order_acquire);
-    if (handler == nullptr) {
-      ctx_.drop(std::move(packet), DropReason::upcall_error);
-      return;
-    }
-    MissResult result = handler->miss(key, *packet);
-    if (result.install && !table_.full()) {
-      const Result<Flow*> flow =
-          table_.insert(key, result.mask, std::move(result.actions), {}, result.installer_data, result.installer_bits);
-      if (flow.ok()) {
-        if (fresh_.size() < kTogether) fresh_.push_back(*flow);
-        execute_flow(**flow, key, std::move(packet));
-        return;
-      }
-      if (Flow* other = table_.lookup(key)) {  // put there meanwhile
-        execute_flow(*other, key, std::move(packet));
-        return;
-      }
-      result = handler->miss(key, *packet);
-    }
-    handler->uncounted(result.installer_data, 1, packet->size());
-    execute_actions(ctx_, result.actions, std::move(packet), *this);
-  }
-
-  void execute_flow(Flow& flow, const FlowKey& key, PacketPtr packet) {
-    flow.count(ctx_.index, 1, packet->size(), ctx_.now, key.tcp_flags.host());
-    execute_actions(ctx_, flow.actions(), std::move(packet), *this);
-  }
-
-  FlowTable& table_;
-  const std::atomic<UpcallHandler*>& handler_;
+  FlowSetup& setup_;
   // Of the batch being handled.
   std::array<FlowKey, kTogether> keys_;
   std::array<const FlowKey*, kTogether> key_pointers_;
   std::vector<Flow*> fresh_;  // installed for it
 };
 
-HandlerThread::HandlerThread(size_t index, Ledger& ledger, FlowTable& flows, const PortMap& ports, const Clock& clock)
+HandlerThread::HandlerThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock)
     : clock_(clock),
       pool_(HeapPacketPool::kSuperFrameBuffer, kPoolPackets),
       ctx_{index, pool_, ledger, clock.now()},
-      processor_(std::make_unique<Processor>(ctx_, flows, ports, handler_)),
+      setup_(setup),
+      processor_(std::make_unique<Processor>(ctx_, setup, ports)),
       thread_([this] { run(); }) {}
 
 HandlerThread::~HandlerThread() {
@@ -196,8 +164,7 @@ bool HandlerThread::serve_queues() {
     any = serve(*queue) || any;
     drop_surplus(*queue);
   }
-  UpcallHandler* handler = handler_.load(std::memory_order_acquire);
-  if (any && handler != nullptr && processor_->crowded()) handler->crowded();
+  if (any) setup_.report_crowd();
   return any;
 }
 

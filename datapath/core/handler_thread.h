@@ -1,5 +1,5 @@
-// HandlerThread: the slow path's thread: takes upcalls from the forwarding threads' queues, asks the UpcallHandler what
-// to do, installs flows, and executes the packets, keeping the order within each flow.
+// HandlerThread: the slow path's thread: takes upcalls from the forwarding threads' queues, has flows set up for them
+// (FlowSetup), and executes the packets, keeping the order within each flow.
 //
 // It also runs jobs for the control path (packet-out), so that only packet threads ever touch packets.
 #pragma once
@@ -13,9 +13,9 @@
 
 #include "datapath/base/clock.h"
 #include "datapath/base/mutex.h"
+#include "datapath/core/flow_setup.h"
 #include "datapath/core/packet_processor.h"
 #include "datapath/core/progress.h"
-#include "datapath/core/upcall.h"
 #include "datapath/core/upcall_queue.h"
 #include "datapath/core/wakeup.h"
 
@@ -26,10 +26,10 @@ class HandlerThread {
   static constexpr size_t kPoolPackets = 2048;
   using Job = std::function<void(ThreadContext& ctx, ActionSink& sink)>;
 
-  HandlerThread(size_t index, Ledger& ledger, FlowTable& flows, const PortMap& ports, const Clock& clock);
+  // `setup` outlives the thread.
+  HandlerThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock);
   ~HandlerThread();
 
-  void set_handler(UpcallHandler* handler) { handler_.store(handler, std::memory_order_release); }
   Wakeup& wakeup() { return wakeup_; }
 
   // The queues to serve. Returns when the thread serves these and no longer looks at others. Control thread.
@@ -54,7 +54,7 @@ class HandlerThread {
   const Clock& clock_;
   HeapPacketPool pool_;
   ThreadContext ctx_;
-  std::atomic<UpcallHandler*> handler_{nullptr};
+  FlowSetup& setup_;
   Wakeup wakeup_;
   std::atomic<bool> stop_{false};
   Progress progress_;

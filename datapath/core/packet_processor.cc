@@ -194,29 +194,37 @@ void PacketProcessor::run(PacketBatch& batch, const Group& group) {
 }
 
 void PacketProcessor::process(PacketBatch& batch) {
-  if (batch.empty()) return;
-  if (any_must_wait() || !process_shallow(batch)) {
-    const uint32_t wanted = extract(batch);
-    const uint32_t found = look_up(wanted);
-    // Before the packets that found a flow: no later packet of the same flow may overtake.
-    for_each_bit(wanted & ~found, [&](size_t i) { miss(batch.release(i), keys_[i].key, ordering_hash(hashes_[i])); });
-    dispatch(batch, found);
-    batch.reset_released();
-  }
+  process_once(batch);
   process_recirculated();
 }
 
-// A packet may recirculate again: each round takes what the last one left. recirc_depth bounds the rounds.
+void PacketProcessor::process_once(PacketBatch& batch) {
+  if (batch.empty() || (!any_must_wait() && process_shallow(batch))) return;
+  const uint32_t wanted = extract(batch);
+  const uint32_t found = look_up(wanted);
+  // Before the packets that found a flow: no later packet of the same flow may overtake.
+  for_each_bit(wanted & ~found, [&](size_t i) { miss(batch.release(i), keys_[i].key, ordering_hash(hashes_[i])); });
+  dispatch(batch, found);
+  batch.reset_released();
+}
+
+// A packet may recirculate again: it goes behind the others. recirc_depth bounds how often.
 void PacketProcessor::process_recirculated() {
-  while (!recirculated_.empty()) {
-    PacketBatch round = std::move(recirculated_);
-    process(round);
+  while (recirculated_count_ != 0) {
+    PacketBatch round;
+    for (; recirculated_count_ != 0 && !round.full(); --recirculated_count_) {
+      round.add(std::move(recirculated_[recirculated_first_]));
+      recirculated_first_ = (recirculated_first_ + 1) % kMaxRecirculated;
+    }
+    process_once(round);
   }
 }
 
-void PacketProcessor::recirculate(ThreadContext&, PacketPtr packet) {
-  if (recirculated_.full()) process_recirculated();
-  recirculated_.add(std::move(packet));
+void PacketProcessor::recirculate(ThreadContext& ctx, PacketPtr packet) {
+  if (recirculated_count_ == kMaxRecirculated) {
+    return ctx.drop(std::move(packet), DropReason::recirculation_limit);
+  }
+  recirculated_[(recirculated_first_ + recirculated_count_++) % kMaxRecirculated] = std::move(packet);
 }
 
 void PacketProcessor::output(ThreadContext&, uint32_t port_no, PacketPtr packet) {

@@ -71,6 +71,7 @@ class PacketProcessor : public ActionSink {
 
  private:
   static constexpr size_t kBatch = PacketBatch::kMaxPackets;
+  static constexpr size_t kMaxRecirculated = 1024;  // at once; a power of two
 
   struct Group {
     Flow* flow;
@@ -90,6 +91,7 @@ class PacketProcessor : public ActionSink {
     Flow* flow = nullptr;
     uint64_t generation = 0;  // of the table: while no flow is removed, the flow is there and right
   };
+  void process_once(PacketBatch& batch);
   bool process_shallow(PacketBatch& batch);
   Flow* find_shallow(uint32_t in_port, ShallowSignature signature);
 
@@ -119,7 +121,10 @@ class PacketProcessor : public ActionSink {
   std::array<Group, kBatch> groups_;
   size_t group_count_ = 0;
 
-  PacketBatch recirculated_;
+  // A ring of those that wait for another lookup. Never looked up where they come from: that is in the middle of a
+  // batch.
+  std::array<PacketPtr, kMaxRecirculated> recirculated_;
+  size_t recirculated_first_ = 0, recirculated_count_ = 0;
   // By port number, made on first use of a way out (one allocation in the life of a port).
   std::vector<std::unique_ptr<TransmitQueue>> transmit_queues_;
   std::vector<uint32_t> to_flush_;

@@ -1,7 +1,8 @@
 // Upcalls: packets that the fast path hands to the slow path.
 //
 // A miss found no flow; an action upcall was asked for by a UserspaceAction. Handlers run on the datapath's handler
-// thread, which is a registered RCU thread; it passes a quiescent state between upcalls, never inside one.
+// thread, misses also on forwarding threads that help it, several at once: all are registered RCU threads, and pass a
+// quiescent state between upcalls, never inside one.
 #pragma once
 
 #include <memory>

@@ -57,7 +57,7 @@ UserspaceDatapath::UserspaceDatapath(const UserspaceDatapathOptions& options, co
       port_map_(std::make_unique<PortMap>()),
       flows_(clock, options.max_flows) {
   for (std::unique_ptr<Ledger>& ledger : ledgers_) ledger = std::make_unique<Ledger>();
-  handler_ = std::make_unique<HandlerThread>(kHandlerIndex, ledger(kHandlerIndex), flows_, *port_map_, clock_);
+  handler_ = std::make_unique<HandlerThread>(kHandlerIndex, ledger(kHandlerIndex), setup_, *port_map_, clock_);
   maintenance_ = std::thread([this] { maintain(); });
   const Status status =
       set_forwarding_threads(std::clamp<size_t>(options.forwarding_threads, 1, kMaxForwardingThreads));
@@ -341,9 +341,8 @@ void UserspaceDatapath::maintain() {
 
 Result<Ufid> UserspaceDatapath::put_flow(NewFlow flow) {
   rcu::ReaderScope reader;
-  const Result<Flow*> inserted =
-      flows_.insert(flow.key, flow.mask, std::move(flow.actions), {}, std::move(flow.installer_data),
-                    flow.installer_bits);
+  const Result<Flow*> inserted = flows_.insert(flow.key, flow.mask, std::move(flow.actions), {},
+                                               std::move(flow.installer_data), flow.installer_bits);
   if (!inserted.ok()) return inserted.status();
   return (*inserted)->ufid();
 }
@@ -405,7 +404,7 @@ Status UserspaceDatapath::execute(std::span<const uint8_t> frame, const FlowKey&
 }
 
 void UserspaceDatapath::set_upcall_handler(UpcallHandler* handler) {
-  handler_->set_handler(handler);
+  setup_.set_handler(handler);
   quiesce();
 }
 
@@ -422,7 +421,7 @@ void UserspaceDatapath::serve_all_queues() {
 void UserspaceDatapath::start_forwarding_thread() {
   const size_t index = threads_.size() + 1;
   threads_.push_back(
-      std::make_unique<ForwardingThread>(index, ledger(index), flows_, *port_map_, clock_, handler_->wakeup()));
+      std::make_unique<ForwardingThread>(index, ledger(index), setup_, *port_map_, clock_, handler_->wakeup()));
   serve_all_queues();
 }
 

@@ -104,6 +104,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   std::unique_ptr<VportEnvironment> environment_;
   std::unique_ptr<PortMap> port_map_;
   FlowTable flows_;
+  FlowSetup setup_{flows_};
   // Kept for good, so that no count is lost when a thread ends. Index 0 is the handler's.
   std::array<std::unique_ptr<Ledger>, kMaxThreads> ledgers_;
   LookupCounters retired_counters_;  // of threads that have ended

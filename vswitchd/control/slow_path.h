@@ -1,6 +1,7 @@
 // SlowPath: answers the datapath's upcalls: translates misses, and turns controller actions into packet-ins.
 //
-// Runs on the datapath's handler thread (an RCU reader). It reads the current SwitchView, published by the switch.
+// Runs on the datapath's packet threads, several at once (RCU readers). It reads the current SwitchView, published by
+// the switch.
 #pragma once
 
 #include <atomic>

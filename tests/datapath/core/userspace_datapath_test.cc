@@ -31,6 +31,7 @@ class RouteHandler final : public UpcallHandler {
  public:
   MissResult miss(const FlowKey& key, const Packet&) override {
     ++misses;
+    for (int i = 0; i < work; ++i) spun.fetch_add(1, std::memory_order_relaxed);
     MissResult result;
     if (const uint32_t to = routes[key.in_port % routes.size()].load()) {
       result.actions.push_back(OutputAction{to});
@@ -50,6 +51,8 @@ class RouteHandler final : public UpcallHandler {
 
   std::array<std::atomic<uint32_t>, 256> routes{};
   std::atomic<bool> install{true};
+  std::atomic<int> work{0};  // how much each translation takes, in additions
+  std::atomic<uint64_t> spun{0};
   std::atomic<uint64_t> misses{0}, uncounted_packets{0}, packet_ins{0};
 };
 
@@ -323,6 +326,66 @@ TEST_F(UserspaceDatapathTest, AnotherPortsMissesDoNotStarveAPort) {
   ASSERT_TRUE(eventually([&] { return sent_by(out) == 64; }));
   EXPECT_EQ(settled(victim, 64).dropped_total(), 0u);
   settled(flood, 4000);
+}
+
+// More packets need the handler than may wait for it: the forwarding thread takes part, and holds up its source.
+TEST_F(UserspaceDatapathTest, NothingIsLostWhenThereIsNothingButNewFlows) {
+  const uint32_t in = add_dummy("in"), out = add_dummy("out");
+  handler_.routes[in] = out;
+  handler_.install = false;  // every packet is as good as a new flow
+  handler_.work = 200;
+  constexpr uint64_t kPackets = 2 * UpcallQueue::kTotal;
+  for (const uint16_t flows : {uint16_t{32768}, uint16_t{8192}}) {
+    const uint64_t before = handler_.misses;
+    const std::vector<Bytes> all = frames(flows, 1, flows);
+    const std::span<const Bytes> view(all);
+    for (uint64_t i = 0; i < kPackets; i += 1024) {  // the port takes no more than it can hold
+      const std::span<const Bytes> some = view.subspan(i % flows, 1024);
+      ASSERT_TRUE(eventually([&] { return datapath_.inject(in, some).ok(); }));
+    }
+    settled(in, flows == 32768 ? kPackets : 2 * kPackets);
+    EXPECT_EQ(handler_.misses - before, kPackets) << flows << " flows in turn";
+  }
+  EXPECT_EQ(sent_by(out), 2 * kPackets);
+}
+
+// A whole batch that goes round twice for each packet is more than a batch that goes round.
+TEST_F(UserspaceDatapathTest, APacketMayRecirculateInSeveralCopies) {
+  const uint32_t in = add_dummy("in"), out = add_dummy("out"), other = add_dummy("other");
+  const auto put = [&](uint32_t recirc_id, ActionList actions) {
+    NewFlow flow;
+    flow.key.in_port = in;
+    flow.key.recirc_id = recirc_id;
+    flow.mask.in_port = flow.mask.recirc_id = ~uint32_t{0};
+    flow.actions = std::move(actions);
+    ASSERT_TRUE(datapath_.put_flow(flow).ok());
+  };
+  put(0, {RecircAction{1}, OutputAction{other}, RecircAction{2}, RecircAction{3}});
+  put(1, {OutputAction{out}});
+  put(2, {RecircAction{1}, RecircAction{1}});
+  put(3, {DropAction{DropReason::of_pipeline}});
+  constexpr uint64_t kPackets = 320;
+  ASSERT_TRUE(datapath_.inject(in, frames(kPackets, 1000, 40)).ok());
+  const BooksSum books = settled(in, kPackets);
+  EXPECT_EQ(books.dropped_total(), kPackets);
+  EXPECT_EQ(sent_by(out), 3 * kPackets);
+  EXPECT_EQ(sent_by(other), kPackets);
+}
+
+// Copies without end are a drop with a name.
+TEST_F(UserspaceDatapathTest, RecirculationIsBounded) {
+  const uint32_t in = add_dummy("in");
+  NewFlow flow;
+  flow.key.in_port = in;
+  flow.mask.in_port = ~uint32_t{0};
+  flow.actions = {RecircAction{1}, RecircAction{1}, RecircAction{1}};
+  ASSERT_TRUE(datapath_.put_flow(flow).ok());
+  ASSERT_TRUE(datapath_.inject(in, frames(32, 1000, 1)).ok());
+  const BooksSum books = settled(in, 32);
+  EXPECT_EQ(books.dropped[static_cast<size_t>(DropReason::recirculation_limit)] +
+                books.dropped[static_cast<size_t>(DropReason::no_buffer_for_copy)],
+            books.dropped_total());
+  EXPECT_GT(books.dropped[static_cast<size_t>(DropReason::recirculation_limit)], 0u);
 }
 
 }  // namespace
