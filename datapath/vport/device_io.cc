@@ -67,6 +67,12 @@ void DeviceIo::send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot&
   if (!ready.empty()) book_sent(ctx, ready, counters);
 }
 
+int DeviceIo::refused_message(const TrainMessages::Message& message, int error) {
+  if (message.frames == 1 || !refuses_form(error)) return error;
+  sends_trains_.store(false, std::memory_order_relaxed);
+  return 0;
+}
+
 void DeviceIo::refused(ThreadContext& ctx, PacketPtr packet, int error, VportCounters::Slot& counters) {
   if (packet->offload.gso == GsoType::none || !refuses_form(error)) {
     drop_on_send(ctx, std::move(packet), drop_reason_for(error), counters);

@@ -13,6 +13,7 @@
 #include "datapath/base/unique_fd.h"
 #include "datapath/packet/packet_batch.h"
 #include "datapath/packet/thread_context.h"
+#include "datapath/vport/frame_train.h"
 #include "datapath/vport/vnet_header.h"
 #include "datapath/vport/vport_counters.h"
 
@@ -74,8 +75,15 @@ class DeviceIo {
   uint32_t mtu() const { return mtu_.load(std::memory_order_relaxed); }
 
   // Sends outgoing.packets[begin...] in order until one fails or all are sent; returns how many were sent, and in
-  // *error the errno of the one that failed (0: none). For kinds that do not send in a way of their own.
+  // *error the errno of the one that failed (0: none; the rest is to be tried again). For kinds that do not send in a
+  // way of their own.
   virtual size_t transmit(Outgoing& outgoing, size_t begin, int* error) = 0;
+
+  // Whether frames may leave as trains (frame_train.h). The kernel is asked by trying.
+  bool sends_trains() const { return sends_trains_.load(std::memory_order_relaxed); }
+  // What transmit() is to report when the kernel refused `message` with `error`. A train whose form is refused (before
+  // Linux 6.2, or by a device that cannot be given one) was the last, and its frames are to go out singly.
+  int refused_message(const TrainMessages::Message& message, int error);
 
   // Completes a received frame of `size` bytes that is already in `packet`: sizes it, puts back a tag that the kernel
   // held aside (tpid 0: none) and decodes the header. False: the frame cannot be taken.
@@ -93,6 +101,7 @@ class DeviceIo {
   const DeviceDescriptor descriptor_;
   std::atomic<uint32_t> mtu_{0};
   std::atomic<bool> lost_{false};
+  std::atomic<bool> sends_trains_{true};
 };
 
 }  // namespace vswitch

@@ -163,34 +163,25 @@ size_t PacketSocket::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& 
 }
 
 size_t PacketSocket::transmit(Outgoing& outgoing, size_t begin, int* error) {
+  const TrainMessages out(outgoing.packets, outgoing.headers, begin, sends_trains());
   std::array<mmsghdr, kMaxBurst> messages;
-  std::array<std::array<iovec, 2>, kMaxBurst> parts;
-  const size_t end = outgoing.packets.size();
-  for (size_t i = begin; i < end; ++i) {
-    Packet& packet = outgoing.packets[i];
+  for (size_t i = 0; i < out.size(); ++i) {
     messages[i] = {};
-    messages[i].msg_hdr.msg_iov = parts[i].data();
-    if (packet.headroom() >= sizeof(VnetHeader)) {
-      uint8_t* const front = packet.data() - sizeof(VnetHeader);
-      store_unaligned(front, outgoing.headers[i]);
-      parts[i][0] = {front, sizeof(VnetHeader) + packet.size()};
-      messages[i].msg_hdr.msg_iovlen = 1;
-    } else {
-      parts[i] = {{{&outgoing.headers[i], sizeof outgoing.headers[i]}, {packet.data(), packet.size()}}};
-      messages[i].msg_hdr.msg_iovlen = 2;
-    }
+    messages[i].msg_hdr.msg_iov = out[i].parts;
+    messages[i].msg_hdr.msg_iovlen = out[i].part_count;
   }
-  size_t next = begin;
-  while (next < end) {
-    const int sent = ::sendmmsg(fd(), &messages[next], static_cast<unsigned>(end - next), MSG_DONTWAIT);
+  size_t frames = 0;
+  for (size_t next = 0; next < out.size();) {
+    const int sent = ::sendmmsg(fd(), &messages[next], static_cast<unsigned>(out.size() - next), MSG_DONTWAIT);
     if (sent < 0 && errno == EINTR) continue;
     if (sent <= 0) {
-      *error = sent < 0 ? errno : EIO;
+      *error = refused_message(out[next], sent < 0 ? errno : EIO);
       break;
     }
-    next += static_cast<size_t>(sent);  // if not all: the next call tells why
+    // If not all: the next call tells why.
+    for (const size_t end = next + static_cast<size_t>(sent); next < end; ++next) frames += out[next].frames;
   }
-  return next - begin;
+  return frames;
 }
 
 uint64_t PacketSocket::take_kernel_drops() {

@@ -109,19 +109,17 @@ size_t TapDevice::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& bat
 }
 
 size_t TapDevice::transmit(Outgoing& outgoing, size_t begin, int* error) {
-  size_t next = begin;
-  while (next < outgoing.packets.size()) {
-    Packet& packet = outgoing.packets[next];
-    const std::array<iovec, 2> parts = {
-        {{&outgoing.headers[next], sizeof outgoing.headers[next]}, {packet.data(), packet.size()}}};
-    if (::writev(fd(), parts.data(), parts.size()) < 0) {
+  const TrainMessages out(outgoing.packets, outgoing.headers, begin, sends_trains());
+  size_t frames = 0;
+  for (size_t next = 0; next < out.size();) {
+    if (::writev(fd(), out[next].parts, out[next].part_count) < 0) {
       if (errno == EINTR) continue;
-      *error = errno;
+      *error = refused_message(out[next], errno);
       break;
     }
-    ++next;
+    frames += out[next++].frames;
   }
-  return next - begin;
+  return frames;
 }
 
 std::string TapDevice::current_name() const {
