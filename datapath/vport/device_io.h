@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 
+#include "datapath/base/status.h"
 #include "datapath/base/unique_fd.h"
 #include "datapath/packet/packet_batch.h"
 #include "datapath/packet/thread_context.h"
@@ -54,6 +55,9 @@ class DeviceIo {
     return receive(ctx, port_no, batch, counters);
   }
   virtual void send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+
+  // Waits until frames can come in. An error means that none will; the descriptor is of no use then.
+  virtual Status wait_until_ready() { return {}; }
 
   // Adds to VportState::status what is known of the descriptor now.
   virtual void describe(std::map<std::string, std::string>&) const {}

@@ -97,7 +97,8 @@ class DevicePort final : public Vport {
   std::vector<std::shared_ptr<RxSource>> queues_ GUARDED_BY(state_mutex_);  // as many as the device ever had
 
   std::atomic<bool> started_{false};
-  std::shared_ptr<void> watch_;  // last: ends first
+  std::atomic<bool> waits_{true};  // until a device that was opened is ready
+  std::shared_ptr<void> watch_;    // last: ends first
 };
 
 }  // namespace vswitch

@@ -10,8 +10,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
-#include <optional>
 #include <system_error>
 
 #include "datapath/vport/tx_finish.h"
@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kReceiveBuffer = 8 << 20;  // bytes: about a hundred super-frames
 constexpr int kSendBuffer = 8 << 20;
-constexpr size_t kMinBurst = 4;
+constexpr int kMaxErrors = 3;  // of the socket, in one round
 constexpr size_t kMaxBurst = PacketBatch::kMaxPackets;
 
 Status socket_error(const std::string& device, const char* what, int error) {
@@ -41,13 +41,18 @@ void enlarge_buffers(int fd) {
   if (!set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, kSendBuffer)) set_option(fd, SOL_SOCKET, SO_SNDBUF, kSendBuffer);
 }
 
-// Binds to the device and checks that it speaks Ethernet. Returns errno, or EPFNOSUPPORT for another link type.
-int bind_to_device(int fd, uint32_t ifindex) {
+// Returns errno. Protocol 0: to send only.
+int bind_to_device(int fd, uint32_t ifindex, uint16_t protocol) {
   sockaddr_ll address{};
   address.sll_family = AF_PACKET;
-  address.sll_protocol = htons(ETH_P_ALL);
+  address.sll_protocol = htons(protocol);
   address.sll_ifindex = static_cast<int>(ifindex);
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return errno;
+  return ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
+}
+
+// Whether the device that the socket is bound to speaks Ethernet. Returns errno, EPFNOSUPPORT if it does not.
+int check_link_type(int fd) {
+  sockaddr_ll address{};
   socklen_t length = sizeof address;
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return errno;
   return address.sll_hatype == ARPHRD_ETHER || address.sll_hatype == ARPHRD_LOOPBACK ? 0 : EPFNOSUPPORT;
@@ -60,41 +65,33 @@ bool become_promiscuous(int fd, uint32_t ifindex) {
   return ::setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership, sizeof membership) == 0;
 }
 
-struct Tag {
-  uint16_t tpid = 0;  // 0: no tag was held aside
-  uint16_t tci = 0;
-};
-
-Tag tag_held_aside(msghdr& message) {
-  for (cmsghdr* control = CMSG_FIRSTHDR(&message); control != nullptr; control = CMSG_NXTHDR(&message, control)) {
-    if (control->cmsg_level != SOL_PACKET || control->cmsg_type != PACKET_AUXDATA) continue;
-    const auto aux = load_unaligned<tpacket_auxdata>(CMSG_DATA(control));
-    if ((aux.tp_status & TP_STATUS_VLAN_VALID) == 0) return {};
-    const bool tells_tpid = (aux.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0;
-    return {tells_tpid ? aux.tp_vlan_tpid : uint16_t{ETH_P_8021Q}, aux.tp_vlan_tci};
-  }
-  return {};
+// Whether recvmmsg() gave a frame of `size` bytes.
+bool whole(const mmsghdr& message, size_t size) {
+  return (message.msg_hdr.msg_flags & MSG_TRUNC) == 0 && message.msg_len == sizeof(VnetHeader) + size;
 }
 
 }  // namespace
 
+// A round's frames, as recvmmsg() wants those that wait in the socket's queue.
 struct PacketSocket::Incoming {
+  std::array<PacketPtr, kMaxBurst> packets;  // one for each slot looked at
+  std::array<PacketRing::Slot, kMaxBurst> slots;
   std::array<mmsghdr, kMaxBurst> messages{};
   std::array<iovec, kMaxBurst> buffers{};
-  struct alignas(cmsghdr) Control {
-    std::array<uint8_t, CMSG_SPACE(sizeof(tpacket_auxdata))> bytes;
-  };
-  std::array<Control, kMaxBurst> controls{};
+  size_t count = 0;
+  size_t queued = 0;  // messages
 
-  void prepare(size_t i, Packet& packet) {
+  // The next queued frame is to be received into `packet`.
+  void expect_queued(Packet& packet) {
     // The header goes in front of the frame: the kernel takes one buffer faster than two.
-    buffers[i] = {packet.data() - sizeof(VnetHeader), sizeof(VnetHeader) + packet.tailroom()};
-    msghdr& message = messages[i].msg_hdr;
-    message.msg_iov = &buffers[i];
+    iovec& buffer = buffers[queued];
+    buffer = {packet.data() - sizeof(VnetHeader), sizeof(VnetHeader) + packet.tailroom()};
+    msghdr& message = messages[queued].msg_hdr;
+    message.msg_iov = &buffer;
     message.msg_iovlen = 1;
-    message.msg_control = &controls[i];
-    message.msg_controllen = sizeof controls[i];
     message.msg_flags = 0;
+    messages[queued].msg_len = 0;
+    ++queued;
   }
 };
 
@@ -102,64 +99,113 @@ Result<std::unique_ptr<PacketSocket>> PacketSocket::open(const LinkInfo& link) {
   // Protocol 0: nothing is received before the socket is bound to its device.
   UniqueFd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return socket_error(link.name, "cannot open a packet socket", errno);
-  for (const int option : {PACKET_VNET_HDR, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING}) {
+  for (const int option : {PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING}) {
     if (!set_option(fd.get(), SOL_PACKET, option, 1)) {
       return socket_error(link.name, "the kernel lacks an option of packet sockets (Linux 4.20 or later is needed)",
                           errno);
     }
   }
   enlarge_buffers(fd.get());
-  if (const int error = bind_to_device(fd.get(), link.ifindex); error == EPFNOSUPPORT) {
-    return failed_precondition(fmt::format("device {} is not an Ethernet device", link.name));
-  } else if (error != 0) {
-    return socket_error(link.name, "cannot bind a packet socket to it", error);
-  }
+  int error = bind_to_device(fd.get(), link.ifindex, 0);
+  if (error == 0) error = check_link_type(fd.get());
+  if (error == EPFNOSUPPORT) return failed_precondition(fmt::format("device {} is not an Ethernet device", link.name));
+  if (error != 0) return socket_error(link.name, "cannot bind a packet socket to it", error);
   if (!become_promiscuous(fd.get(), link.ifindex)) {
     return socket_error(link.name, "cannot make it promiscuous", errno);
   }
-  return std::make_unique<PacketSocket>(
+  auto socket = std::make_unique<PacketSocket>(
       DeviceDescriptor{DeviceDescriptor::Kind::packet_socket, std::move(fd), link.name, link.ifindex});
+  socket->ready_ =
+      std::async(std::launch::async, [socket = socket.get()] { return socket->start_receiving(); }).share();
+  return socket;
 }
 
 PacketSocket::PacketSocket(DeviceDescriptor descriptor)
-    : DeviceIo(std::move(descriptor)), incoming_(std::make_unique<Incoming>()), burst_(kMinBurst) {}
+    : DeviceIo(std::move(descriptor)), incoming_(std::make_unique<Incoming>()) {}
 
 PacketSocket::~PacketSocket() = default;
 
-size_t PacketSocket::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) {
-  std::array<PacketPtr, kMaxBurst> packets;
-  const size_t wanted = std::min(burst_, PacketBatch::kMaxPackets - batch.size());
-  size_t room = 0;
-  // An empty pool leaves frames in the socket, where the kernel counts those that do not fit.
-  while (room < wanted && (packets[room] = ctx.pool.allocate())) {
-    incoming_->prepare(room, *packets[room]);
-    ++room;
+Status PacketSocket::start_receiving() {
+  mapped_ = PacketRing::map(fd());
+  if (mapped_ == nullptr) return socket_error(descriptor().device, "cannot map a ring to receive by", errno);
+  // Now frames begin to come in, by the ring from the first on.
+  if (const int error = bind_to_device(fd(), ifindex(), ETH_P_ALL); error != 0) {
+    return socket_error(descriptor().device, "cannot receive from it", error);
   }
-  if (room == 0) return 0;
-  const int result = ::recvmmsg(fd(), incoming_->messages.data(), static_cast<unsigned>(room), MSG_DONTWAIT, nullptr);
-  const size_t received = result > 0 ? static_cast<size_t>(result) : 0;
-  burst_ = received == room ? kMaxBurst : std::max(kMinBurst, received);
+  ring_.store(mapped_.get(), std::memory_order_release);
+  return {};
+}
 
+void PacketSocket::describe(std::map<std::string, std::string>& status) const {
+  if (ready_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
+  if (const Status& result = ready_.get(); !result.ok()) status["receive_error"] = result.message();
+}
+
+size_t PacketSocket::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) {
+  PacketRing* const ring = ring_.load(std::memory_order_acquire);
+  if (ring == nullptr) return 0;
+  look_at_slots(*ring, ctx, PacketBatch::kMaxPackets - batch.size());
+  Incoming& in = *incoming_;
+  if (in.count == 0) return 0;
+  if (in.queued != 0) receive_queued();
   uint64_t bytes = 0, multicast = 0;
-  size_t taken = 0;
-  for (size_t i = 0; i < received; ++i) {
-    mmsghdr& message = incoming_->messages[i];
-    const Tag tag = tag_held_aside(message.msg_hdr);
-    const bool whole = (message.msg_hdr.msg_flags & MSG_TRUNC) == 0 && message.msg_len > sizeof(VnetHeader);
-    Packet& packet = *packets[i];
-    const auto header = load_unaligned<VnetHeader>(packet.data() - sizeof(VnetHeader));
-    if (!whole || !accept_frame(packet, message.msg_len - sizeof(VnetHeader), header, tag.tpid, tag.tci)) {
+  size_t taken = 0, message = 0;
+  for (size_t i = 0; i < in.count; ++i) {
+    PacketPtr packet = std::move(in.packets[i]);
+    PacketRing::Slot& slot = in.slots[i];
+    bool good = true;
+    switch (slot.where) {
+      case PacketRing::Slot::Where::lost:
+        cut_off_.fetch_add(1, std::memory_order_relaxed);
+        continue;
+      case PacketRing::Slot::Where::here:
+        std::memcpy(packet->data(), slot.frame.data(), slot.size);
+        break;
+      case PacketRing::Slot::Where::queued:
+        good = whole(in.messages[message++], slot.size);
+        slot.header = load_unaligned<VnetHeader>(packet->data() - sizeof(VnetHeader));
+    }
+    if (!good || !accept_frame(*packet, slot.size, slot.header, slot.tpid, slot.tci)) {
       drop_on_receive(ctx, port_no, DropReason::rx_invalid_packet, counters);
       continue;
     }
-    packet.in_port = port_no;
-    bytes += packet.size();
-    multicast += packet.data()[0] & 1;
-    batch.add(std::move(packets[i]));
+    packet->in_port = port_no;
+    bytes += packet->size();
+    multicast += packet->data()[0] & 1;
+    batch.add(std::move(packet));
     ++taken;
   }
+  ring->give_back(in.count);
   if (taken != 0) count_received(taken, bytes, multicast, counters);
   return taken;
+}
+
+// Finds out what has arrived, up to `wanted` frames. An empty pool leaves frames in the ring, and the kernel counts
+// those that do not fit.
+void PacketSocket::look_at_slots(const PacketRing& ring, ThreadContext& ctx, size_t wanted) {
+  Incoming& in = *incoming_;
+  in.count = in.queued = 0;
+  while (in.count < wanted && ring.look(in.count, &in.slots[in.count])) {
+    PacketPtr& packet = in.packets[in.count] = ctx.pool.allocate();
+    if (!packet) break;
+    if (in.slots[in.count].where == PacketRing::Slot::Where::queued) in.expect_queued(*packet);
+    ++in.count;
+  }
+}
+
+void PacketSocket::receive_queued() {
+  Incoming& in = *incoming_;
+  int errors = 0;
+  for (size_t next = 0; next < in.queued;) {
+    const int received =
+        ::recvmmsg(fd(), &in.messages[next], static_cast<unsigned>(in.queued - next), MSG_DONTWAIT, nullptr);
+    if (received > 0) {
+      next += static_cast<size_t>(received);
+    } else if (received == 0 || errno == EAGAIN || ++errors > kMaxErrors) {
+      return;  // less than the ring told
+    }
+    // An error is about the device (it went down): it is told once, and the queue is as it was.
+  }
 }
 
 size_t PacketSocket::transmit(Outgoing& outgoing, size_t begin, int* error) {
@@ -189,7 +235,7 @@ uint64_t PacketSocket::take_kernel_drops() {
   socklen_t length = sizeof statistics;
   // The kernel starts again from zero with each call.
   if (::getsockopt(fd(), SOL_PACKET, PACKET_STATISTICS, &statistics, &length) != 0) return 0;
-  return statistics.tp_drops;
+  return statistics.tp_drops + cut_off_.exchange(0, std::memory_order_relaxed);
 }
 
 }  // namespace vswitch

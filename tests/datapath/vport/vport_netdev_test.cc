@@ -13,10 +13,13 @@
 #include <sys/socket.h>
 
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <thread>
 
+#include "datapath/packet/checksum.h"
 #include "datapath/packet/offload.h"
+#include "datapath/vport/packet_ring.h"
 #include "datapath/vport/vnet_header.h"
 #include "tests/support/fake_vport_host.h"
 #include "tests/support/netns.h"
@@ -91,10 +94,16 @@ size_t open_descriptors() {
   return count;
 }
 
+// Whether devices made from now on announce themselves by IPv6: frames that no test asked for.
+void let_devices_speak(bool speak) {
+  std::ofstream("/proc/sys/net/ipv6/conf/default/disable_ipv6") << (speak ? "0" : "1");
+}
+
 class NetdevTest : public testing::Test {
  protected:
   void SetUp() override {
     VSWITCH_REQUIRE_NETNS();
+    let_devices_speak(false);
     auto links = make_link_monitor();
     ASSERT_TRUE(links.ok());
     bench_ = std::make_unique<test::VportBench>(std::move(*links));
@@ -105,6 +114,7 @@ class NetdevTest : public testing::Test {
     for (const char* name : {"p1", "far1", "p2", "far2", "renamed"}) {
       if (::if_nametoindex(name) != 0) test::delete_link(name);
     }
+    let_devices_speak(true);
   }
 
   static VportConfig config(const std::string& name) {
@@ -277,6 +287,134 @@ TEST_F(NetdevTest, WhatTheKernelDropsAtTheSocketIsCounted) {
   const Bytes frame = PacketBuilder().ethernet().eth_type(0x88b5).payload(1500).build();
   for (int i = 0; i < 40000 && one->stats().rx_dropped == 0; ++i) far1.send(frame);
   EXPECT_GT(one->stats().rx_dropped, 0u);
+}
+
+// Frames around the size that a slot of the ring holds, and super-frames, which come by the socket's queue.
+TEST_F(NetdevTest, FramesOfAllSizesKeepTheirOrder) {
+  auto one = port("p1", 1), two = port("p2", 2);
+  FarEnd far1("far1"), far2("far2");
+  std::vector<Bytes> frames;
+  for (const size_t size : {size_t{60}, PacketRing::kMaxInSlot - 1, PacketRing::kMaxInSlot, PacketRing::kMaxInSlot + 1,
+                            size_t{70}, size_t{1514}, size_t{61}}) {
+    frames.push_back(PacketBuilder().ethernet().eth_type(0x88b5).payload(size - 14).build());
+  }
+  const Bytes super_frame = partial_tcp(30000);
+  for (int round = 0; round < 20; ++round) {
+    for (const Bytes& frame : frames) ASSERT_TRUE(far1.send(frame));
+    ASSERT_TRUE(far1.send(super_frame, {VnetHeader::kNeedsChecksum, VnetHeader::kGsoTcp4, 54, 1448, 34, 16}));
+  }
+  for (int round = 0; round < 20; ++round) {
+    for (const Bytes& frame : frames) ASSERT_EQ(forward_until_frame(*one, *two, far2).bytes, frame) << frame.size();
+    ASSERT_EQ(forward_until_frame(*one, *two, far2).bytes, super_frame);
+  }
+  EXPECT_EQ(one->stats().rx_packets, 20 * (frames.size() + 1));
+  EXPECT_EQ(one->stats().rx_dropped, 0u);
+}
+
+TEST_F(NetdevTest, LargeTaggedFramesKeepTheirTag) {
+  auto one = port("p1", 1);
+  FarEnd far1("far1");
+  for (const size_t payload : {size_t{50}, size_t{1400}}) {
+    const Bytes frame =
+        PacketBuilder().ethernet().vlan(100, 5).ipv4("10.0.0.1", "10.0.0.2").udp(1, 2).payload(payload).build();
+    ASSERT_TRUE(far1.send(frame));
+    PacketBatch batch = bench_->wait_for_frames(*one);
+    ASSERT_EQ(batch.size(), 1u);
+    EXPECT_EQ(to_bytes(batch[0]), frame);
+  }
+}
+
+TEST_F(NetdevTest, AFullRingIsCountedAndGoesOnAfterwards) {
+  auto one = port("p1", 1), two = port("p2", 2);
+  FarEnd far1("far1"), far2("far2");
+  const Bytes small = PacketBuilder().ethernet().eth_type(0x88b5).payload(46).build();
+  constexpr uint64_t kTooMany = PacketRing::kSlots + 100;
+  for (uint64_t i = 0; i < kTooMany; ++i) ASSERT_TRUE(far1.send(small));
+  EXPECT_EQ(one->stats().rx_dropped, 100u);
+  EXPECT_TRUE(bench_->until([&] {
+    bench_->receive(*one);
+    return one->stats().rx_packets == PacketRing::kSlots;
+  }));
+  ASSERT_TRUE(far1.send(kFrame));
+  EXPECT_EQ(forward_until_frame(*one, *two, far2).bytes, kFrame);
+  EXPECT_EQ(one->stats().rx_dropped, 100u);
+}
+
+// Where the socket's queue is full, the ring still has slots for what does not fit them.
+TEST_F(NetdevTest, LargeFramesBeyondTheQueueAreCountedAndTheOthersStayWhole) {
+  auto one = port("p1", 1), two = port("p2", 2);
+  FarEnd far1("far1"), far2("far2");
+  const Bytes super_frame = partial_tcp(60000);
+  constexpr uint64_t kFrames = 1000;  // 60 MB
+  for (uint64_t i = 0; i < kFrames; ++i) {
+    ASSERT_TRUE(far1.send(super_frame, {VnetHeader::kNeedsChecksum, VnetHeader::kGsoTcp4, 54, 1448, 34, 16}));
+  }
+  EXPECT_TRUE(bench_->until([&] {
+    PacketBatch batch = bench_->receive(*one);
+    for (size_t i = 0; i < batch.size(); ++i) EXPECT_EQ(batch[i].size(), super_frame.size());
+    return one->stats().rx_packets + one->stats().rx_dropped == kFrames;
+  }));
+  EXPECT_GT(one->stats().rx_packets, 50u);
+  EXPECT_GT(one->stats().rx_dropped, 0u);
+  ASSERT_TRUE(far1.send(kFrame));
+  EXPECT_EQ(forward_until_frame(*one, *two, far2).bytes, kFrame);
+}
+
+TEST_F(NetdevTest, WhatIsInTheRingWhenTheDeviceGoesIsNoHarm) {
+  auto one = port("p1", 1), two = port("p2", 2);
+  for (int round = 0; round < 3; ++round) {
+    {
+      FarEnd far1("far1");
+      for (int i = 0; i < 100; ++i) {
+        ASSERT_TRUE(far1.send(kFrame));
+        ASSERT_TRUE(far1.send(PacketBuilder().ethernet().eth_type(0x88b5).payload(1000).build()));
+      }
+    }
+    test::delete_link("p1");
+    EXPECT_TRUE(bench_->until([&] {
+      bench_->forward(*one, *two);
+      return one->state().error == "device p1 does not exist";
+    }));
+    test::add_veth("p1", "far1");
+    EXPECT_TRUE(bench_->until([&] { return one->state().error.empty(); }));
+  }
+  FarEnd far1("far1"), far2("far2");
+  ASSERT_TRUE(far1.send(kFrame));
+  EXPECT_EQ(forward_until_frame(*one, *two, far2).bytes, kFrame);
+  EXPECT_EQ(bench_->balance(1), 0);
+}
+
+Bytes partial_udp(uint16_t id, uint16_t port, size_t payload) {
+  Bytes frame = PacketBuilder().ethernet().ipv4("10.0.0.1", "10.0.0.2").udp(port, 80).payload(payload).build();
+  store_unaligned(frame.data() + 18, to_be16(id));
+  store_unaligned(frame.data() + 24, be16{});
+  store_unaligned(frame.data() + 24, checksum({frame.data() + 14, 20}));
+  const uint32_t sum = 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + 17 + static_cast<uint32_t>(8 + payload);
+  store_unaligned(frame.data() + 40, to_be16(static_cast<uint16_t>((sum & 0xffff) + (sum >> 16))));
+  return frame;
+}
+
+// Datagrams of one flow leave as one super-frame, which the kernel cuts into what they were.
+TEST_F(NetdevTest, ATrainOfDatagramsArrivesAsTheDatagramsItIs) {
+  auto one = port("p1", 1), two = port("p2", 2);
+  FarEnd far1("far1"), far2("far2");
+  std::vector<Bytes> sent;
+  for (uint16_t i = 0; i < 16; ++i) sent.push_back(partial_udp(static_cast<uint16_t>(100 + i), 1000, 40));
+  const VnetHeader header{VnetHeader::kNeedsChecksum, 0, 0, 0, 34, 6};
+  for (const Bytes& frame : sent) ASSERT_TRUE(far1.send(frame, header));
+  ASSERT_TRUE(far1.send(partial_udp(116, 1001, 40), header));
+  const FarEnd::Frame train = forward_until_frame(*one, *two, far2);
+  if (train.header.gso_type == VnetHeader::kGsoNone) {
+    EXPECT_EQ(train.bytes, sent[0]);
+    for (uint16_t i = 1; i < 16; ++i) EXPECT_EQ(far2.wait_for_frame().bytes, sent[i]);
+  } else {
+    EXPECT_EQ(train.header.gso_type, VnetHeader::kGsoUdpL4);
+    EXPECT_EQ(train.header.gso_size, 40);
+    EXPECT_EQ(train.bytes.size(), 42u + 16 * 40);
+  }
+  EXPECT_EQ(forward_until_frame(*one, *two, far2).bytes, partial_udp(116, 1001, 40));
+  EXPECT_EQ(two->stats().tx_packets, 17u);
+  EXPECT_EQ(bench_->balance(1), 0);
 }
 
 TEST_F(NetdevTest, AMissingDeviceIsRefusedToAPersonAndWaitedForAtRestart) {
