@@ -98,7 +98,7 @@ struct Setting {
 // The packets in turn, batch after batch.
 void run(benchmark::State& state, Setting& setting) {
   const rcu::ReaderScope reader;
-  Processor processor(setting.ctx, setting.flows, *setting.ports);
+  Processor processor(setting.ctx, setting.flows, *setting.ports, {});
   size_t next = 0;
   const auto round = [&] {
     PacketBatch batch;

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "vswitchd/control/switch.h"
@@ -23,9 +25,17 @@ struct Options {
   bool detach = false;
   std::string pidfile;
   std::string log_level = "info";
+  std::vector<std::string> lookup = {"shallow", "cache"};
+  size_t max_masks = FlowTable::kMaxMasks;
 
   std::string socket() const { return run_dir + "/vswitchd.sock"; }
   std::string log_file() const { return run_dir + "/vswitchd.log"; }
+  LookupOptions lookup_options() const {
+    const auto named = [this](std::string_view way) {
+      return std::find(lookup.begin(), lookup.end(), way) != lookup.end();
+    };
+    return {named("shallow"), named("cache"), max_masks};
+  }
 };
 
 constexpr char kFooter[] = R"(
@@ -55,6 +65,18 @@ void define_options(CLI::App& app, Options& options) {
   app.add_option("--log-level", options.log_level, "Say this much")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
+  app.add_option("--lookup", options.lookup,
+                 "How packets may find their flows besides the flow table itself, to narrow down a fault:\n"
+                 "shallow (a batch at once, where no flow looks behind the Ethernet header), cache, both, or none")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"shallow", "cache", "none"}))
+      ->default_str("shallow,cache")
+      ->group("Finding faults");
+  app.add_option("--max-masks", options.max_masks,
+                 "Flow masks in the datapath; with fewer, more flows are installed under masks that look at more")
+      ->check(CLI::Range(size_t{1}, FlowTable::kMaxMasks))
+      ->capture_default_str()
+      ->group("Finding faults");
   app.footer(kFooter);
 }
 
@@ -98,6 +120,7 @@ Status run(const Options& options, Detach& detach) {
 
   SwitchOptions switch_options;
   switch_options.state_dir = options.state_dir;
+  switch_options.lookup = options.lookup_options();
   Result<std::unique_ptr<Switch>> opened = Switch::open(switch_options);
   if (!opened.ok()) return opened.status();
   RpcServerOptions server_options;

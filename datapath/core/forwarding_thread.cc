@@ -52,8 +52,8 @@ uint32_t source_of(const Packet& packet) {
 class ForwardingThread::Processor final : public PacketProcessor {
  public:
   Processor(ThreadContext& ctx, FlowSetup& setup, const PortMap& ports, UpcallQueue& upcalls, WaitingRoom& waiting_room,
-            Wakeup& handler, const Clock& clock)
-      : PacketProcessor(ctx, setup.flows(), ports),
+            Wakeup& handler, const Clock& clock, LookupOptions options)
+      : PacketProcessor(ctx, setup.flows(), ports, options),
         clock_(clock),
         setup_(setup),
         upcalls_(upcalls),
@@ -154,12 +154,13 @@ PacketPtr WaitingRoom::admit(PacketPtr& packet, size_t in_place, bool* is_in_pla
 }
 
 ForwardingThread::ForwardingThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports,
-                                   const Clock& clock, Wakeup& handler_wakeup)
+                                   const Clock& clock, Wakeup& handler_wakeup, LookupOptions options)
     : clock_(clock),
       pool_(HeapPacketPool::kSuperFrameBuffer, kPoolPackets),
       ctx_{index, pool_, ledger, clock.now()},
       sources_(new Published{1, 0, {}}),  // not yet adopted
-      processor_(std::make_unique<Processor>(ctx_, setup, ports, upcalls_, waiting_room_, handler_wakeup, clock)),
+      processor_(
+          std::make_unique<Processor>(ctx_, setup, ports, upcalls_, waiting_room_, handler_wakeup, clock, options)),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       thread_([this] { run(); }) {}
 

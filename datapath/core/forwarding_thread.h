@@ -51,7 +51,7 @@ class ForwardingThread {
   // `index`: the thread's slot in per-thread statistics; `ledger` and `setup` outlive the thread. `handler_wakeup` is
   // signalled when the upcall queue has something.
   ForwardingThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock,
-                   Wakeup& handler_wakeup);
+                   Wakeup& handler_wakeup, LookupOptions options);
   ~ForwardingThread();  // stops the thread; the handler must not use upcalls() any more
 
   // Publishes the list of sources to poll. Control thread. The old list is freed after a grace period. `renew`: the

@@ -22,8 +22,8 @@ constexpr size_t kTogether = 32;
 
 class HandlerThread::Processor final : public PacketProcessor {
  public:
-  Processor(ThreadContext& ctx, FlowSetup& setup, const PortMap& ports)
-      : PacketProcessor(ctx, setup.flows(), ports), setup_(setup) {
+  Processor(ThreadContext& ctx, FlowSetup& setup, const PortMap& ports, LookupOptions options)
+      : PacketProcessor(ctx, setup.flows(), ports, options), setup_(setup) {
     for (size_t i = 0; i < kTogether; ++i) key_pointers_[i] = &keys_[i];
     fresh_.reserve(kTogether);
   }
@@ -114,12 +114,13 @@ class HandlerThread::Processor final : public PacketProcessor {
   std::vector<Flow*> fresh_;  // installed for it
 };
 
-HandlerThread::HandlerThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock)
+HandlerThread::HandlerThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock,
+                             LookupOptions options)
     : clock_(clock),
       pool_(HeapPacketPool::kSuperFrameBuffer, kPoolPackets),
       ctx_{index, pool_, ledger, clock.now()},
       setup_(setup),
-      processor_(std::make_unique<Processor>(ctx_, setup, ports)),
+      processor_(std::make_unique<Processor>(ctx_, setup, ports, options)),
       thread_([this] { run(); }) {}
 
 HandlerThread::~HandlerThread() {

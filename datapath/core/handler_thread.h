@@ -27,7 +27,8 @@ class HandlerThread {
   using Job = std::function<void(ThreadContext& ctx, ActionSink& sink)>;
 
   // `setup` outlives the thread.
-  HandlerThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock);
+  HandlerThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock,
+                LookupOptions options);
   ~HandlerThread();
 
   Wakeup& wakeup() { return wakeup_; }

@@ -29,8 +29,9 @@ void for_each_bit(uint32_t bits, Function&& function) {
 
 }  // namespace
 
-PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports)
-    : ctx_(ctx), flows_(flows), ports_(ports), transmit_queues_(kMaxPorts) {
+PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports,
+                                 LookupOptions options)
+    : ctx_(ctx), flows_(flows), ports_(ports), options_(options), transmit_queues_(kMaxPorts) {
   static_assert(kBatch == 32, "a bit of an uint32_t for each packet");
   to_flush_.reserve(kMaxPorts);
   for (size_t i = 0; i < kBatch; ++i) key_pointers_[i] = &keys_[i].key;
@@ -56,7 +57,7 @@ Flow* PacketProcessor::find_shallow(uint32_t in_port, ShallowSignature signature
 // False: the batch must go the long way.
 bool PacketProcessor::process_shallow(PacketBatch& batch) {
   const uint32_t in_port = batch[0].in_port;
-  if (!flows_.only_shallow_flows(in_port)) return false;
+  if (!options_.shallow || !flows_.only_shallow_flows(in_port)) return false;
   uint16_t tcp_flags = 0;
   uint64_t bytes = 0, difference = 0;
   ShallowSignature signature = 0;
@@ -106,7 +107,7 @@ uint32_t PacketProcessor::extract(PacketBatch& batch) {
 
 uint32_t PacketProcessor::look_up(uint32_t wanted) {
   if (wanted == 0) return 0;
-  uint32_t hits = cache_.find_batch(hashes_.data(), key_pointers_.data(), wanted, found_.data());
+  uint32_t hits = !options_.cache ? 0 : cache_.find_batch(hashes_.data(), key_pointers_.data(), wanted, found_.data());
   counters_.cache_hits.add(static_cast<uint64_t>(std::popcount(hits)));
   const uint32_t uncached = wanted & ~hits;
   if (uncached != 0) {
@@ -114,7 +115,7 @@ uint32_t PacketProcessor::look_up(uint32_t wanted) {
     const uint32_t in_table = flows_.find_batch(key_pointers_.data(), uncached, found_.data(), &visited);
     counters_.masks_visited.add(visited);
     counters_.misses.add(static_cast<uint64_t>(std::popcount(uncached & ~in_table)));
-    for_each_bit(in_table, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
+    if (options_.cache) for_each_bit(in_table, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
     hits |= in_table;
   }
   counters_.hits.add(static_cast<uint64_t>(std::popcount(hits)));

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "datapath/actions/execute.h"
+#include "datapath/core/lookup_options.h"
 #include "datapath/core/port_map.h"
 #include "datapath/flow/extract.h"
 #include "datapath/flow_table/flow_cache.h"
@@ -38,7 +39,7 @@ struct LookupCounters {
 
 class PacketProcessor : public ActionSink {
  public:
-  PacketProcessor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports);
+  PacketProcessor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports, LookupOptions options);
 
   // Takes every packet of the batch through the flow table. Packets bound for ports are buffered until flush().
   void process(PacketBatch& batch);
@@ -110,6 +111,7 @@ class PacketProcessor : public ActionSink {
 
   const FlowTable& flows_;
   const PortMap& ports_;
+  const LookupOptions options_;
   FlowCache cache_;
   std::array<ShallowEntry, 64> shallow_;
 

@@ -55,9 +55,10 @@ UserspaceDatapath::UserspaceDatapath(const UserspaceDatapathOptions& options, co
       tunnels_(make_tunnel_endpoints()),
       environment_(new VportEnvironment{*this, *links_, *tunnels_, clock}),
       port_map_(std::make_unique<PortMap>()),
-      flows_(clock, options.max_flows) {
+      lookup_(options.lookup),
+      flows_(clock, options.max_flows, options.lookup.max_masks) {
   for (std::unique_ptr<Ledger>& ledger : ledgers_) ledger = std::make_unique<Ledger>();
-  handler_ = std::make_unique<HandlerThread>(kHandlerIndex, ledger(kHandlerIndex), setup_, *port_map_, clock_);
+  handler_ = std::make_unique<HandlerThread>(kHandlerIndex, ledger(kHandlerIndex), setup_, *port_map_, clock_, lookup_);
   maintenance_ = std::thread([this] { maintain(); });
   const Status status =
       set_forwarding_threads(std::clamp<size_t>(options.forwarding_threads, 1, kMaxForwardingThreads));
@@ -421,7 +422,7 @@ void UserspaceDatapath::serve_all_queues() {
 void UserspaceDatapath::start_forwarding_thread() {
   const size_t index = threads_.size() + 1;
   threads_.push_back(
-      std::make_unique<ForwardingThread>(index, ledger(index), setup_, *port_map_, clock_, handler_->wakeup()));
+      std::make_unique<ForwardingThread>(index, ledger(index), setup_, *port_map_, clock_, handler_->wakeup(), lookup_));
   serve_all_queues();
 }
 

@@ -30,6 +30,7 @@ namespace vswitch {
 struct UserspaceDatapathOptions {
   size_t forwarding_threads = 1;
   size_t max_flows = 1'000'000;
+  LookupOptions lookup{};
 };
 
 class UserspaceDatapath final : public Datapath, private VportHost {
@@ -103,6 +104,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   std::unique_ptr<TunnelEndpoints> tunnels_;
   std::unique_ptr<VportEnvironment> environment_;
   std::unique_ptr<PortMap> port_map_;
+  const LookupOptions lookup_;
   FlowTable flows_;
   FlowSetup setup_{flows_};
   // Kept for good, so that no count is lost when a thread ends. Index 0 is the handler's.

@@ -100,8 +100,8 @@ Ufid make_ufid(const FlowKey& key, const MaskPattern& pattern, uint64_t mask_has
 }  // namespace
 
 struct FlowTable::Implementation {
-  Implementation(const Clock& c, size_t max, std::atomic<size_t>& masks)
-      : clock(c), max_flows(max), mask_count(masks) {}
+  Implementation(const Clock& c, size_t most_flows, size_t most_masks, std::atomic<size_t>& masks)
+      : clock(c), max_masks(std::clamp<size_t>(most_masks, 1, kMaxMasks)), max_flows(most_flows), mask_count(masks) {}
   ~Implementation() {
     for (const Subtable* subtable : *order.load(std::memory_order_relaxed)) delete subtable;
     delete order.load(std::memory_order_relaxed);
@@ -129,6 +129,7 @@ struct FlowTable::Implementation {
   }
 
   const Clock& clock;
+  const size_t max_masks;
   std::atomic<size_t> max_flows;
   std::atomic<const SubtableOrder*> order{new SubtableOrder};
   FlowIndex by_ufid;
@@ -187,7 +188,7 @@ Subtable* FlowTable::Implementation::subtable_for(const FlowMask& mask) {
 Subtable* FlowTable::Implementation::choose_subtable(const FlowMask& mask) {
   const uint64_t hash = hash_mask(mask);
   if (Subtable* subtable = find_subtable(mask, hash)) return subtable;
-  if (ordinary_masks < kMaxMasks || is_overflow_mask(mask)) return make_subtable(mask, hash);
+  if (ordinary_masks < max_masks || is_overflow_mask(mask)) return make_subtable(mask, hash);
   narrowed.fetch_add(1, std::memory_order_relaxed);
   if (Subtable* subtable = narrowest_fit(mask)) return subtable;
   const FlowMask& overflow = overflow_mask_for(mask);
@@ -240,8 +241,8 @@ void FlowTable::Implementation::unlink(Flow* flow) {
   if (subtable->flows.size() == 0) drop_subtable(subtable);
 }
 
-FlowTable::FlowTable(const Clock& clock, size_t max_flows)
-    : impl_(std::make_unique<Implementation>(clock, max_flows, mask_count_)) {}
+FlowTable::FlowTable(const Clock& clock, size_t max_flows, size_t max_masks)
+    : impl_(std::make_unique<Implementation>(clock, max_flows, max_masks, mask_count_)) {}
 
 FlowTable::~FlowTable() {
   clear();

@@ -174,7 +174,8 @@ class FlowTable {
     uint64_t narrowed = 0;  // flows that were installed under another mask than they needed, because of kMaxMasks
   };
 
-  explicit FlowTable(const Clock& clock, size_t max_flows = 1'000'000);
+  // `max_masks`: 1 to kMaxMasks; the overflow masks come in addition.
+  explicit FlowTable(const Clock& clock, size_t max_flows = 1'000'000, size_t max_masks = kMaxMasks);
   ~FlowTable();
   FlowTable(const FlowTable&) = delete;
   FlowTable& operator=(const FlowTable&) = delete;

@@ -29,7 +29,8 @@ def generate(directory):
 class Vswitch:
     name = "vswitch"
 
-    def __init__(self, directory):
+    def __init__(self, directory, kind):
+        self.kind = kind  # how packets are looked up: port_kinds.py
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True)
         generate(self.directory / "python")
@@ -62,7 +63,7 @@ class Vswitch:
         host.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=1")
         self.log_path = self.directory / "vswitchd.log"
         with open(self.log_path, "ab") as log:
-            self.process = host.start(lab.BIN / "vswitchd", "--run-dir", self.directory / "run", "--state-dir", self.directory / "state",
+            self.process = host.start(lab.BIN / "vswitchd", "--run-dir", self.directory / "run", "--state-dir", self.directory / "state", *self.kind.daemon,
                                       stdout=log, stderr=log)
 
     def _call(self, method, request, timeout=20):

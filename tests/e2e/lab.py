@@ -12,6 +12,8 @@ import subprocess
 import tempfile
 import time
 
+import port_kinds
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("VSWITCH_BIN", ROOT / "build" / "bin"))
 
@@ -112,14 +114,17 @@ class Switch:
         self.directory = lab.directory / (name or f"switch-{host.name}")
         self.directory.mkdir(exist_ok=True)
         self.process = None
+        self.kind = port_kinds.current
         self.start()
+        for setting in self.kind.settings:
+            self.vsctl("set", "open_vswitch", ".", setting)
 
     @property
     def server(self):
         return f"unix:{self.directory}/run/vswitchd.sock"
 
     def command(self):
-        return [BIN / "vswitchd", "--run-dir", self.directory / "run", "--state-dir", self.directory / "state"]
+        return [BIN / "vswitchd", "--run-dir", self.directory / "run", "--state-dir", self.directory / "state", *self.kind.daemon]
 
     def start(self):
         log = open(self.directory / "vswitchd.log", "ab")
@@ -146,7 +151,12 @@ class Switch:
         return run(BIN / program, "--server", self.server, *arguments, **options)
 
     def vsctl(self, *arguments, **options):
-        return self.tool("vsctl", *arguments, **options).stdout
+        done = self.tool("vsctl", *self.kind.add_port(arguments), check=False, **options)
+        if self.kind.words and ("built without" in done.stderr or "the kernel has no" in done.stderr):
+            raise port_kinds.Missing(done.stderr.strip())
+        if done.returncode != 0:
+            raise Failure(f"vsctl {' '.join(map(str, arguments))}: exit status {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
+        return done.stdout
 
     def ofctl(self, *arguments, **options):
         return self.tool("ofctl", *arguments, **options).stdout
@@ -226,6 +236,9 @@ class Lab:
         b.run("ip", "link", "set", second, "name", device_b)
         a.run("ip", "link", "set", device_a, "up")
         b.run("ip", "link", "set", device_b, "up")
+        if port_kinds.current.whole_frames:
+            for host, device in ((a, device_a), (b, device_b)):
+                host.run("ethtool", "-K", device, "tx", "off", "tso", "off", "gso", "off", check=False)
 
     def close(self):
         for process in reversed(self.processes):

@@ -10,6 +10,7 @@ import threading
 import time
 
 from lab import BIN, Failure, Lab, Switch, eventually, run
+from port_kinds import every_port_kind
 
 # ---------------------------------------------------------------- kills at random moments
 
@@ -277,6 +278,7 @@ def scene_rules_are_in_place_before_the_first_packet():
         switch.check_balance()
 
 
+@every_port_kind()
 def scene_graceful_restart_keeps_everything():
     with Lab() as lab:
         switch, h1, _ = _pair(lab)

@@ -4,6 +4,7 @@ import re
 import subprocess
 
 from lab import Failure, Lab, eventually
+from port_kinds import every_port_kind
 
 
 def three_hosts(lab):
@@ -24,6 +25,7 @@ def three_hosts(lab):
     return switch, middle, hosts
 
 
+@every_port_kind()
 def scene_learning_between_three_hosts():
     with Lab() as lab:
         switch, _, (h1, h2, h3) = three_hosts(lab)
@@ -47,6 +49,7 @@ def scene_learning_between_three_hosts():
         switch.check_balance()
 
 
+@every_port_kind()
 def scene_vlan_access_and_trunk():
     with Lab() as lab:
         switch, middle, (h1, h2, h3) = three_hosts(lab)
@@ -60,7 +63,7 @@ def scene_vlan_access_and_trunk():
         switch.vsctl("set", "port", "p3", "trunks=10,30")
         h3.run("ip", "address", "flush", "dev", "eth0")
         tagger = lab.switch(h3)
-        tagger.vsctl("add-br", "br3", "--", "set", "port", "br3", "tag=10", "--", "add-port", "br3", "eth0")
+        tagger.vsctl("add-br", "br3", "--", "set", "port", "br3", "tag=10", "--", "add-port", "br3", "eth0", "type=netdev")
         h3.address("br3", "10.0.0.3/24")
         wire = h3.start("tcpdump", "-n", "-e", "-c", "2", "-i", "eth0", "vlan", "10", "and", "icmp", stdout=subprocess.PIPE,
                         stderr=subprocess.PIPE, text=True)
@@ -78,6 +81,7 @@ def scene_vlan_access_and_trunk():
         switch.check_balance()
 
 
+@every_port_kind()
 def scene_rule_change_reaches_the_next_packet():
     with Lab() as lab:
         switch, _, (h1, h2, _) = three_hosts(lab)
@@ -92,6 +96,7 @@ def scene_rule_change_reaches_the_next_packet():
         switch.check_balance()
 
 
+@every_port_kind()
 def scene_internal_port_with_address():
     with Lab() as lab:
         switch, middle, (h1, _, _) = three_hosts(lab)
@@ -113,6 +118,7 @@ def scene_internal_port_with_address():
         switch.check_balance()
 
 
+@every_port_kind()
 def scene_patch_ports_join_bridges():
     with Lab() as lab:
         switch, middle, (h1, h2, _) = three_hosts(lab)

@@ -1,7 +1,9 @@
 """VXLAN: between two of our switches, and between ours and the kernel, over IPv4 and IPv6."""
 import re
 
+import port_kinds
 from lab import Failure, Lab, eventually
+from port_kinds import every_port_kind
 
 UNDERLAY = {4: ("192.0.2.1", "192.0.2.2", 24), 6: ("2001:db8::1", "2001:db8::2", 64)}
 
@@ -38,7 +40,9 @@ class Overlay:
             host.run("ip", "link", "set", device, "up")
         host.run("ip", "link", "set", "br0", "up")
 
-    def check_traffic(self, least_rate=200e6):
+    def check_traffic(self):
+        # A thread that polls DPDK's packet sockets for ever takes its core from the hosts.
+        least_rate = 1e6 if port_kinds.current.name == "dpdk" else 200e6
         w1, w2 = self.workloads
         w1.ping("10.1.0.2", count=1)  # the very first packet must not be lost
         w2.ping("10.1.0.1", count=5)
@@ -49,6 +53,7 @@ class Overlay:
                 raise Failure(f"TCP from {client.name} to {server.name}: {rate / 1e6:.0f} Mbit/s")
 
 
+@every_port_kind()
 def scene_between_two_of_ours():
     for family in (4, 6):
         with Lab() as lab:
@@ -76,6 +81,7 @@ def scene_against_the_kernel():
             switch.check_balance()
 
 
+@every_port_kind()
 def scene_mtu_edge():
     with Lab() as lab:
         overlay = Overlay(lab, 4, workload_mtu=1500)

@@ -75,6 +75,7 @@ size_t operation_of_port(const Transaction& transaction, const std::string& port
 
 Switch::Implementation::Implementation(const SwitchOptions& options, std::unique_ptr<Store> store)
     : clock_(options.clock != nullptr ? *options.clock : monotonic_clock_),
+      lookup_(options.lookup),
       store_(std::move(store)),
       port_log_(clock_, [](std::string_view line) { spdlog::info("{}", line); }) {
   const auto crowded = [this] {
@@ -156,6 +157,7 @@ Status Switch::Implementation::start_datapath() {
   UserspaceDatapathOptions options;
   options.forwarding_threads = configuration_.settings.forwarding_threads;
   options.max_flows = configuration_.settings.max_datapath_flows;
+  options.lookup = lookup_;
   Result<std::unique_ptr<UserspaceDatapath>> datapath = UserspaceDatapath::create(options, clock_);
   if (!datapath.ok()) return datapath.status();
   datapath_ = std::move(*datapath);

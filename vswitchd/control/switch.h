@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "datapath/base/status.h"
+#include "datapath/core/lookup_options.h"
 #include "datapath/flow_table/flow_table.h"
 #include "vswitchd/control/config.h"
 #include "vswitchd/rules/rule_tables.h"
@@ -212,6 +213,7 @@ struct SwitchOptions {
   // Opens the store instead, if set; state_dir is not looked at.
   std::function<Result<std::unique_ptr<Store>>()> open_store;
   const Clock* clock = nullptr;  // null: the monotonic clock
+  LookupOptions lookup{};        // how the datapath looks flows up
 };
 
 class Switch {

@@ -90,6 +90,7 @@ struct Switch::Implementation {
 
   MonotonicClock monotonic_clock_;
   const Clock& clock_;
+  const LookupOptions lookup_;
   std::unique_ptr<Store> store_;
 
   mutable Mutex mutex_;

@@ -277,7 +277,8 @@ void check_random_table(uint64_t seed) {
   const rcu::ReaderScope reader;
   RandomMatches random(seed);
   const ManualClock clock;
-  FlowTable table(clock);
+  const size_t max_masks = random.one_in(2) ? FlowTable::kMaxMasks : 1 + random.below(FlowTable::kMaxMasks);
+  FlowTable table(clock, 1000, max_masks);
   FlowCache cache;
   std::vector<Flow*> present;
   std::vector<FlowKey> keys;
@@ -294,7 +295,7 @@ void check_random_table(uint64_t seed) {
       } else {
         RC_ASSERT(std::any_of(present.begin(), present.end(), [&](const Flow* there) { return there->matches(full); }));
       }
-      RC_ASSERT(table.counters().masks <= FlowTable::kMaxMasks + FlowTable::kOverflowMasks);
+      RC_ASSERT(table.counters().masks <= max_masks + FlowTable::kOverflowMasks);
       if (flow.ok()) present.push_back(*flow);
     } else if (!present.empty() && random.one_in(3)) {
       const size_t at = random.below(static_cast<uint32_t>(present.size()));
