@@ -28,6 +28,7 @@ class Host final : public VportHost {
   void sources_changed(Vport&) override {}
   void state_changed(Vport&) override {}
   void quiesce() override { rcu::synchronize(); }
+  size_t forwarding_threads() const override { return 1; }
 };
 
 class NoTunnels final : public TunnelEndpoints {};

@@ -451,6 +451,8 @@ Status UserspaceDatapath::set_forwarding_threads(size_t count) {
   while (threads_.size() < count) start_forwarding_thread();
   while (threads_.size() > count) stop_forwarding_thread();
   distribute_sources();
+  if (forwarding_threads_.exchange(count) == count) return {};
+  for (auto& [port_no, attached] : ports_) attached.port->forwarding_threads_changed();
   return {};
 }
 

@@ -66,6 +66,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
 
   void set_upcall_handler(UpcallHandler* handler) override;
   void quiesce() override;
+  size_t forwarding_threads() const override { return forwarding_threads_.load(std::memory_order_relaxed); }
 
   Status set_forwarding_threads(size_t count) override;
   DatapathStats stats() const override;
@@ -116,6 +117,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   bool hold_ GUARDED_BY(mutex_) = false;
   std::unique_ptr<HandlerThread> handler_;
   std::vector<std::unique_ptr<ForwardingThread>> threads_ GUARDED_BY(mutex_);
+  std::atomic<size_t> forwarding_threads_{1};  // threads_.size(), once started or stopped
 
   Mutex sources_mutex_ ACQUIRED_AFTER(mutex_);
 

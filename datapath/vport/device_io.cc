@@ -56,7 +56,7 @@ void DeviceIo::prepare(ThreadContext& ctx, PacketBatch& batch, PacketBatch& read
 
 void DeviceIo::send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
   PacketBatch ready;
-  Outgoing outgoing{ready, {}};
+  Outgoing outgoing{ctx, ready, {}};
   prepare(ctx, batch, ready, outgoing, counters);
   for (size_t next = 0; next < ready.size();) {
     int error = 0;

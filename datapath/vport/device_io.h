@@ -70,6 +70,7 @@ class DeviceIo {
  protected:
   // A batch that is about to go out: packet i, with its header in front, is iovecs 2i and 2i+1.
   struct Outgoing {
+    const ThreadContext& ctx;
     PacketBatch& packets;
     VnetHeader headers[PacketBatch::kMaxPackets];
   };

@@ -32,7 +32,7 @@ class DeviceDriver {
   // Opens the device; `link` is how it is now (null: not in this namespace). StatusCode::unavailable means that nothing
   // is wrong with the configuration: the device only is not ready (down).
   virtual Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) = 0;
-  // Whether `io` still leads to the device as it is now.
+  // Whether `io` still leads to the device as it is now, in the way it would be opened now.
   virtual bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) = 0;
   // Whether a port with the options of `from` can take those of `to` as it is. REQUIRES: the device stays the same.
   virtual bool takes_in_place(const VportConfig&, const VportConfig&) const { return true; }
@@ -56,6 +56,7 @@ class DevicePort final : public Vport {
   VportStats stats() const override;
   Status reconfigure(const VportConfig& config) override;
   Status set_admin_up(bool up) override;
+  void forwarding_threads_changed() override { refresh(); }
 
   // The device's name.
   const std::string& device() const { return device_; }

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -33,7 +34,7 @@ Status tap_error(const std::string& name, const char* what, int error) {
       text += " (another process has it open)";
       break;
     case EINVAL:
-      text += " (a device of that name exists and is not a TAP with one queue, or the name is not valid)";
+      text += " (a device of that name exists and is no TAP that can be attached to, or the name is not valid)";
       break;
     default:
       break;
@@ -52,6 +53,13 @@ ifreq request_for(const std::string& name) {
   return request;
 }
 
+// Returns errno.
+int attach(int fd, const std::string& name, bool multi_queue) {
+  ifreq request = request_for(name);
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (multi_queue ? IFF_MULTI_QUEUE : 0));
+  return ::ioctl(fd, TUNSETIFF, &request) == 0 ? 0 : errno;
+}
+
 }  // namespace
 
 Status TapDevice::check_access(const std::string& name) {
@@ -59,22 +67,45 @@ Status TapDevice::check_access(const std::string& name) {
   return fd ? Status() : tap_error(name, "cannot open /dev/net/tun", errno);
 }
 
-Result<std::unique_ptr<TapDevice>> TapDevice::open(const std::string& name) {
+Result<std::unique_ptr<TapDevice>> TapDevice::open(const std::string& name, size_t queues) {
   UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd) return tap_error(name, "cannot open /dev/net/tun", errno);
-  ifreq request = request_for(name);
-  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) return tap_error(name, "cannot create or attach to the TAP", errno);
+  bool multi_queue = queues > 1;
+  int error = attach(fd.get(), name, multi_queue);
+  if (error == EINVAL) {
+    // There is a TAP of the other kind.
+    multi_queue = !multi_queue;
+    error = attach(fd.get(), name, multi_queue);
+  }
+  if (error != 0) return tap_error(name, "cannot create or attach to the TAP", error);
   const int header_size = sizeof(VnetHeader);
   if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_size) != 0 || !set_offloads(fd.get())) {
     return tap_error(name, "cannot switch on offloads", errno);
   }
   if (::ioctl(fd.get(), TUNSETPERSIST, 1) != 0) return tap_error(name, "cannot make it persistent", errno);
-  const uint32_t ifindex = ::if_nametoindex(request.ifr_name);
-  return std::make_unique<TapDevice>(DeviceDescriptor{DeviceDescriptor::Kind::tap, std::move(fd), name, ifindex});
+  const uint32_t ifindex = ::if_nametoindex(name.c_str());
+  auto tap = std::make_unique<TapDevice>(DeviceDescriptor{DeviceDescriptor::Kind::tap, std::move(fd), name, ifindex});
+  tap->multi_queue_ = multi_queue;
+  if (multi_queue) tap->add_queues(queues);
+  for (std::atomic<uint8_t>& receiver : tap->receivers_) receiver.store(kNobody, std::memory_order_relaxed);
+  return tap;
 }
 
-size_t TapDevice::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) {
+// As many as the kernel gives.
+void TapDevice::add_queues(size_t queues) {
+  while (queue_count() < std::min(queues, kMaxQueues)) {
+    UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    if (!fd || attach(fd.get(), descriptor().device, true) != 0) return;
+    // Meanwhile the device may have left, and this be a new one of its name, which ends with this descriptor.
+    if (current_name() != descriptor().device || ::if_nametoindex(descriptor().device.c_str()) != ifindex()) return;
+    further_.push_back(std::move(fd));
+  }
+}
+
+size_t TapDevice::receive_queue(size_t queue, ThreadContext& ctx, uint32_t port_no, PacketBatch& batch,
+                                VportCounters::Slot& counters) {
+  receivers_[queue].store(static_cast<uint8_t>(ctx.index), std::memory_order_relaxed);
+  const int fd = queue_fd(queue);
   uint64_t bytes = 0, multicast = 0;
   size_t taken = 0;
   // Bad frames count as work done, so that a flood of them cannot hold the thread here.
@@ -86,7 +117,7 @@ size_t TapDevice::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& bat
     // A TAP cuts what does not fit without saying so: the frame was too big if it reaches the last byte.
     const size_t room = packet->tailroom();
     const std::array<iovec, 3> parts = {{{&header, sizeof header}, {packet->data(), room}, {&overflow, 1}}};
-    const ssize_t result = ::readv(fd(), parts.data(), parts.size());
+    const ssize_t result = ::readv(fd, parts.data(), parts.size());
     if (result < 0) {
       if (errno == EINTR) continue;
       if (errno == EBADFD || errno == EFAULT) set_lost();
@@ -108,11 +139,28 @@ size_t TapDevice::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& bat
   return taken;
 }
 
+// One that the thread receives from, if there is such; the same as long as it is, so that the flows that it sends stay
+// where they are.
+size_t TapDevice::queue_to_send_by(const ThreadContext& ctx) {
+  if (further_.empty()) return 0;
+  const auto is_own = [&](size_t queue) { return receivers_[queue].load(std::memory_order_relaxed) == ctx.index; };
+  std::atomic<uint8_t>& chosen = senders_[ctx.index];
+  const size_t last = chosen.load(std::memory_order_relaxed);
+  if (is_own(last)) return last;
+  for (size_t queue = 0; queue < queue_count(); ++queue) {
+    if (!is_own(queue)) continue;
+    chosen.store(static_cast<uint8_t>(queue), std::memory_order_relaxed);
+    return queue;
+  }
+  return ctx.index % queue_count();
+}
+
 size_t TapDevice::transmit(Outgoing& outgoing, size_t begin, int* error) {
   const TrainMessages out(outgoing.packets, outgoing.headers, begin, sends_trains());
+  const int fd = queue_fd(queue_to_send_by(outgoing.ctx));
   size_t frames = 0;
   for (size_t next = 0; next < out.size();) {
-    if (::writev(fd(), out[next].parts, out[next].part_count) < 0) {
+    if (::writev(fd, out[next].parts, out[next].part_count) < 0) {
       if (errno == EINTR) continue;
       *error = refused_message(out[next], errno);
       break;

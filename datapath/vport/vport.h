@@ -95,6 +95,8 @@ class Vport {
   // shares with others, which may be polled already: what arrives there goes where it would go without this port.
   // Control thread only, once.
   virtual void start_receiving() {}
+  // VportHost::forwarding_threads() is another number now. Control thread only.
+  virtual void forwarding_threads_changed() {}
 
   virtual VportState state() const = 0;  // any thread
   virtual VportStats stats() const = 0;  // any thread; current
@@ -126,6 +128,8 @@ class VportHost {
   // Waits until no forwarding thread can still be inside receive() or send() with what was visible before the call
   // (e.g. before closing a socket).
   virtual void quiesce() = 0;
+  // How many threads drive sources: with so many queues, each has one of its own.
+  virtual size_t forwarding_threads() const = 0;
 };
 
 class LinkMonitor;       // vport/link_monitor.h: the kernel's links, addresses and routes, and their changes

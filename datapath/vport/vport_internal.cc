@@ -26,9 +26,32 @@ Status check_is_tap(const LinkInfo& link) {
                   link.kind.empty() ? "not a TAP" : "of kind " + link.kind));
 }
 
+// How many queues of a TAP are attached to, by whomever; 0 if it can have one only.
+uint32_t attached_queues(uint32_t ifindex) {
+  Result<std::unique_ptr<NetlinkRequests>> requests = NetlinkRequests::open();
+  if (!requests) return 0;
+  const NetlinkMessagePtr message = make_netlink_message(RTM_GETLINK, 0);
+  ifinfomsg about{};
+  about.ifi_index = static_cast<int>(ifindex);
+  nlmsg_append(message.get(), &about, sizeof about, NLMSG_ALIGNTO);
+  uint32_t queues = 0;
+  const auto find = [](nlattr* nest, int type) {
+    return nest == nullptr ? nullptr : nla_find(static_cast<nlattr*>(nla_data(nest)), nla_len(nest), type);
+  };
+  (*requests)->run(message.get(), [&](nl_msg* answer) {
+    nlattr* info = nlmsg_find_attr(nlmsg_hdr(answer), sizeof about, IFLA_LINKINFO);
+    nlattr* data = find(info, IFLA_INFO_DATA);
+    for (const int type : {IFLA_TUN_NUM_QUEUES, IFLA_TUN_NUM_DISABLED_QUEUES}) {
+      if (nlattr* number = find(data, type)) queues += nla_get_u32(number);
+    }
+  });
+  return queues;
+}
+
 class InternalDriver final : public DeviceDriver {
  public:
-  InternalDriver(std::string device, LinkMonitor& links) : device_(std::move(device)), links_(links) {}
+  InternalDriver(std::string device, VportEnvironment& environment)
+      : device_(std::move(device)), links_(environment.links), host_(environment.host) {}
 
   std::string_view type() const override { return "internal"; }
   std::string device_name(const VportConfig& config) const override { return internal_device_name(config.name); }
@@ -39,6 +62,7 @@ class InternalDriver final : public DeviceDriver {
  private:
   const std::string device_;
   LinkMonitor& links_;
+  const VportHost& host_;
   MacAddress last_mac_{};   // what a device made anew is to have
   std::string renamed_to_;  // somebody gave our device another name
 };
@@ -49,7 +73,11 @@ Result<std::unique_ptr<DeviceIo>> InternalDriver::open(const std::optional<LinkI
     return failed_precondition(fmt::format("device {} was renamed to {}", device_, renamed_to_));
   }
   renamed_to_.clear();
-  Result<std::unique_ptr<TapDevice>> tap = TapDevice::open(device_);
+  // A TAP with one queue says so itself.
+  if (link && attached_queues(link->ifindex) != 0) {
+    return failed_precondition(fmt::format("device {} is busy (another process has it open)", device_));
+  }
+  Result<std::unique_ptr<TapDevice>> tap = TapDevice::open(device_, host_.forwarding_threads());
   if (!tap) return tap.status();
   if (!link && !last_mac_.is_zero()) VSWITCH_RETURN_IF_ERROR(links_.set_mac(device_, last_mac_));
   if (const std::optional<LinkInfo> made = link ? link : links_.find(device_)) last_mac_ = made->mac;
@@ -68,6 +96,7 @@ bool InternalDriver::still_good(DeviceIo& io, const std::optional<LinkInfo>& lin
     }
   }
   if (link) {
+    if (tap.multi_queue() && tap.queue_count() != host_.forwarding_threads()) return false;
     last_mac_ = link->mac;
     tap.set_persistent(true);
     return is_tap(*link) && name == device_;
@@ -94,7 +123,7 @@ Status validate(const VportConfig& config) {
 
 Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_no, VportEnvironment& environment,
                                       bool must_work) {
-  auto driver = std::make_unique<InternalDriver>(internal_device_name(config.name), environment.links);
+  auto driver = std::make_unique<InternalDriver>(internal_device_name(config.name), environment);
   return DevicePort::create(config, port_no, environment, must_work, std::move(driver));
 }
 

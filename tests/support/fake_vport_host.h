@@ -22,7 +22,9 @@ class FakeVportHost final : public VportHost {
   void sources_changed(Vport&) override { ++sources_changes; }
   void state_changed(Vport&) override { ++state_changes; }
   void quiesce() override { rcu::synchronize(); }
+  size_t forwarding_threads() const override { return threads; }
 
+  size_t threads = 1;
   std::atomic<int> sources_changes{0};
   std::atomic<int> state_changes{0};
 };

@@ -9,6 +9,11 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <array>
+#include <map>
+#include <thread>
+#include <vector>
+
 #include "datapath/vport/vport_registry.h"
 #include "tests/support/fake_vport_host.h"
 #include "tests/support/netns.h"
@@ -256,6 +261,174 @@ TEST_F(InternalTest, AHostSuperFrameComesInWhole) {
   EXPECT_EQ(packet->offload.gso_size, 1000);
   EXPECT_EQ(packet->offload.checksum, ChecksumState::partial);
   EXPECT_EQ(packet->size(), 14u + 20 + 8 + 9000);
+}
+
+// What the host sends by `flows` sockets, each `count` numbered datagrams.
+void host_sends_flows(const std::string& to, size_t flows, uint32_t count) {
+  std::vector<UniqueFd> sockets;
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(7);
+  address.sin_addr.s_addr = test::ipv4(to).raw();
+  for (size_t i = 0; i < flows; ++i) {
+    sockets.emplace_back(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(sockets[i].get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  }
+  for (uint32_t number = 0; number < count; ++number) {
+    for (const UniqueFd& fd : sockets) ASSERT_EQ(::send(fd.get(), &number, sizeof number, 0), 4);
+  }
+}
+
+// The numbers of host_sends_flows() that a source gives, by source port.
+class Flows {
+ public:
+  void receive_all(RxSource& source, ThreadContext& ctx) {
+    PacketBatch batch;
+    while (source.receive(ctx, batch) != 0) {
+      for (size_t i = 0; i < batch.size(); ++i) add(batch[i]);
+      batch.clear();
+    }
+  }
+  std::map<uint16_t, std::vector<uint32_t>> numbers;
+
+ private:
+  void add(const Packet& packet) {
+    if (packet.size() != 46 || packet.data()[12] != 8 || packet.data()[23] != IPPROTO_UDP) return;
+    numbers[load_unaligned<be16>(packet.data() + 34).host()].push_back(load_unaligned<uint32_t>(packet.data() + 42));
+  }
+};
+
+TEST_F(InternalTest, EachForwardingThreadHasAQueueAndFlowsKeepTheirOrder) {
+  bench_->host().threads = 2;
+  auto one = port();
+  const auto sources = one->sources();
+  ASSERT_EQ(sources.size(), 2u);
+  EXPECT_NE(sources[0]->poll_fd(), sources[1]->poll_fd());
+  reachable("10.9.0.1/24", "in0");
+  test::add_neighbour("in0", "10.9.0.2", "02:00:00:00:00:aa");
+  constexpr uint32_t kCount = 20, kFlows = 16;
+  std::array<Flows, 2> received;
+  std::atomic<bool> sent{false};
+  std::array<std::thread, 2> threads;
+  for (size_t i = 0; i < 2; ++i) {
+    threads[i] = std::thread([&, i] {
+      const rcu::ThreadRegistration registration;
+      HeapPacketPool pool(HeapPacketPool::kSuperFrameBuffer, 64);
+      Ledger ledger;
+      ThreadContext ctx{i + 1, pool, ledger, {}};
+      for (bool last = false; !last;) {
+        last = sent;
+        received[i].receive_all(*sources[i], ctx);
+        rcu::quiescent();
+      }
+    });
+  }
+  host_sends_flows("10.9.0.2", kFlows, kCount);
+  sent = true;
+  {
+    const rcu::Offline offline;
+    for (std::thread& thread : threads) thread.join();
+  }
+  EXPECT_FALSE(received[0].numbers.empty());
+  EXPECT_FALSE(received[1].numbers.empty());
+  EXPECT_EQ(received[0].numbers.size() + received[1].numbers.size(), kFlows);
+  for (const Flows& flows : received) {
+    for (const auto& [port, numbers] : flows.numbers) {
+      ASSERT_EQ(numbers.size(), kCount);
+      for (uint32_t i = 0; i < kCount; ++i) EXPECT_EQ(numbers[i], i) << port;
+    }
+  }
+}
+
+// The host's half of a connection comes by the queue of the thread that sends the other half.
+TEST_F(InternalTest, AFlowFollowsTheThreadThatSendsItsOtherDirection) {
+  bench_->host().threads = 2;
+  auto one = port();
+  const auto sources = one->sources();
+  ASSERT_EQ(sources.size(), 2u);
+  reachable("10.9.0.1/24", "in0");
+  test::add_neighbour("in0", "10.9.0.2", "02:00:00:00:00:aa");
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(1000);
+  ASSERT_EQ(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  address.sin_addr.s_addr = test::ipv4("10.9.0.2").raw();
+  address.sin_port = htons(7);
+  const MacAddress mac = link().mac;
+  for (const size_t thread : {size_t{0}, size_t{1}, size_t{0}}) {
+    std::thread([&] {
+      const rcu::ThreadRegistration registration;
+      HeapPacketPool pool(HeapPacketPool::kSuperFrameBuffer, 64);
+      Ledger ledger;
+      ThreadContext ctx{thread + 1, pool, ledger, {}};
+      Flows before, after;
+      before.receive_all(*sources[thread], ctx);
+      PacketBatch batch;
+      batch.add(PacketBuilder()
+                    .ethernet(test::mac("02:00:00:00:00:aa"), mac)
+                    .ipv4("10.9.0.2", "10.9.0.1")
+                    .udp(7, 1000)
+                    .payload("x")
+                    .build(pool));
+      one->send(ctx, batch);
+      const uint32_t number = 7;
+      ASSERT_EQ(::sendto(socket.get(), &number, sizeof number, 0, reinterpret_cast<const sockaddr*>(&address),
+                         sizeof address),
+                4);
+      EXPECT_TRUE(test::eventually([&] {
+        after.receive_all(*sources[thread], ctx);
+        return !after.numbers.empty();
+      })) << thread;
+    }).join();
+  }
+}
+
+TEST_F(InternalTest, QueuesFollowTheNumberOfThreads) {
+  bench_->host().threads = 2;
+  auto one = port();
+  const uint32_t ifindex = link().ifindex;
+  const auto open_queues = [&] {
+    size_t open = 0;
+    for (const auto& source : one->sources()) open += source->poll_fd() >= 0 ? 1 : 0;
+    return open;
+  };
+  for (const size_t threads : {size_t{3}, size_t{1}, size_t{2}}) {
+    bench_->host().threads = threads;
+    one->forwarding_threads_changed();
+    EXPECT_TRUE(bench_->until([&] { return open_queues() == threads && one->state().error.empty(); }))
+        << one->state().error;
+    EXPECT_EQ(link().ifindex, ifindex);  // the device stays
+  }
+  reachable("10.9.0.1/24", "in0");
+  test::add_neighbour("in0", "10.9.0.2", "02:00:00:00:00:aa");
+  host_sends("10.9.0.2", 100);
+  EXPECT_NE(next_udp(*bench_, *one), nullptr);
+  test::delete_link("in0");
+  EXPECT_TRUE(bench_->until([&] { return link().ifindex != 0 && one->state().ifindex == link().ifindex; }));
+  EXPECT_TRUE(bench_->until([&] { return open_queues() == 2; }));
+}
+
+TEST_F(InternalTest, ADeviceMadeWithOneQueueIsTakenAsItIs) {
+  auto one = port();
+  const uint32_t ifindex = link().ifindex;
+  bench_->host().threads = 2;
+  one->forwarding_threads_changed();
+  EXPECT_EQ(one->state().error, "");
+  one.reset();
+  one = port();
+  EXPECT_EQ(one->state().error, "");
+  EXPECT_EQ(one->sources().size(), 1u);
+  EXPECT_EQ(link().ifindex, ifindex);
+}
+
+TEST_F(InternalTest, ADeviceWithQueuesHeldByAnotherDescriptorIsNamedAsBusy) {
+  bench_->host().threads = 2;
+  auto one = port();
+  const auto refused = bench_->create(config(), 2);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("another process has it open"), std::string::npos)
+      << refused.status().message();
 }
 
 TEST_F(InternalTest, LongPortNamesGetAShortDevice) {
