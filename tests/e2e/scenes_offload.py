@@ -5,6 +5,8 @@ switch as they are, go as far as the way out can take them, and arrive as the by
 """
 import hashlib
 import random
+import signal
+import subprocess
 
 from lab import Failure, Lab, eventually
 
@@ -86,3 +88,69 @@ def scene_super_frames_out_of_an_internal_port_into_vxlan():
         check_few(switches[0], "br0", "rxPackets", 1398, before)
         for switch in switches:
             switch.check_balance()
+
+
+COLLECT = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+sockets = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)]
+for number, end in enumerate(sockets):
+    end.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+    end.bind((sys.argv[1], 9000 + number))
+    end.settimeout(10)
+for end in sockets:
+    for number in range(int(sys.argv[2])):
+        data = end.recv(2000)
+        if data != number.to_bytes(4, "big") * 5:
+            sys.exit(f"datagram {number}: {data.hex()}")
+print("all")
+"""
+SCATTER = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+sockets = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)]
+count, run = int(sys.argv[2]), 12
+for number, end in enumerate(sockets):
+    end.connect((sys.argv[1], 9000 + number))
+for start in range(0, count, run):
+    for end in sockets:
+        for number in range(start, min(start + run, count)):
+            end.send(number.to_bytes(4, "big") * 5)
+"""
+
+
+def datagrams(switch, sender, receiver, device, address, count):
+    """Numbered datagrams of two flows, in runs, that find the switch asleep and come to it in full batches: each arrives as it was
+    sent, in its flow's order. Returns how many frames the receiver's device took for them."""
+    process = receiver.start("python3", "-c", COLLECT, address, count, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    eventually(lambda: ":9001" in receiver.run("ss", "-lun").stdout, f"{receiver.name} listens")
+    before = receiver.counters(device)["rx"]["packets"]
+    switch.process.send_signal(signal.SIGSTOP)
+    try:
+        sender.run("python3", "-c", SCATTER, address, count)
+    finally:
+        switch.process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=30)
+    if output.strip() != "all":
+        raise Failure(f"datagrams to {address}: {output}")
+    return receiver.counters(device)["rx"]["packets"] - before
+
+
+def scene_datagrams_leave_in_trains_and_arrive_as_sent():
+    count = 600
+    with Lab() as lab:
+        middle, near, far = lab.host("m"), lab.host("n"), lab.host("f")
+        lab.wire(near, "eth0", middle, "p1")
+        lab.wire(far, "eth0", middle, "p2")
+        near.address("eth0", "10.0.0.1/24", "fd00::1/64")
+        far.address("eth0", "10.0.0.2/24", "fd00::2/64")
+        switch = lab.switch(middle)
+        switch.vsctl("add-br", "br0", "--", "add-port", "br0", "p1", "--", "add-port", "br0", "p2")
+        middle.address("br0", "10.0.0.3/24", "fd00::3/64")
+        for receiver, device, addresses in ((far, "eth0", ("10.0.0.2", "fd00::2")), (middle, "br0", ("10.0.0.3", "fd00::3"))):
+            for address in addresses:
+                near.ping(address)
+                frames = datagrams(switch, near, receiver, device, address, count)
+                if frames > count:  # two flows of `count` each, in runs of 12
+                    raise Failure(f"{address}: {2 * count} datagrams came in {frames} frames")
+        switch.check_balance()

@@ -363,6 +363,34 @@ def scene_threads_change_under_traffic():
         switch.check_balance()
 
 
+def scene_internal_port_with_a_queue_per_thread():
+    with Lab() as lab:
+        middle, far = lab.host("m"), lab.host("f")
+        lab.wire(far, "eth0", middle, "p1")
+        far.address("eth0", "10.0.0.2/24")
+        switch = lab.switch(middle)
+        switch.vsctl("set", "open_vswitch", ".", "other_config:forwarding-threads=2")
+        switch.vsctl("add-br", "br0", "--", "add-port", "br0", "p1")
+        middle.address("br0", "10.0.0.1/24")
+
+        def queues():
+            [link] = json.loads(middle.run("ip", "-j", "-d", "link", "show", "br0").stdout)
+            return link["linkinfo"]["info_data"].get("numqueues", 1)
+
+        for threads in (2, 3, 1, 2):
+            switch.vsctl("set", "open_vswitch", ".", f"other_config:forwarding-threads={threads}")
+            eventually(lambda: queues() == threads, lambda: f"{threads} queues: {queues()}")
+            middle.ping("10.0.0.2", count=3)
+            rate = middle.iperf(far, "10.0.0.2", seconds=1, options=["-P", "4"])
+            if rate < 50e6:
+                raise Failure(f"TCP with {threads} threads: {rate / 1e6:.0f} Mbit/s")
+        switch.stop()
+        switch.start()
+        eventually(lambda: queues() == 2, lambda: f"2 queues after a restart: {queues()}")
+        eventually(lambda: middle.run("ping", "-c1", "-W1", "10.0.0.2", check=False).returncode == 0, "the bridge's address answers after a restart")
+        switch.check_balance()
+
+
 def scene_idle_switch_sleeps():
     with Lab() as lab:
         switch, _, (h1, _, _) = three_hosts(lab)
