@@ -4,10 +4,10 @@
 
 #include <array>
 #include <bit>
-#include <charconv>
 
 #include "datapath/vport/device_io.h"
 #include "datapath/vport/kernel_device.h"
+#include "datapath/vport/port_options.h"
 #include "datapath/vport/vport_registry.h"
 
 namespace vswitch {
@@ -16,37 +16,18 @@ namespace {
 constexpr std::array<std::string_view, 7> kOptions = {"device",     "xdp-mode",   "use-need-wakeup", "n_rxq",
                                                       "n_rxq_desc", "n_txq_desc", "umem-frames"};
 
-Status wrong(const VportConfig& config, const char* option, const std::string& text, const std::string& what) {
-  return invalid_argument(fmt::format("port {}: {} is \"{}\"; it may be {}", config.name, option, text, what),
-                          fmt::format("options:{}", option));
-}
-
-template <typename Number>
-Status read_number(const VportConfig& config, const char* option, uint32_t least, uint32_t most, Number& out) {
-  const auto found = config.options.find(option);
-  if (found == config.options.end()) return {};
-  const std::string& text = found->second;
-  uint32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < least || value > most) {
-    return wrong(config, option, text, fmt::format("{} to {}", least, most));
-  }
-  out = static_cast<Number>(value);
-  return {};
-}
-
 Status read_ring_size(const VportConfig& config, const char* option, uint32_t& out) {
   constexpr uint32_t kLeast = 64, kMost = 32768;
-  VSWITCH_RETURN_IF_ERROR(read_number(config, option, kLeast, kMost, out));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, option, kLeast, kMost, out));
   if (std::has_single_bit(out)) return {};
-  return wrong(config, option, config.options.at(option), fmt::format("a power of two, {} to {}", kLeast, kMost));
+  return wrong_option(config, option, fmt::format("a power of two, {} to {}", kLeast, kMost));
 }
 
 Status read_flag(const VportConfig& config, const char* option, bool& out) {
   const auto found = config.options.find(option);
   if (found == config.options.end()) return {};
   if (found->second != "true" && found->second != "false") {
-    return wrong(config, option, found->second, "true or false");
+    return wrong_option(config, option, "true or false");
   }
   out = found->second == "true";
   return {};
@@ -61,7 +42,7 @@ Status read_mode(const VportConfig& config, AfxdpOptions& out) {
     out.best_effort = false;
     return {};
   }
-  return wrong(config, "xdp-mode", found->second, "best-effort, native-with-zerocopy, native or generic");
+  return wrong_option(config, "xdp-mode", "best-effort, native-with-zerocopy, native or generic");
 }
 
 }  // namespace
@@ -84,10 +65,10 @@ Result<AfxdpOptions> parse_afxdp_options(const VportConfig& config) {
   AfxdpOptions options;
   VSWITCH_RETURN_IF_ERROR(read_mode(config, options));
   VSWITCH_RETURN_IF_ERROR(read_flag(config, "use-need-wakeup", options.need_wakeup));
-  VSWITCH_RETURN_IF_ERROR(read_number(config, "n_rxq", 1, DeviceIo::kMaxQueues, options.n_rxq));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, "n_rxq", 1, DeviceIo::kMaxQueues, options.n_rxq));
   VSWITCH_RETURN_IF_ERROR(read_ring_size(config, "n_rxq_desc", options.n_rxq_desc));
   VSWITCH_RETURN_IF_ERROR(read_ring_size(config, "n_txq_desc", options.n_txq_desc));
-  VSWITCH_RETURN_IF_ERROR(read_number(config, "umem-frames", 1024, 4u << 20, options.umem_frames));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, "umem-frames", 1024, 4u << 20, options.umem_frames));
   return options;
 }
 

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <charconv>
 
+#include "datapath/vport/port_options.h"
 #include "datapath/vport/vport_registry.h"
 
 namespace vswitch {
@@ -14,22 +14,6 @@ constexpr std::array<std::string_view, 7> kOptions = {"dpdk-devargs", "n_rxq",  
                                                       "n_txq_desc",   "dpdk-mbufs", "dpdk-mbuf-size"};
 constexpr uint32_t kMostQueues = 1024;
 constexpr uint32_t kMostMbufs = 64u << 20;
-
-template <typename Number>
-Status read_number(const VportConfig& config, const char* option, uint32_t least, uint32_t most, Number& out) {
-  const auto found = config.options.find(option);
-  if (found == config.options.end()) return {};
-  const std::string& text = found->second;
-  uint32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < least || value > most) {
-    return invalid_argument(
-        fmt::format("port {}: {} is \"{}\"; it may be {} to {}", config.name, option, text, least, most),
-        fmt::format("options:{}", option));
-  }
-  out = static_cast<Number>(value);
-  return {};
-}
 
 }  // namespace
 
@@ -45,12 +29,12 @@ Result<DpdkOptions> parse_dpdk_options(const VportConfig& config) {
         "options:dpdk-devargs");
   }
   options.devargs = devargs->second;
-  VSWITCH_RETURN_IF_ERROR(read_number(config, "n_rxq", 1, kMostQueues, options.n_rxq));
-  VSWITCH_RETURN_IF_ERROR(read_number(config, "n_txq", 1, kMostQueues, options.n_txq));
-  VSWITCH_RETURN_IF_ERROR(read_number(config, "n_rxq_desc", 1, 32768, options.n_rxq_desc));
-  VSWITCH_RETURN_IF_ERROR(read_number(config, "n_txq_desc", 1, 32768, options.n_txq_desc));
-  VSWITCH_RETURN_IF_ERROR(read_number(config, "dpdk-mbufs", 1024, kMostMbufs, options.mbufs));
-  VSWITCH_RETURN_IF_ERROR(read_number(config, "dpdk-mbuf-size", 64, 65000, options.mbuf_size));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, "n_rxq", 1, kMostQueues, options.n_rxq));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, "n_txq", 1, kMostQueues, options.n_txq));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, "n_rxq_desc", 1, 32768, options.n_rxq_desc));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, "n_txq_desc", 1, 32768, options.n_txq_desc));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, "dpdk-mbufs", 1024, kMostMbufs, options.mbufs));
+  VSWITCH_RETURN_IF_ERROR(read_number_option(config, "dpdk-mbuf-size", 64, 65000, options.mbuf_size));
   return options;
 }
 
