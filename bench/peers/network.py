@@ -33,6 +33,7 @@ def probe(host, *arguments, timeout=120):
 class Kind:
     switch: str  # "ours", "openvswitch", "kernel", or "none": a wire
     port_type: Optional[str] = None  # of the ports to the namespaces; None: the usual one (AF_PACKET)
+    usual_to_b: bool = False  # the port to b is of the usual type all the same
     tso: bool = False  # Open vSwitch's userspace-tso-enable
     polling: bool = False  # Open vSwitch's polling threads, on DPDK's net_af_packet
 
@@ -41,8 +42,9 @@ class Kind:
         return self.switch in ("ours", "kernel", "none") and self.port_type is None or self.tso
 
 
-OURS, OURS_XDP = Kind("ours"), Kind("ours", "afxdp")
+OURS, OURS_XDP, OURS_MIXED = Kind("ours"), Kind("ours", "afxdp"), Kind("ours", "afxdp", usual_to_b=True)
 OVS, OVS_TSO, OVS_XDP = Kind("openvswitch"), Kind("openvswitch", tso=True), Kind("openvswitch", "afxdp")
+OVS_MIXED = Kind("openvswitch", "afxdp", usual_to_b=True)
 OVS_POLLING = Kind("openvswitch", polling=True)
 KERNEL, WIRE = Kind("kernel"), Kind("none")
 
@@ -101,7 +103,8 @@ def add_ports(switch, kind, ports):
             switch.add_port("br0", f"d{port}", "type=dpdk", f'options:dpdk-devargs="net_af_packet{number},iface={port}"', ofport=number)
             continue
         try:
-            switch.add_port("br0", port, *([f"type={kind.port_type}"] if kind.port_type else []), ofport=number)
+            usual = kind.port_type is None or (kind.usual_to_b and number == 2)
+            switch.add_port("br0", port, *([] if usual else [f"type={kind.port_type}"]), ofport=number)
         except Failure as failure:
             if "built without" in str(failure):
                 raise Skip(str(failure)) from None

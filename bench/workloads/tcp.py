@@ -4,12 +4,13 @@ import time
 import machine
 from lab import Lab
 from peers import network
-from peers.network import KERNEL, OURS, OURS_XDP, OVS, OVS_TSO, OVS_XDP, WIRE
+from peers.network import KERNEL, OURS, OURS_MIXED, OURS_XDP, OVS, OVS_MIXED, OVS_TSO, OVS_XDP, WIRE
 from workload import Point, Required, workload
 
 SECONDS = 4
 BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP,
            "kernel": KERNEL, "wire": WIRE}
+MIXED = {"ours-afxdp": OURS_MIXED, "openvswitch-afxdp": OVS_MIXED}
 OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 
 
@@ -39,7 +40,8 @@ def tcp(options):
     """TCP throughput between two namespaces over veth, through one switch; and over VXLAN to a kernel peer.
 
     iperf3 for 4 s, received bits per second, one stream or eight at once. "vxlan" goes from the namespace beside the switch in question
-    to one beside the kernel's bridge and vxlan device, "vxlan-back" the other way. Where a switch cannot pass on large frames (Open
+    to one beside the kernel's bridge and vxlan device, "vxlan-back" the other way. "mixed" goes from a port of type afxdp to an AF_PACKET
+    one. Where a switch cannot pass on large frames (Open
     vSwitch without userspace-tso-enable, AF_XDP), the namespaces send none. "wire" is one veth pair with no switch. Ports are AF_PACKET
     unless the side says afxdp. On few cores, the ends and the switch share them: that is part of what is measured, alike for all."""
     points = []
@@ -47,6 +49,8 @@ def tcp(options):
         sides = {name: streams(network.bridged, kind, count) for name, kind in BRIDGED.items()}
         points.append(Point(f"tcp/veth/{count}", "gbps", "Gbit/s", sides,
                             (Required("gbps", ">=", 1.3, "openvswitch-tso"), Required("gbps", ">=", 0.85, "kernel"))))
+        points.append(Point(f"tcp/mixed/{count}", "gbps", "Gbit/s",
+                            {name: streams(network.bridged, kind, count) for name, kind in MIXED.items()}))
         for name, reverse in (("vxlan", False), ("vxlan-back", True)):
             sides = {side: streams(network.overlaid, kind, count, reverse) for side, kind in OVERLAID.items()}
             points.append(Point(f"tcp/{name}/{count}", "gbps", "Gbit/s", sides,

@@ -2,7 +2,6 @@
 
 #include <cstring>
 #include <optional>
-#include <utility>
 
 #include "datapath/packet/checksum.h"
 
@@ -56,62 +55,56 @@ bool equal(const uint8_t* a, const uint8_t* b, size_t begin, size_t end) {
 // The one of the two representations of zero that nobody computes would not come back.
 bool is_computed(const uint8_t* checksum_field) { return load_unaligned<be16>(checksum_field).raw() != 0xffff; }
 
-// Replaces packet `index` of the batch, with which the coalescer has just begun, by a copy in `pool`, with room behind
-// it.
-bool move_to(PacketPool& pool, PacketBatch& batch, size_t index, Coalescer& coalescer) {
-  PacketPtr copy = clone_packet(batch[index], pool);
-  if (!copy) return false;
-  batch.release(index);
-  coalescer.begin(*copy);
-  batch.raw()[index] = copy.release();
-  return true;
-}
-
-bool same_metadata(const Packet& a, const Packet& b) {
-  if (a.in_port != b.in_port || a.recirc_id != b.recirc_id || a.dp_hash != b.dp_hash || a.skb_mark != b.skb_mark ||
-      a.skb_priority != b.skb_priority || a.recirc_depth != b.recirc_depth || a.cutlen != b.cutlen) {
-    return false;
-  }
-  return a.has_tunnel == b.has_tunnel && (!a.has_tunnel || a.tunnel == b.tunnel);
+// Offload state that a single segment with its TCP header at `l4` may have.
+bool has_segment_state(const OffloadState& offload, size_t l4) {
+  if (offload.gso != GsoType::none) return false;
+  return offload.checksum != ChecksumState::partial || (offload.csum_start == l4 && offload.csum_offset == kChecksum);
 }
 
 }  // namespace
 
-void Coalescer::begin(Packet& packet) {
-  packet_ = nullptr;
-  const std::span<const uint8_t> frame = packet.bytes();
-  if (packet.offload.checksum == ChecksumState::partial || packet.offload.gso != GsoType::none) return;
-  const std::optional<IpLayout> ip = find_ip(frame);
-  if (!ip || !can_be_segment(frame, *ip)) return;
+bool SegmentRun::begin(std::span<const uint8_t> first, const OffloadState& offload) {
+  segments_ = 0;
+  if (offload.gso != GsoType::none) return false;
+  const std::optional<IpLayout> ip = find_ip(first);
+  if (!ip || !has_segment_state(offload, ip->l4) || !can_be_segment(first, *ip)) return false;
+  first_ = first.data();
+  first_offload_ = offload;
   ip_ = *ip;
-  const uint8_t* tcp = frame.data() + ip_.l4;
+  const uint8_t* tcp = first_ + ip_.l4;
   header_size_ = ip_.l4 + static_cast<size_t>(tcp[12] >> 4) * 4;
-  payload_size_ = frame.size() - header_size_;
+  if (header_size_ > kMaxHeaders) return false;
+  size_ = first.size();
+  payload_size_ = size_ - header_size_;
   segments_ = 1;
   next_sequence_ = load_unaligned<be32>(tcp + kSequence).host() + static_cast<uint32_t>(payload_size_);
-  next_id_ = static_cast<uint16_t>(load_unaligned<be16>(frame.data() + ip_.l3 + 4).host() + 1);
+  next_id_ = static_cast<uint16_t>(load_unaligned<be16>(first_ + ip_.l3 + 4).host() + 1);
   last_flags_ = tcp[kFlags];
-  packet_ = &packet;
+  return true;
 }
 
-uint32_t Coalescer::pseudo_sum(const uint8_t* frame, size_t l4_size) const {
+uint32_t SegmentRun::pseudo_sum(const uint8_t* frame, size_t l4_size) const {
   const uint8_t* ip = frame + ip_.l3;
   const auto length = static_cast<uint32_t>(l4_size);
   if (!ip_.is_v6) return pseudo_header_sum(load_unaligned<be32>(ip + 12), load_unaligned<be32>(ip + 16), kTcp, length);
   return pseudo_header_sum(load_unaligned<Ipv6Address>(ip + 8), load_unaligned<Ipv6Address>(ip + 24), kTcp, length);
 }
 
-bool Coalescer::right_checksums(std::span<const uint8_t> frame) const {
+bool SegmentRun::right_checksums(std::span<const uint8_t> frame, const OffloadState& offload) const {
   const uint8_t* ip = frame.data() + ip_.l3;
   if (!ip_.is_v6 && (!is_computed(ip + 10) || bool(checksum({ip, ip_.l4 - ip_.l3})))) return false;
   const std::span<const uint8_t> tcp = frame.subspan(ip_.l4);
-  return is_computed(tcp.data() + kChecksum) &&
-         !checksum_finish(checksum_partial(tcp, pseudo_sum(frame.data(), tcp.size())));
+  const uint32_t pseudo = pseudo_sum(frame.data(), tcp.size());
+  if (offload.checksum == ChecksumState::partial) {
+    // A partial checksum is the sum itself, not its complement.
+    return load_unaligned<be16>(tcp.data() + kChecksum) == ~checksum_finish(pseudo);
+  }
+  return is_computed(tcp.data() + kChecksum) && !checksum_finish(checksum_partial(tcp, pseudo));
 }
 
 // All that has to be the same. REQUIRES: the frame is longer than header_size_.
-bool Coalescer::same_headers(const uint8_t* frame) const {
-  const uint8_t* first = packet_->data();
+bool SegmentRun::same_headers(const uint8_t* frame) const {
+  const uint8_t* first = first_;
   const size_t l3 = ip_.l3, l4 = ip_.l4;
   const bool same_ip = ip_.is_v6 ? equal(first, frame, 0, l3 + 4) && equal(first, frame, l3 + 6, l4)
                                  : equal(first, frame, 0, l3 + 2) && equal(first, frame, l3 + 6, l3 + 10) &&
@@ -122,82 +115,74 @@ bool Coalescer::same_headers(const uint8_t* frame) const {
          equal(first, frame, l4 + kChecksum + 2, header_size_);
 }
 
-bool Coalescer::continues(std::span<const uint8_t> frame) const {
-  if (packet_ == nullptr || (last_flags_ & kEndFlags) != 0 || frame.size() <= header_size_) return false;
+bool SegmentRun::append(std::span<const uint8_t> frame, const OffloadState& offload) {
+  if (segments_ == 0 || (last_flags_ & kEndFlags) != 0 || frame.size() <= header_size_) return false;
   const size_t payload = frame.size() - header_size_;
-  if (payload > payload_size_ || packet_->size() != header_size_ + segments_ * payload_size_) return false;
+  if (payload > payload_size_ || size_ != header_size_ + segments_ * payload_size_) return false;
+  if (size_ - ip_.l3 + payload > kMaxDatagram || !has_segment_state(offload, ip_.l4)) return false;
   if (!same_headers(frame.data())) return false;
   const uint8_t* ip = frame.data() + ip_.l3;
   const size_t length = load_unaligned<be16>(ip + (ip_.is_v6 ? 4 : 2)).host() + (ip_.is_v6 ? kIpv6Header : 0);
   if (length != frame.size() - ip_.l3) return false;
   if (!ip_.is_v6 && load_unaligned<be16>(ip + 4).host() != next_id_) return false;
   if (load_unaligned<be32>(frame.data() + ip_.l4 + kSequence).host() != next_sequence_) return false;
-  return right_checksums(frame) && (segments_ > 1 || right_checksums(packet_->bytes()));
-}
-
-bool Coalescer::append(std::span<const uint8_t> frame) {
-  if (packet_ == nullptr || frame.size() <= header_size_) return false;
-  const size_t payload = frame.size() - header_size_;
-  const size_t size = packet_->size();
-  if (payload > packet_->tailroom() || size - ip_.l3 + payload > kMaxDatagram || !continues(frame)) return false;
-  packet_->set_size(size + payload);
-  std::memcpy(packet_->data() + size, frame.data() + header_size_, payload);
+  if (!right_checksums(frame, offload)) return false;
+  if (segments_ == 1 && !right_checksums({first_, size_}, first_offload_)) return false;
   ++segments_;
+  size_ += payload;
   next_sequence_ += static_cast<uint32_t>(payload);
   ++next_id_;
   last_flags_ = frame[ip_.l4 + kFlags];
   return true;
 }
 
-void Coalescer::finish() {
-  Packet* const packet = std::exchange(packet_, nullptr);
-  if (packet == nullptr || segments_ < 2) return;
-  uint8_t* ip = packet->data() + ip_.l3;
-  const size_t size = packet->size() - ip_.l3;
+void SegmentRun::write_headers(uint8_t* headers) const {
+  uint8_t* ip = headers + ip_.l3;
+  const size_t length = size_ - ip_.l3;
   if (ip_.is_v6) {
-    store_unaligned(ip + 4, to_be16(static_cast<uint16_t>(size - kIpv6Header)));
+    store_unaligned(ip + 4, to_be16(static_cast<uint16_t>(length - kIpv6Header)));
   } else {
-    store_unaligned(ip + 2, to_be16(static_cast<uint16_t>(size)));
+    store_unaligned(ip + 2, to_be16(static_cast<uint16_t>(length)));
     store_unaligned(ip + 10, be16{});
     store_unaligned(ip + 10, checksum({ip, ip_.l4 - ip_.l3}));
   }
-  uint8_t* tcp = packet->data() + ip_.l4;
+  uint8_t* tcp = headers + ip_.l4;
   tcp[kFlags] |= last_flags_ & kEndFlags;
-  // A partial checksum is the sum itself, not its complement.
-  store_unaligned(tcp + kChecksum, ~checksum_finish(pseudo_sum(packet->data(), packet->size() - ip_.l4)));
-  packet->offload = {.checksum = ChecksumState::partial,
-                     .gso = ip_.is_v6 ? GsoType::tcp6 : GsoType::tcp4,
-                     .gso_size = static_cast<uint16_t>(payload_size_),
-                     .csum_start = static_cast<uint16_t>(ip_.l4),
-                     .csum_offset = kChecksum};
-  packet->layers.l3_end = LayerOffsets::kNoLayer;
+  store_unaligned(tcp + kChecksum, ~checksum_finish(pseudo_sum(headers, size_ - ip_.l4)));
 }
 
-size_t coalesce_batch(PacketBatch& batch, PacketPool& pool) {
-  Coalescer coalescer;
-  size_t merged = 0;
-  size_t head = 0;
-  bool is_copy = false;  // the head is in `pool`, with its buffer for itself
-  if (!batch.empty()) coalescer.begin(batch[0]);
-  for (size_t i = 1; i < batch.size(); ++i) {
-    Packet& next = batch[i];
-    const bool plain = next.offload.gso == GsoType::none && next.offload.checksum != ChecksumState::partial;
-    if (plain && same_metadata(batch[head], next)) {
-      if (!is_copy && coalescer.continues(next.bytes())) is_copy = move_to(pool, batch, head, coalescer);
-      if (is_copy && coalescer.append(next.bytes())) {
-        batch.release(i);
-        ++merged;
-        continue;
-      }
-    }
-    coalescer.finish();
-    head = i;
-    is_copy = false;
-    coalescer.begin(next);
+OffloadState SegmentRun::offload() const {
+  return {.checksum = ChecksumState::partial,
+          .gso = ip_.is_v6 ? GsoType::tcp6 : GsoType::tcp4,
+          .gso_size = static_cast<uint16_t>(payload_size_),
+          .csum_start = static_cast<uint16_t>(ip_.l4),
+          .csum_offset = kChecksum};
+}
+
+// ---------------------------------------------------------------- Coalescer
+
+void Coalescer::begin(Packet& packet) {
+  packet_ = &packet;
+  run_.begin(packet.bytes(), packet.offload);
+}
+
+bool Coalescer::append(std::span<const uint8_t> frame) {
+  if (run_.segments() == 0 || frame.size() <= run_.header_size()) return false;
+  const size_t payload = frame.size() - run_.header_size();
+  if (payload > packet_->tailroom() || !run_.append(frame)) return false;
+  const size_t size = packet_->size();
+  packet_->set_size(size + payload);
+  std::memcpy(packet_->data() + size, frame.data() + run_.header_size(), payload);
+  return true;
+}
+
+void Coalescer::finish() {
+  if (run_.segments() > 1) {
+    run_.write_headers(packet_->data());
+    packet_->offload = run_.offload();
+    packet_->layers.l3_end = LayerOffsets::kNoLayer;
   }
-  coalescer.finish();
-  if (merged != 0) batch.compact();
-  return merged;
+  run_.end();
 }
 
 }  // namespace vswitch

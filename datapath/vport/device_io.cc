@@ -41,6 +41,7 @@ bool DeviceIo::accept_frame(Packet& packet, size_t size, const VnetHeader& heade
 void DeviceIo::prepare(ThreadContext& ctx, PacketBatch& batch, PacketBatch& ready, Outgoing& outgoing,
                        VportCounters::Slot& counters) {
   const uint32_t mtu = mtu_.load(std::memory_order_relaxed);
+  if (comes_as_on_the_wire(batch)) group_flows(batch);
   for (size_t i = 0; i < batch.size(); ++i) {
     PacketPtr packet = batch.release(i);
     if (!fits_mtu(*packet, mtu)) {
@@ -69,7 +70,7 @@ void DeviceIo::send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot&
 
 int DeviceIo::refused_message(const TrainMessages::Message& message, int error) {
   if (message.frames == 1 || !refuses_form(error)) return error;
-  sends_trains_.store(false, std::memory_order_relaxed);
+  (message.segments ? sends_segments_ : sends_datagrams_).store(false, std::memory_order_relaxed);
   return 0;
 }
 

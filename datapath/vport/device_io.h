@@ -85,9 +85,11 @@ class DeviceIo {
   virtual size_t transmit(Outgoing& outgoing, size_t begin, int* error) = 0;
 
   // Whether frames may leave as trains (frame_train.h). The kernel is asked by trying.
-  bool sends_trains() const { return sends_trains_.load(std::memory_order_relaxed); }
+  TrainKinds sends_trains() const {
+    return {sends_datagrams_.load(std::memory_order_relaxed), sends_segments_.load(std::memory_order_relaxed)};
+  }
   // What transmit() is to report when the kernel refused `message` with `error`. A train whose form is refused (before
-  // Linux 6.2, or by a device that cannot be given one) was the last, and its frames are to go out singly.
+  // Linux 6.2, or by a device that cannot be given one) was the last of its kind, and its frames are to go out singly.
   int refused_message(const TrainMessages::Message& message, int error);
 
   // Completes a received frame of `size` bytes that is already in `packet`: sizes it, puts back a tag that the kernel
@@ -106,7 +108,7 @@ class DeviceIo {
   const DeviceDescriptor descriptor_;
   std::atomic<uint32_t> mtu_{0};
   std::atomic<bool> lost_{false};
-  std::atomic<bool> sends_trains_{true};
+  std::atomic<bool> sends_datagrams_{true}, sends_segments_{true};  // as trains
 };
 
 }  // namespace vswitch

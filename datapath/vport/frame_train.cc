@@ -1,11 +1,13 @@
 #include "datapath/vport/frame_train.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
 #include "datapath/base/byte_order.h"
 #include "datapath/packet/checksum.h"
 #include "datapath/packet/ip_layout.h"
+#include "datapath/packet/packet_pool.h"
 
 namespace vswitch {
 namespace {
@@ -94,30 +96,117 @@ void FrameTrain::write_headers(std::span<uint8_t, kMaxHeaders> headers, VnetHead
   vnet.csum_offset = kChecksumInUdp;
 }
 
+// ---------------------------------------------------------------- flows
+
 namespace {
 
-// The train that packets[begin] and those behind it make; 1 if it leaves alone.
-size_t find_train(const PacketBatch& packets, size_t begin, FrameTrain& train) {
-  // Most packets are told apart by their sizes alone.
-  if (begin + 1 == packets.size() || packets[begin + 1].size() != packets[begin].size()) return 1;
-  if (!train.begin(packets[begin])) return 1;
-  for (size_t i = begin + 1; i < packets.size() && train.append(packets[i]);) ++i;
-  return train.count();
+constexpr uint8_t kTcp = 6;
+
+struct FlowMark {
+  uint64_t flow = 0;  // equal for packets of one flow; 0: not of any
+  bool fragment = false;
+};
+
+FlowMark mark_of(const Packet& packet) {
+  const std::optional<IpLayout> ip = find_ip(packet.bytes());
+  if (!ip) return {};
+  if (ip->fragment) return {0, true};
+  if (!ip->has_l4 || (ip->proto != kTcp && ip->proto != kUdp) || ip->l4_size() < kUdpHeader) return {};
+  const uint8_t* const addresses = packet.data() + ip->l3 + (ip->is_v6 ? 8 : 12);
+  uint64_t flow = load_unaligned<uint32_t>(packet.data() + ip->l4) | uint64_t{ip->proto} << 32;
+  // Flows that happen to have the same mark are neighbours of each other, no more.
+  for (size_t at = 0; at < (ip->is_v6 ? 32u : 8u); at += 8) {
+    flow = (flow ^ load_unaligned<uint64_t>(addresses + at)) * 0x9e3779b97f4a7c15ULL;
+    flow ^= flow >> 32;
+  }
+  return {flow | 1, false};
 }
 
 }  // namespace
 
-TrainMessages::TrainMessages(PacketBatch& packets, VnetHeader* headers, size_t begin, bool with_trains) {
-  for (size_t i = begin; i < packets.size();) {
-    FrameTrain train;
-    const size_t length = with_trains ? find_train(packets, i, train) : 1;
-    if (length >= kMinTrain) {
-      add_train(packets, i, train);
-      i += length;
-    } else {
-      for (const size_t end = i + length; i < end; ++i) add_frame(packets[i], headers[i]);
+void group_flows(PacketBatch& batch) {
+  const size_t size = batch.size();
+  std::array<uint64_t, PacketBatch::kMaxPackets> flows;
+  std::array<size_t, PacketBatch::kMaxPackets> heads;  // the first packet of the flow since the last fragment
+  size_t after_fragment = 0;
+  bool in_order = true;
+  for (size_t i = 0; i < size; ++i) {
+    const FlowMark mark = mark_of(batch[i]);
+    flows[i] = mark.flow;
+    heads[i] = i;
+    if (mark.fragment) after_fragment = i + 1;
+    for (size_t j = i; mark.flow != 0 && j > after_fragment; --j) {
+      if (flows[j - 1] != mark.flow) continue;
+      heads[i] = heads[j - 1];
+      break;
+    }
+    in_order = in_order && (i == 0 || heads[i] >= heads[i - 1]);
+  }
+  if (in_order) return;
+  std::array<Packet*, PacketBatch::kMaxPackets> grouped;
+  size_t count = 0;
+  for (size_t head = 0; head < size; ++head) {
+    for (size_t i = head; heads[head] == head && i < size; ++i) {
+      if (heads[i] == head) grouped[count++] = batch.raw()[i];
     }
   }
+  std::copy_n(grouped.begin(), size, batch.raw());
+}
+
+bool comes_as_on_the_wire(const PacketBatch& batch) {
+  for (size_t i = 0; batch.size() > 2 && i < batch.size(); ++i) {
+    if (batch[i].pool()->foreign()) return true;
+  }
+  return false;
+}
+
+// ---------------------------------------------------------------- messages
+
+TrainMessages::TrainMessages(PacketBatch& packets, VnetHeader* headers, size_t begin, TrainKinds kinds) {
+  for (size_t i = begin; i < packets.size();) {
+    size_t taken = 0;
+    // Most packets are told apart by their sizes alone: in a train only the last may be shorter.
+    if (i + 1 < packets.size() && packets[i + 1].size() <= packets[i].size()) {
+      if (kinds.datagrams) taken = add_datagrams(packets, i);
+      if (taken == 0 && kinds.segments) taken = add_segments(packets, i);
+    }
+    if (taken == 0) {
+      add_frame(packets[i], headers[i]);
+      taken = 1;
+    }
+    i += taken;
+  }
+}
+
+// Adds the train that packets[begin] and those behind it make, and returns how many they are; 0: too few.
+size_t TrainMessages::add_datagrams(PacketBatch& packets, size_t begin) {
+  FrameTrain train;
+  if (packets.size() - begin < kMinDatagrams || !train.begin(packets[begin])) return 0;
+  for (size_t i = begin + 1; i < packets.size() && train.append(packets[i]);) ++i;
+  if (train.count() < kMinDatagrams) return 0;
+  Front& front = fronts_[trains_];
+  train.write_headers(std::span(front.headers).first<FrameTrain::kMaxHeaders>(), front.vnet);
+  add_train(packets, begin, train.count(), train.header_size(), false);
+  return train.count();
+}
+
+size_t TrainMessages::add_segments(PacketBatch& packets, size_t begin) {
+  SegmentRun run;
+  if (!run.begin(packets[begin].bytes(), packets[begin].offload)) return 0;
+  for (size_t i = begin + 1; i < packets.size() && run.append(packets[i].bytes(), packets[i].offload);) ++i;
+  if (run.segments() < kMinSegments) return 0;
+  Front& front = fronts_[trains_];
+  std::memcpy(front.headers.data(), packets[begin].data(), run.header_size());
+  run.write_headers(front.headers.data());
+  const OffloadState offload = run.offload();
+  front.vnet = {.flags = VnetHeader::kNeedsChecksum,
+                .gso_type = offload.gso == GsoType::tcp6 ? VnetHeader::kGsoTcp6 : VnetHeader::kGsoTcp4,
+                .hdr_len = static_cast<uint16_t>(run.header_size()),
+                .gso_size = offload.gso_size,
+                .csum_start = offload.csum_start,
+                .csum_offset = offload.csum_offset};
+  add_train(packets, begin, run.segments(), run.header_size(), true);
+  return run.segments();
 }
 
 void TrainMessages::add_frame(Packet& packet, VnetHeader& header) {
@@ -131,23 +220,24 @@ void TrainMessages::add_frame(Packet& packet, VnetHeader& header) {
     add_part(&header, sizeof header);
     add_part(packet.data(), packet.size());
   }
-  end_message(first, 1);
+  end_message(first, 1, false);
 }
 
-void TrainMessages::add_train(PacketBatch& packets, size_t begin, const FrameTrain& train) {
+// The headers are in the next front.
+void TrainMessages::add_train(PacketBatch& packets, size_t begin, size_t count, size_t header_size, bool segments) {
   const size_t first = used_;
   Front& front = fronts_[trains_++];
-  train.write_headers(front.headers, front.vnet);
   add_part(&front.vnet, sizeof front.vnet);
-  add_part(front.headers.data(), train.header_size());
-  for (size_t i = begin; i < begin + train.count(); ++i) {
-    add_part(packets[i].data() + train.header_size(), train.payload_size());
+  add_part(front.headers.data(), header_size);
+  for (size_t i = begin; i < begin + count; ++i) {
+    add_part(packets[i].data() + header_size, packets[i].size() - header_size);
   }
-  end_message(first, train.count());
+  end_message(first, count, segments);
 }
 
-void TrainMessages::end_message(size_t first_part, size_t frames) {
-  messages_[count_++] = {&parts_[first_part], static_cast<uint8_t>(used_ - first_part), static_cast<uint8_t>(frames)};
+void TrainMessages::end_message(size_t first_part, size_t frames, bool segments) {
+  messages_[count_++] = {&parts_[first_part], static_cast<uint8_t>(used_ - first_part), static_cast<uint8_t>(frames),
+                         segments};
 }
 
 }  // namespace vswitch

@@ -146,6 +146,83 @@ def scene_afxdp_mixes_with_netdev_internal_and_vxlan():
         other.check_balance()
 
 
+RECEIVE = """
+import hashlib, socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+with socket.create_server((sys.argv[1], int(sys.argv[2])), family=family) as server:
+    connection, _ = server.accept()
+    digest = hashlib.sha256()
+    while data := connection.recv(1 << 20):
+        digest.update(data)
+    print(digest.hexdigest())
+"""
+SEND = """
+import hashlib, random, socket, sys
+data = random.Random(int(sys.argv[2])).randbytes(int(sys.argv[3]))
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
+    connection.sendall(data)
+print(hashlib.sha256(data).hexdigest())
+"""
+
+
+def transfer(sender, receiver, address, sizes):
+    """Sends random bytes over TCP, one connection for each size, all at once; what arrives is compared by its hash."""
+    ports = range(9000, 9000 + len(sizes))
+    options = {"stdout": subprocess.PIPE, "text": True}
+    sinks = [receiver.start("timeout", "60", "python3", "-c", RECEIVE, address, port, **options) for port in ports]
+    listening = lambda: receiver.run("ss", "-Hltn").stdout
+    eventually(lambda: all(f":{port} " in listening() for port in ports), "the receivers listen")
+    sources = [sender.start("timeout", "60", "python3", "-c", SEND, address, port, size, **options) for port, size in zip(ports, sizes)]
+    sent = [source.communicate(timeout=60)[0] for source in sources]
+    received = [sink.communicate(timeout=60)[0] for sink in sinks]
+    if sent != received or not all(len(digest) == 65 for digest in sent):
+        raise Failure(f"{sender.name} to {address}: sent {sent}, received {received}")
+
+
+def received(host, device):
+    """Frames and bytes that the host's kernel got by the device."""
+    read = lambda name: int(host.run("cat", f"/sys/class/net/{device}/statistics/{name}").stdout)
+    return read("rx_packets"), read("rx_bytes")
+
+
+def scene_afxdp_hands_super_frames_to_ports_that_take_them():
+    """Segments that come in by AF_XDP leave together by a veth and by a TAP; by another AF_XDP port as they came."""
+    with Lab() as lab:
+        there = xdp_hosts(lab, 3, kinds=["afxdp", "netdev", "afxdp"])
+        if there is None:
+            return
+        switch, middle, (h1, h2, h3) = there
+        switch.vsctl("add-port", "br0", "in0", "type=internal")
+        middle.address("in0", "10.0.0.9/24")
+        for host, address in ((h1, "fd00::1/64"), (h2, "fd00::2/64")):
+            host.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0")
+            host.run("ip", "address", "add", address, "dev", "eth0", "nodad")
+        size = 20 << 20
+        for checksums in ("on", "off"):  # left to the device, which is us; or complete
+            h1.run("ethtool", "-K", "eth0", "tx", checksums)
+            for receiver, device, address, port in ((h2, "eth0", "10.0.0.2", "p2"), (h2, "eth0", "fd00::2", "p2"),
+                                                    (middle, "in0", "10.0.0.9", "in0")):
+                frames, octets = received(receiver, device)
+                before = statistics(switch, "br0", port)["txPackets"]
+                transfer(h1, receiver, address, [size] * 3)
+                frames, octets = received(receiver, device)[0] - frames, received(receiver, device)[1] - octets
+                segments = statistics(switch, "br0", port)["txPackets"] - before
+                print(f"        checksums {checksums}, to {address}: {segments} segments in {frames} frames of {octets // frames} bytes")
+                if octets < 3 * size or segments < 3 * size // 1500:
+                    raise Failure(f"too little arrived: {octets} bytes, {segments} segments")
+                if frames > segments / 2:
+                    raise Failure(f"{segments} segments left as {frames} frames")
+        copied = int(status(switch, "p3", "tx-copied"))
+        transfer(h1, h3, "10.0.0.3", [1 << 20, 1 << 20])
+        copied = int(status(switch, "p3", "tx-copied")) - copied
+        if copied > 20:  # a broadcast of somebody else may be
+            raise Failure(f"{copied} packets were copied on the way to an AF_XDP port")
+        transfer(h2, h1, "10.0.0.1", [size, 1 << 20])
+        for host in (h1, h2, h3):
+            no_bad_checksums(host)
+        switch.check_balance()
+
+
 def scene_afxdp_tags():
     with Lab() as lab:
         there = xdp_hosts(lab, 3)

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <algorithm>
 #include <functional>
 #include <vector>
 
@@ -79,6 +80,20 @@ class FrameTrainTest : public testing::Test {
     EXPECT_TRUE(decode_vnet_header(header, *packet));
     return packet;
   }
+  // A connection's segments of 1,000 bytes, whole as they come from a wire.
+  std::vector<PacketPtr> segments(uint16_t port, size_t payload, bool v6 = false) {
+    PacketBuilder builder;
+    builder.ethernet();
+    v6 ? builder.ipv6("2001:db8::1", "2001:db8::2") : builder.ipv4("10.0.0.1", "10.0.0.2");
+    PacketPtr super = builder.tcp(port, 80).payload(payload).build(pool_);
+    const auto l4 = static_cast<uint16_t>(v6 ? 54 : 34);
+    super->offload = {ChecksumState::partial, v6 ? GsoType::tcp6 : GsoType::tcp4, false, 1000, l4, 16};
+    std::vector<PacketPtr> result;
+    size_t missing = 0;
+    segment_packet(std::move(super), pool_, &missing, [&](PacketPtr piece) { result.push_back(std::move(piece)); });
+    return result;
+  }
+
   // Frames of the first message that the two make, the second changed by `change` (with the IP checksum made right).
   size_t joins(const std::function<void(Packet&)>& change, bool v6 = false) {
     PacketPtr first = datagram(1, 100, v6), second = datagram(2, 100, v6);
@@ -117,9 +132,9 @@ TEST_F(FrameTrainTest, CutAgainATrainIsWhatItWas) {
         batch.add(std::move(packet));
       }
     }
-    const TrainMessages messages(batch, headers.data(), 0, true);
+    const TrainMessages messages(batch, headers.data(), 0, TrainKinds{});
     RC_ASSERT(cut_again(messages) == wanted);
-    const TrainMessages singly(batch, headers.data(), 0, false);
+    const TrainMessages singly(batch, headers.data(), 0, TrainKinds{false, false});
     RC_ASSERT(singly.size() == batch.size());
     RC_ASSERT(cut_again(singly) == wanted);
   });
@@ -130,11 +145,96 @@ TEST_F(FrameTrainTest, AFullBatchOfOneFlowIsOneMessage) {
   PacketBatch batch;
   std::array<VnetHeader, PacketBatch::kMaxPackets> headers;
   for (uint16_t i = 0; i < PacketBatch::kMaxPackets; ++i) batch.add(datagram(i, 18));
-  const TrainMessages messages(batch, headers.data(), 0, true);
+  const TrainMessages messages(batch, headers.data(), 0, TrainKinds{});
   ASSERT_EQ(messages.size(), 1u);
   EXPECT_EQ(messages[0].frames, PacketBatch::kMaxPackets);
-  const TrainMessages rest(batch, headers.data(), 30, true);
+  const TrainMessages rest(batch, headers.data(), 30, TrainKinds{});
   EXPECT_EQ(rest.size(), 2u);
+}
+
+TEST_F(FrameTrainTest, SegmentsOfAConnectionAreOneMessage) {
+  for (const bool v6 : {false, true}) {
+    PacketBatch batch;
+    std::array<VnetHeader, PacketBatch::kMaxPackets> headers{};
+    std::vector<Bytes> wanted;
+    for (PacketPtr& segment : segments(1, 8500, v6)) {
+      wanted.push_back(bytes_of(*segment));
+      batch.add(std::move(segment));
+    }
+    ASSERT_EQ(batch.size(), 9u);
+    const TrainMessages messages(batch, headers.data(), 0, TrainKinds{});
+    ASSERT_EQ(messages.size(), 1u);
+    EXPECT_EQ(messages[0].frames, 9u);
+    EXPECT_TRUE(messages[0].segments);
+    EXPECT_EQ(cut_again(messages), wanted);
+    EXPECT_EQ(TrainMessages(batch, headers.data(), 7, TrainKinds{}).size(), 1u);
+    const TrainMessages datagrams_only(batch, headers.data(), 0, TrainKinds{.segments = false});
+    EXPECT_EQ(datagrams_only.size(), 9u);
+    EXPECT_EQ(cut_again(datagrams_only), wanted);
+  }
+}
+
+TEST_F(FrameTrainTest, ConnectionsThatTakeTurnsMakeAMessageEach) {
+  PacketBatch batch;
+  std::array<VnetHeader, PacketBatch::kMaxPackets> headers{};
+  std::vector<PacketPtr> connections[] = {segments(1, 5000), segments(2, 5000, true), segments(3, 5000)};
+  std::vector<Bytes> wanted;
+  for (const auto& connection : connections) {
+    for (const PacketPtr& segment : connection) wanted.push_back(bytes_of(*segment));
+  }
+  for (size_t i = 0; i < 5; ++i) {
+    for (auto& connection : connections) batch.add(std::move(connection[i]));
+  }
+  EXPECT_EQ(TrainMessages(batch, headers.data(), 0, TrainKinds{}).size(), 15u);
+  group_flows(batch);
+  const TrainMessages messages(batch, headers.data(), 0, TrainKinds{});
+  EXPECT_EQ(messages.size(), 3u);
+  EXPECT_EQ(cut_again(messages), wanted);
+}
+
+// As whatever passes a batch: no packet is lost, none overtakes another of its flow or passes a fragment, and between
+// two fragments flows are together.
+TEST_F(FrameTrainTest, GroupingKeepsTheOrderOfEachFlow) {
+  constexpr int kFragment = 6, kOther = 7;
+  const bool ok = rc::check("group_flows()", [&] {
+    const auto kinds = *rc::gen::container<std::vector<int>>(rc::gen::inRange(0, 8));
+    PacketBatch batch;
+    std::vector<std::pair<int, Packet*>> before;
+    for (const int kind : kinds) {
+      if (batch.full()) break;
+      PacketBuilder builder;
+      builder.ethernet();
+      if (kind == kOther) {
+        builder.eth_type(0x88b5);
+      } else if (kind % 2 == 0) {
+        builder.ipv4("10.0.0.1", "10.0.0.2").tcp(static_cast<uint16_t>(kind), 80);
+      } else {
+        builder.ipv6("2001:db8::1", kind == 1 ? "2001:db8::2" : "2001:db8::3").udp(1, 2);
+      }
+      PacketPtr packet = builder.payload(10).build(pool_);
+      if (kind == kFragment) packet->data()[20] = 0x20;
+      before.emplace_back(kind == 5 ? 3 : kind, packet.get());
+      batch.add(std::move(packet));
+    }
+    group_flows(batch);
+    RC_ASSERT(batch.size() == before.size());
+    size_t begin = 0;
+    for (size_t end = 0; end <= before.size(); ++end) {
+      if (end < before.size() && before[end].first != kFragment) continue;
+      std::vector<Packet*> wanted;
+      for (size_t i = begin; i < end; ++i) {
+        if (std::find(wanted.begin(), wanted.end(), before[i].second) != wanted.end()) continue;
+        for (size_t j = i; j < end; ++j) {
+          const bool same = j == i || (before[j].first == before[i].first && before[i].first != kOther);
+          if (same) wanted.push_back(before[j].second);
+        }
+      }
+      RC_ASSERT(std::equal(wanted.begin(), wanted.end(), batch.raw() + begin));
+      if (end < before.size()) RC_ASSERT(batch.raw()[end] == before[end].second);
+      begin = end + 1;
+    }
+  });
+  ASSERT_TRUE(ok);
 }
 
 TEST_F(FrameTrainTest, OnlyWhatContinuesTheFlowJoins) {

@@ -363,6 +363,47 @@ TEST_F(AfxdpTest, AChecksumLeftToADeviceIsCompletedOnTheWayOut) {
   EXPECT_TRUE(arrives(*one, *two, far2, whole));
 }
 
+TEST_F(AfxdpTest, SegmentsBecomeASuperFrameOnTheirWayToADeviceThatTakesIt) {
+  VportConfig usual = config("p2");
+  usual.type = "netdev";
+  auto one = port("p1", 1);
+  auto created = bench_->create(usual, 2);
+  ASSERT_TRUE(one && created.ok());
+  Vport& two = **created;
+  FarEnd far1("far1"), far2("far2");
+  ThreadContext& ctx = bench_->ctx();
+  const auto super_frame = PacketBuilder().ethernet().ipv4("10.0.0.1", "10.0.0.2").tcp(1, 2).payload(4000);
+  PacketPtr super = super_frame.build(ctx.pool);
+  super->offload = {ChecksumState::partial, GsoType::tcp4, false, 1000, 34, 16};
+  const Segmenter segmenter(*super);
+  ASSERT_EQ(segmenter.count(), 4u);
+  const auto send_segments = [&] {
+    for (size_t i = 0; i < 4; ++i) ASSERT_TRUE(far1.send(to_bytes(*segmenter.build(i, ctx.pool))));
+    PacketBatch batch;
+    for (size_t had = 0; batch.size() < 4; had = batch.size()) {
+      PacketBatch more = wait_for(*one);
+      ASSERT_FALSE(more.empty()) << had;
+      for (size_t i = 0; i < more.size(); ++i) batch.add(more.release(i));
+      more.reset_released();
+    }
+    two.send(ctx, batch);
+  };
+  const uint64_t before = two.stats().tx_packets;
+  send_segments();
+  EXPECT_TRUE(bench_->until([&] {
+    const std::optional<Bytes> frame = far2.receive();
+    return frame && frame->size() == 54 + 4000 &&
+           std::equal(frame->begin() + 54, frame->end(), to_bytes(*super).begin() + 54);
+  }));
+  EXPECT_GE(two.stats().tx_packets - before, 4u);  // each packet counts, in whatever company it went
+
+  // What is too big for the device is told for each segment.
+  ASSERT_TRUE(bench_->links().set_mtu("p2", 500).ok());
+  ASSERT_TRUE(bench_->until([&] { return two.state().mtu == 500; }));
+  send_segments();
+  EXPECT_EQ(bench_->dropped(1, DropReason::tx_too_big), 4u);
+}
+
 TEST_F(AfxdpTest, ASuperFrameIsCutAndAnOverlongOneDroppedByName) {
   auto one = port("p1", 1);
   ASSERT_TRUE(one);
