@@ -6,22 +6,38 @@
 namespace vswitch {
 
 UpcallQueue::UpcallQueue()
-    : ring_(kRing), in_bucket_(kBucketPlaces), of_port_(kMaxPorts), of_source_(kSourcePlaces), by_port_(kMaxPorts) {}
+    : ring_(kRing),
+      in_bucket_(kBucketPlaces),
+      draining_(kBucketPlaces),
+      of_port_(kMaxPorts),
+      of_source_(kSourcePlaces),
+      by_port_(kMaxPorts) {}
 
 // ---- Producer
+
+// Nearly as long as the longest will do: all of a flood that is spread evenly.
+bool UpcallQueue::has_most(uint32_t port, const Upcall& upcall) const {
+  if (waiting_.load(std::memory_order_relaxed) < kTotal) return false;
+  const uint32_t length = of_source(port, upcall.source).load(std::memory_order_relaxed);
+  return length >= longest_source_.load(std::memory_order_relaxed) / 4 * 3 &&
+         of_port_[port].load(std::memory_order_relaxed) >= longest_port_.load(std::memory_order_relaxed) / 4 * 3;
+}
+
+// Not of actions: what a flow sends to userspace keeps going there.
+bool UpcallQueue::flow_has_most(const Upcall& upcall) {
+  if (upcall.kind != Upcall::Kind::miss || upcall.bucket == Upcall::kNoBucket) return false;
+  const uint32_t in_first = in_bucket_[first_place(upcall.bucket)].load(std::memory_order_acquire);
+  const uint32_t in_second = in_bucket_[second_place(upcall.bucket)].load(std::memory_order_acquire);
+  std::vector<bool>::reference draining = draining_[first_place(upcall.bucket)];
+  draining = draining ? in_first != 0 : std::min(in_first, in_second) >= kMostOfFlow;
+  return draining && in_second != 0;
+}
 
 bool UpcallQueue::offer(Upcall&& upcall) {
   const uint32_t port = upcall.packet->in_port % kMaxPorts;
   const uint32_t bucket = upcall.bucket, source = upcall.source;
   const bool in_place = upcall.in_place;
-  if (waiting_.load(std::memory_order_relaxed) >= kTotal) {
-    // Nearly as long as the longest will do: all of a flood that is spread evenly.
-    const uint32_t length = of_source(port, source).load(std::memory_order_relaxed);
-    if (length >= longest_source_.load(std::memory_order_relaxed) / 4 * 3 &&
-        of_port_[port].load(std::memory_order_relaxed) >= longest_port_.load(std::memory_order_relaxed) / 4 * 3) {
-      return false;
-    }
-  }
+  if (has_most(port, upcall) || flow_has_most(upcall)) return false;
   // Counted before it can be seen by the consumer, which counts down.
   count(port, upcall);
   if (ring_.push(std::move(upcall))) return true;

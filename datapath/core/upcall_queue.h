@@ -13,6 +13,10 @@
 // is waiting or being handled, its packets go through the queue too. Each bucket counts in two places of a table (a
 // counting Bloom filter), so that even a full queue detains few packets of flows that have nothing in it.
 //
+// End of waiting: a flow whose packets come faster than the handler takes them would never have none in the queue, and
+// go the slow way for ever. So once kMostOfFlow of one bucket wait, its further misses are turned away until none of
+// them waits any more; from then on the flow takes the fast path.
+//
 // Thread safety: offer(), must_wait() and waiting() by the producer thread, the rest by the consumer thread.
 #pragma once
 
@@ -45,6 +49,7 @@ class UpcallQueue {
  public:
   static constexpr size_t kTotal = 65536;
   static constexpr size_t kSources = 256;  // sub-queues of a port
+  static constexpr uint32_t kMostOfFlow = 4096;
 
   UpcallQueue();
 
@@ -53,7 +58,8 @@ class UpcallQueue {
     return waiting() != 0 && in_bucket_[first_place(bucket)].load(std::memory_order_acquire) != 0 &&
            in_bucket_[second_place(bucket)].load(std::memory_order_acquire) != 0;
   }
-  // Queues it; false, and `upcall` untouched, when it belongs to those that have most, and there is no room.
+  // Queues it; false, and `upcall` untouched, when it belongs to those that have most, and there is no room, or when so
+  // many of its flow wait that they must come to an end first.
   bool offer(Upcall&& upcall);
   // Waiting or being handled.
   size_t waiting() const { return waiting_.load(std::memory_order_acquire); }
@@ -95,6 +101,11 @@ class UpcallQueue {
   std::atomic<uint32_t>& of_source(uint32_t port, uint32_t source) {
     return of_source_[(port * kSources + source % kSources) % kSourcePlaces];
   }
+  bool has_most(uint32_t port, const Upcall& upcall) const;
+  bool flow_has_most(const Upcall& upcall);
+  const std::atomic<uint32_t>& of_source(uint32_t port, uint32_t source) const {
+    return of_source_[(port * kSources + source % kSources) % kSourcePlaces];
+  }
   void count(uint32_t port, const Upcall& upcall);
   void drain_ring();
   bool take_from(PortQueue& port, Upcall& upcall);
@@ -109,6 +120,7 @@ class UpcallQueue {
   std::atomic<size_t> waiting_{0};
   std::atomic<size_t> in_place_{0};
   std::vector<std::atomic<uint32_t>> in_bucket_;
+  std::vector<bool> draining_;                    // the producer's: by first place, buckets that must come to an end
   std::vector<std::atomic<uint32_t>> of_port_;    // by port number: waiting or being handled
   std::vector<std::atomic<uint32_t>> of_source_;  // by a hash of port and source: waiting; perhaps of several together
   // Who has as many loses, once there is no room.

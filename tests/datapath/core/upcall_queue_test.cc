@@ -20,12 +20,13 @@ class UpcallQueueTest : public ::testing::Test {
     packet->skb_mark = mark;
     return {std::move(packet), Upcall::Kind::miss, {}, bucket, source};
   }
-  // Fills the queue with `count` packets of one source; true if all were taken. As the handler does between two
-  // batches, drops what is too much; returns how many that was.
+  // Fills the queue with `count` packets of one source, each of its own flow. As the handler does between two batches,
+  // drops what is too much; returns how many that was.
   size_t fill(size_t count, uint32_t port, uint32_t source) {
     size_t dropped = 0;
     for (size_t i = 0; i < count; ++i) {
-      if (!queue_.offer(upcall(port, 1, static_cast<uint32_t>(i), source))) ++dropped;
+      const auto number = static_cast<uint32_t>(i);
+      if (!queue_.offer(upcall(port, number, number, source))) ++dropped;
       if (i % 1000 == 999) dropped += drop_surplus().size();
     }
     return dropped + drop_surplus().size();
@@ -161,6 +162,39 @@ TEST_F(UpcallQueueTest, AFlowWaitsUntilItsLastPacketIsDone) {
   EXPECT_TRUE(queue_.must_wait(5)) << "taken, but not sent yet";
   queue_.done(1, 5);
   EXPECT_FALSE(queue_.must_wait(5));
+}
+
+// A flow that comes faster than it is handled: its last packet is done some day, and the fast path takes over.
+TEST_F(UpcallQueueTest, AFlowThatNeverPausesComesToTheEndOfItsWaiting) {
+  for (uint32_t i = 0; i < UpcallQueue::kMostOfFlow; ++i) ASSERT_TRUE(queue_.offer(upcall(1, 5, i)));
+  EXPECT_FALSE(queue_.offer(upcall(1, 5)));
+  size_t taken = 0;
+  while (queue_.must_wait(5)) {
+    ASSERT_FALSE(queue_.offer(upcall(1, 5))) << "after " << taken;
+    ASSERT_TRUE(queue_.offer(upcall(1, 6))) << "another flow is not concerned";
+    taken += take(2).size();
+    ASSERT_LE(taken, 2 * UpcallQueue::kMostOfFlow);
+  }
+  EXPECT_TRUE(queue_.offer(upcall(1, 5))) << "as any other flow's first";
+}
+
+TEST_F(UpcallQueueTest, FewerPacketsOfAFlowThanTheMostAreNotTurnedAway) {
+  for (uint32_t round = 0; round < 10; ++round) {
+    for (uint32_t i = 0; i + 1 < UpcallQueue::kMostOfFlow; ++i) ASSERT_TRUE(queue_.offer(upcall(1, 5, i)));
+    EXPECT_EQ(take(UpcallQueue::kMostOfFlow - 100).size(), UpcallQueue::kMostOfFlow - 100);
+    for (uint32_t i = 0; i < 100; ++i) ASSERT_TRUE(queue_.offer(upcall(1, 5, i)));
+    take();
+  }
+}
+
+// What a flow sends to userspace has no fast path to go over to.
+TEST_F(UpcallQueueTest, ActionsOfOneFlowMayBeMany) {
+  for (uint32_t i = 0; i < 2 * UpcallQueue::kMostOfFlow; ++i) {
+    Upcall action = upcall(1, 5, i);
+    action.kind = Upcall::Kind::action;
+    ASSERT_TRUE(queue_.offer(std::move(action)));
+  }
+  EXPECT_EQ(take().size(), 2 * UpcallQueue::kMostOfFlow);
 }
 
 TEST_F(UpcallQueueTest, CopiesForTheControlPathHoldNobodyUp) {
