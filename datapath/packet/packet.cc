@@ -34,17 +34,7 @@ PacketPtr clone_packet(const Packet& packet, PacketPool& pool) {
 }
 
 void copy_metadata(const Packet& from, Packet& to) {
-  to.in_port = from.in_port;
-  to.recirc_id = from.recirc_id;
-  to.dp_hash = from.dp_hash;
-  to.skb_priority = from.skb_priority;
-  to.skb_mark = from.skb_mark;
-  to.rss_hash = from.rss_hash;
-  to.has_tunnel = from.has_tunnel;
-  to.recirc_depth = from.recirc_depth;
-  to.cutlen = from.cutlen;
-  to.layers = from.layers;
-  to.offload = from.offload;
+  to.metadata() = from.metadata();
   if (from.has_tunnel) to.tunnel = from.tunnel;
 }
 

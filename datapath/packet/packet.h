@@ -15,11 +15,14 @@
 // datapath/packet/offload.h completes and cuts in software.
 #pragma once
 
+#include <array>
+#include <bit>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <type_traits>
 
 #include "datapath/packet/tunnel_metadata.h"
 
@@ -27,7 +30,7 @@ namespace vswitch {
 
 class PacketPool;
 
-enum class ChecksumState : uint8_t { none, verified, partial };
+enum class ChecksumState : uint16_t { none, verified, partial };
 enum class GsoType : uint8_t { none, tcp4, tcp6, udp_l4 };
 
 struct OffloadState {
@@ -48,12 +51,29 @@ struct LayerOffsets {
   uint16_t l3_end = kNoLayer;  // end of the L3 datagram by its own length field (padding excluded)
 };
 
-class Packet {
-  // Declared first so that what every packet needs (up to rss_hash) shares one cache line.
-  uint8_t* data_;
-  uint8_t* buffer_;
+// What travels with the frame (host order); what the flow key takes from here, see flow/extract.h. All of it is set for
+// every packet that is received. That takes a few wide stores, as there are no holes (so ChecksumState has 16 bits).
+struct PacketMetadata {
+  uint32_t in_port = 0;    // datapath port number the packet came in by (0 is never a port)
+  uint32_t recirc_id = 0;  // 0: not recirculated
+  uint32_t dp_hash = 0;    // set by the hash action
+  uint32_t skb_priority = 0;
+  uint32_t skb_mark = 0;
+  uint32_t rss_hash = 0;  // hash of the flow, 0 = not computed; see flow/extract.h
+  uint32_t cutlen = 0;    // bytes the next output is to leave off (trunc action); 0: none
+  LayerOffsets layers;
+  OffloadState offload;
+  uint8_t recirc_depth = 0;  // how often this packet has been recirculated
+  bool has_tunnel = false;   // Packet::tunnel is valid: received from, or to be sent into, a tunnel
+};
+static_assert(sizeof(PacketMetadata) == 48 && std::has_unique_object_representations_v<PacketMetadata>);
+
+class Packet : public PacketMetadata {
+  // What every packet needs shares one cache line with the metadata.
   uint32_t size_;
   uint32_t buffer_size_;
+  uint8_t* data_;
+  uint8_t* buffer_;
   PacketPool* pool_;
   Packet* next_free_ = nullptr;  // the pool's free list
 
@@ -96,61 +116,37 @@ class Packet {
   // Empties the packet and sets the head room. REQUIRES: headroom <= capacity().
   void reset(size_t headroom = kDefaultHeadroom) {
     assert(headroom <= buffer_size_);
-    data_ = buffer_ + headroom;
-    size_ = 0;
-    layers = {};
-    offload = {};
-    in_port = 0;
-    recirc_id = dp_hash = skb_priority = skb_mark = rss_hash = 0;
-    has_tunnel = false;
-    recirc_depth = 0;
-    cutlen = 0;
+    start_received(buffer_ + headroom, 0, 0);
   }
-
-  // ---- metadata (host order); what the flow key takes from here, see flow/extract.h
-  uint32_t in_port = 0;       // datapath port number the packet came in by (0 is never a port)
-  uint32_t recirc_id = 0;     // 0: not recirculated
-  uint32_t dp_hash = 0;       // set by the hash action
-  uint32_t skb_priority = 0;
-  uint32_t skb_mark = 0;
-  uint32_t rss_hash = 0;      // hash of the flow, 0 = not computed; see flow/extract.h
-  bool has_tunnel = false;    // `tunnel` below is valid: received from, or to be sent into, a tunnel
-  uint8_t recirc_depth = 0;   // how often this packet has been recirculated
-  uint32_t cutlen = 0;        // bytes the next output is to leave off (trunc action); 0: none
-  LayerOffsets layers;
-  OffloadState offload;
-  TunnelMetadata tunnel;      // valid only if has_tunnel
-
-  // A frame of `size` bytes that a device wrote to `data`, inside the buffer, and that came in by port `port_no`: metadata as
-  // after reset().
+  // A frame of `size` bytes that a device wrote to `data`, inside the buffer, and that came in by port `port_no`:
+  // metadata as after reset().
   void start_received(uint8_t* data, uint32_t size, uint32_t port_no) {
+    metadata() = {};
+    in_port = port_no;
     data_ = data;
     size_ = size;
-    in_port = port_no;
-    recirc_id = dp_hash = skb_priority = skb_mark = rss_hash = 0;
-    has_tunnel = false;
-    recirc_depth = 0;
-    cutlen = 0;
-    layers = {};
-    offload = {};
   }
+
+  PacketMetadata& metadata() { return *this; }
+  const PacketMetadata& metadata() const { return *this; }
+  TunnelMetadata tunnel;  // valid only if has_tunnel
 
   PacketPool* pool() const { return pool_; }
 
  private:
   friend class PacketPool;
   Packet(PacketPool* pool, uint8_t* buffer, size_t buffer_size)
-      : data_(buffer), buffer_(buffer), size_(0), buffer_size_(static_cast<uint32_t>(buffer_size)), pool_(pool) {}
+      : size_(0), buffer_size_(static_cast<uint32_t>(buffer_size)), data_(buffer), buffer_(buffer), pool_(pool) {}
   ~Packet() = default;
 
+  // All four layers at once, without a branch.
   void shift_offsets(int by) {
-    auto shift = [by](uint16_t& offset) {
-      if (offset != LayerOffsets::kNoLayer) offset = static_cast<uint16_t>(offset + by);
-    };
-    shift(layers.l2_5);
-    shift(layers.l3);
-    shift(layers.l4);
-    shift(layers.l3_end);
+    using Offsets = std::array<uint16_t, sizeof(LayerOffsets) / sizeof(uint16_t)>;
+    auto offsets = std::bit_cast<Offsets>(layers);
+    for (uint16_t& offset : offsets) {
+      offset = static_cast<uint16_t>(offset + (offset == LayerOffsets::kNoLayer ? 0 : by));
+    }
+    layers = std::bit_cast<LayerOffsets>(offsets);
     if (offload.checksum == ChecksumState::partial) {
       offload.csum_start = static_cast<uint16_t>(offload.csum_start + by);
     }

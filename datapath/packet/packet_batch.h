@@ -1,6 +1,7 @@
 // PacketBatch: up to 32 packets that travel together; owns them. Fixed size, no allocation, move-only.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstddef>
@@ -33,6 +34,12 @@ class PacketBatch {
     assert(!full());
     packets_[size_++] = packet.release();
   }
+  // Takes `count` packets that nothing else owns. REQUIRES: there is room.
+  void add(Packet* const* packets, size_t count) {
+    assert(count <= kMaxPackets - size_);
+    std::copy_n(packets, count, packets_.data() + size_);
+    size_ += count;
+  }
   Packet& operator[](size_t i) { return *packets_[i]; }
   const Packet& operator[](size_t i) const { return *packets_[i]; }
   // Takes packet i out; its slot is null until compact() or clear(). Slots taken must not be used.
@@ -56,7 +63,7 @@ class PacketBatch {
  private:
   void take(PacketBatch& other) {
     size_ = other.size_;
-    for (size_t i = 0; i < size_; ++i) packets_[i] = other.packets_[i];
+    std::copy_n(other.packets_.data(), size_, packets_.data());
     other.size_ = 0;
   }
   std::array<Packet*, kMaxPackets> packets_;

@@ -74,7 +74,7 @@ size_t Queue::receive(ThreadContext& ctx, PacketBatch& batch) {
     multicast += *packet->data() & 1;
     packets[received++] = packet;
   }
-  for (size_t i = 0; i < received; ++i) batch.add(PacketPtr(packets[i]));
+  batch.add(packets, received);
   count_received(received, bytes, multicast, counters);
   return received;
 }
@@ -255,9 +255,9 @@ void DpdkVport::send(ThreadContext& ctx, PacketBatch& batch) {
     return;
   }
   dpdk::register_thread();
-  for (size_t i = 0; i < batch.size(); ++i) {
-    if (__builtin_expect(!is_ready(batch[i]), 0)) return send_one_by_one(ctx, batch, counters);
-  }
+  uint64_t unready = 0;
+  for (size_t i = 0; i < batch.size(); ++i) unready |= uint64_t{!is_ready(batch[i])};
+  if (__builtin_expect(unready != 0, 0)) return send_one_by_one(ctx, batch, counters);
   transmit(ctx, batch, counters);
 }
 
@@ -291,22 +291,44 @@ void DpdkVport::send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCou
   if (!out.empty()) transmit(ctx, out, counters);
 }
 
+// The ports that packets came in by, kept for the books: a frame that was sent is not ours any more. Nearly always it
+// is one port for all.
+class InPorts {
+ public:
+  explicit InPorts(const PacketBatch& batch) {
+    uint32_t difference = 0;
+    if (!batch.empty()) first_ = batch[0].in_port;
+    for (size_t i = 0; i < batch.size(); ++i) difference |= batch[i].in_port ^ first_;
+    mixed_ = difference != 0;
+    if (!mixed_) return;
+    for (size_t i = 0; i < batch.size(); ++i) each_[i] = batch[i].in_port;
+  }
+  // The first `sent` of the batch have left the switch.
+  void book(ThreadContext& ctx, uint16_t sent) const {
+    if (!mixed_) return ctx.ledger.port(first_).sent.add(sent);
+    for (uint16_t i = 0; i < sent; ++i) ctx.ledger.port(each_[i]).sent.add();
+  }
+
+ private:
+  uint32_t first_ = 0;
+  bool mixed_ = false;
+  std::array<uint32_t, PacketBatch::kMaxPackets> each_;
+};
+
 // REQUIRES: all packets are in mbufs and in wire form.
 void DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
   rte_mbuf* mbufs[PacketBatch::kMaxPackets];
-  uint32_t in_ports[PacketBatch::kMaxPackets];
   const auto count = static_cast<uint16_t>(batch.size());
+  const InPorts in_ports(batch);
   uint64_t bytes = 0;
   for (uint16_t i = 0; i < count; ++i) {
-    const Packet& packet = batch[i];
-    const auto size = static_cast<uint32_t>(packet.size());
+    const auto size = static_cast<uint32_t>(batch[i].size());
     rte_mbuf* const mbuf = MbufPool::mbuf_of(&batch[i]);
-    mbuf->data_off = static_cast<uint16_t>(packet.headroom());
+    mbuf->data_off = static_cast<uint16_t>(batch[i].headroom());
     mbuf->data_len = static_cast<uint16_t>(size);
     mbuf->pkt_len = size;
     mbuf->ol_flags = 0;
     bytes += size;
-    in_ports[i] = packet.in_port;
     mbufs[i] = mbuf;
   }
   batch.reset_released();  // they are the device's now
@@ -318,13 +340,7 @@ void DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::
   if (sent != count) unsent_[ctx.index].add(count - sent);
   counters.tx_packets.add(sent);
   counters.tx_bytes.add(bytes);
-  // Neighbours mostly came in by the same port: one look at the books per run of them.
-  for (uint16_t begin = 0; begin < sent;) {
-    uint16_t end = begin + 1;
-    while (end < sent && in_ports[end] == in_ports[begin]) ++end;
-    ctx.ledger.port(in_ports[begin]).sent.add(end - begin);
-    begin = end;
-  }
+  in_ports.book(ctx, sent);
 }
 
 uint16_t DpdkVport::burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count) {
