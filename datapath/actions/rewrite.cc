@@ -13,8 +13,6 @@ namespace vswitch {
 namespace {
 
 constexpr size_t kEthernetSize = 14;
-constexpr size_t kAddressesSize = 12;  // of an Ethernet header: what stands in front of the VLAN tag
-constexpr size_t kVlanSize = 4;
 constexpr size_t kArpSize = 28;  // Ethernet and IPv4
 constexpr size_t kIcmpSize = 4;  // what is needed of it: type, code, checksum
 constexpr size_t kNdSize = 24;   // neighbour solicitation or advertisement up to its options
@@ -323,24 +321,6 @@ bool set_nd(Packet& packet, const SetNdAction& set) {
   l4_changed(sum, old_target, load_unaligned<Ipv6Address>(l4 + 8));
   set_nd_options(packet.bytes().subspan(ip->l4 + kNdSize, ip->l4_size() - kNdSize), set, sum);
   return true;
-}
-
-bool push_vlan(Packet& packet, const PushVlanAction& push) {
-  if (packet.size() < kEthernetSize || packet.headroom() < kVlanSize) return false;
-  uint8_t* frame = packet.push(kVlanSize);
-  std::memmove(frame, frame + kVlanSize, kAddressesSize);
-  store_unaligned(frame + kAddressesSize, push.tpid);
-  store_unaligned(frame + kAddressesSize + 2, push.tci & ~kVlanCfi);
-  return true;
-}
-
-void pop_vlan(Packet& packet) {
-  if (packet.size() < kEthernetSize + kVlanSize) return;
-  uint8_t* frame = packet.data();
-  const auto tpid = load_unaligned<be16>(frame + kAddressesSize);
-  if (tpid != kEthTypeVlan && tpid != kEthTypeQinq) return;
-  std::memmove(frame + kVlanSize, frame, kAddressesSize);
-  packet.pull(kVlanSize);
 }
 
 }  // namespace vswitch

@@ -276,12 +276,98 @@ TEST(Rewrite, PushAndPopVlanAreInverse) {
   });
 }
 
+// A tag is pushed and popped a byte at a time; what moved is what stands behind the addresses.
+Bytes push_tag_bytes(Bytes frame, be16 tpid, be16 tci) {
+  const uint16_t words[] = {tpid.host(), static_cast<uint16_t>(tci.host() & ~0x1000)};
+  const Bytes tag = {static_cast<uint8_t>(words[0] >> 8), static_cast<uint8_t>(words[0]),
+                     static_cast<uint8_t>(words[1] >> 8), static_cast<uint8_t>(words[1])};
+  frame.insert(frame.begin() + 12, tag.begin(), tag.end());
+  return frame;
+}
+Bytes pop_tag_bytes(Bytes frame) {
+  const bool tagged =
+      frame.size() >= 18 && ((frame[12] == 0x81 && frame[13] == 0x00) || (frame[12] == 0x88 && frame[13] == 0xa8));
+  if (tagged) frame.erase(frame.begin() + 12, frame.begin() + 16);
+  return frame;
+}
+
+// What the packet carries beside its bytes, as it was and where it must point after the frame's front moved by `by`.
+void expect_moved(const Packet& packet, const PacketMetadata& before, int by) {
+  const auto moved = [by](uint16_t offset) {
+    return offset == LayerOffsets::kNoLayer ? offset : static_cast<uint16_t>(offset + by);
+  };
+  RC_ASSERT(packet.layers.l2_5 == moved(before.layers.l2_5));
+  RC_ASSERT(packet.layers.l3 == moved(before.layers.l3));
+  RC_ASSERT(packet.layers.l4 == moved(before.layers.l4));
+  RC_ASSERT(packet.layers.l3_end == moved(before.layers.l3_end));
+  const bool partial = before.offload.checksum == ChecksumState::partial;
+  RC_ASSERT(packet.offload.csum_start == before.offload.csum_start + (partial ? by : 0));
+  RC_ASSERT(packet.offload.csum_offset == before.offload.csum_offset);
+  RC_ASSERT(packet.offload.checksum == before.offload.checksum);
+  RC_ASSERT(packet.offload.gso == before.offload.gso && packet.offload.gso_size == before.offload.gso_size);
+  RC_ASSERT(packet.in_port == before.in_port && packet.skb_mark == before.skb_mark);
+  RC_ASSERT(packet.rss_hash == before.rss_hash && packet.recirc_depth == before.recirc_depth);
+}
+
+// Frames of all sizes, tags and places in their buffer; layers that are there and that are not.
+TEST(Rewrite, TagsMoveNothingElse) {
+  HeapPacketPool pool(HeapPacketPool::kSuperFrameBuffer, 1);
+  check_random([&pool](std::mt19937& rng) {
+    Bytes frame = FrameSpec::random(rng).build();
+    if (rng() % 4 == 0) frame.resize(14 + rng() % 8);
+    if (rng() % 8 == 0) frame.resize(40000 + rng() % 20000, 0x5a);
+    const size_t headroom = rng() % 3 == 0 ? rng() % 12 : rng() % 200;
+    PacketPtr packet = make_packet(pool, frame, headroom);
+    const auto any_layer = [&rng] {
+      return static_cast<uint16_t>(rng() % 3 == 0 ? LayerOffsets::kNoLayer : 8 + rng() % 200);
+    };
+    packet->layers = {any_layer(), any_layer(), any_layer(), any_layer()};
+    const ChecksumState states[] = {ChecksumState::none, ChecksumState::verified, ChecksumState::partial};
+    packet->offload.checksum = states[rng() % 3];
+    packet->offload.gso = frame.size() > 2000 ? GsoType::tcp4 : GsoType::none;
+    packet->offload.gso_size = 1448;
+    packet->offload.csum_start = static_cast<uint16_t>(40 + rng() % 100);
+    packet->offload.csum_offset = 16;
+    packet->in_port = packet->skb_mark = packet->rss_hash = rng();
+    for (int change = 0; change < 6; ++change) {
+      const PacketMetadata before = packet->metadata();
+      const Bytes old = bytes_of(*packet);
+      if (rng() % 2 == 0) {
+        const PushVlanAction push{rng() % 2 == 0 ? kEthTypeVlan : kEthTypeQinq, to_be16(static_cast<uint16_t>(rng()))};
+        const bool room = packet->headroom() >= 4;
+        RC_ASSERT(push_vlan(*packet, push) == room);
+        RC_ASSERT(bytes_of(*packet) == (room ? push_tag_bytes(old, push.tpid, push.tci) : old));
+        expect_moved(*packet, before, room ? 4 : 0);
+      } else {
+        const Bytes popped = pop_tag_bytes(old);
+        pop_vlan(*packet);
+        RC_ASSERT(bytes_of(*packet) == popped);
+        expect_moved(*packet, before, static_cast<int>(popped.size()) - static_cast<int>(old.size()));
+      }
+    }
+  });
+}
+
+TEST(Rewrite, AFrameTooShortForAnEthernetHeaderGetsNoTag) {
+  HeapPacketPool pool(2048, 1);
+  for (size_t size = 0; size < 14; ++size) {
+    PacketPtr packet = make_packet(pool, Bytes(size, 0x81));
+    EXPECT_FALSE(push_vlan(*packet, {kEthTypeVlan, to_be16(0x1001)}));
+    pop_vlan(*packet);
+    EXPECT_EQ(bytes_of(*packet), Bytes(size, 0x81));
+  }
+}
+
 TEST(Rewrite, PushVlanNeedsHeadroom) {
   HeapPacketPool pool(2048, 1);
   const FrameSpec spec;
   PacketPtr packet = make_packet(pool, spec.build(), 3);
   EXPECT_FALSE(push_vlan(*packet, {kEthTypeVlan, to_be16(0x1001)}));
   EXPECT_EQ(bytes_of(*packet), spec.build());
+  packet.reset();
+  packet = make_packet(pool, spec.build(), 4);
+  EXPECT_TRUE(push_vlan(*packet, {kEthTypeVlan, to_be16(0x1001)})) << "just enough";
+  EXPECT_FALSE(push_vlan(*packet, {kEthTypeVlan, to_be16(0x1001)})) << "used up";
 }
 
 TEST(Rewrite, LaterFragmentsHaveNoTransportHeader) {
