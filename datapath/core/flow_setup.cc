@@ -30,7 +30,7 @@ Flow* FlowSetup::answer(ThreadContext& ctx, ActionSink& sink, const FlowKey& key
 }
 
 void FlowSetup::execute(ThreadContext& ctx, ActionSink& sink, Flow& flow, const FlowKey& key, PacketPtr packet) {
-  flow.count(ctx.index, 1, packet->size(), ctx.now, key.tcp_flags.host());
+  flow.count_in_passing(ctx.index, 1, packet->size(), ctx.now, key.tcp_flags.host());
   execute_actions(ctx, flow.actions(), std::move(packet), sink);
 }
 

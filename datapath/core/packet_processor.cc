@@ -77,7 +77,7 @@ bool PacketProcessor::process_shallow(PacketBatch& batch) {
   counters_.hits.add(batch.size());
   counters_.cache_hits.add(batch.size());
   flow->count(ctx_.index, batch.size(), bytes, ctx_.now, tcp_flags);
-  if (const uint32_t port = flow->only_output(); port != 0) {
+  if (const uint32_t port = flow->shortcut().port_no(); port != 0) {
     output_batch(ctx_, port, batch);
   } else {
     execute_actions(ctx_, flow->actions(), batch, *this);
@@ -125,12 +125,16 @@ uint32_t PacketProcessor::look_up(uint32_t wanted) {
 // ---- Dispatch
 
 inline PacketProcessor::TransmitQueue& PacketProcessor::transmit_queue(uint32_t port_no) {
+  TransmitQueue* const queue = transmit_queues_[port_no].get();
+  if (__builtin_expect(queue != nullptr && queue->listed, 1)) return *queue;
+  return list_transmit_queue(port_no);
+}
+
+PacketProcessor::TransmitQueue& PacketProcessor::list_transmit_queue(uint32_t port_no) {
   std::unique_ptr<TransmitQueue>& queue = transmit_queues_[port_no];
-  if (__builtin_expect(!queue, 0)) queue = std::make_unique<TransmitQueue>();
-  if (__builtin_expect(!queue->listed, 0)) {
-    queue->listed = true;
-    to_flush_.push_back(port_no);
-  }
+  if (!queue) queue = std::make_unique<TransmitQueue>();
+  queue->listed = true;
+  to_flush_.push_back(port_no);
   return *queue;
 }
 
@@ -162,10 +166,11 @@ void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
   const auto count = [&] {
     if (counting != nullptr) counting->count(ctx_.index, packets, bytes, ctx_.now, tcp_flags);
   };
+  PacketBatch dropped;
   for_each_bit(found, [&](size_t i) {
     Flow* flow = found_[i];
-    const uint32_t port = flow->only_output();
-    if (__builtin_expect(port == 0, 0)) return group(batch[i], i);
+    const Flow::Shortcut shortcut = flow->shortcut();
+    if (__builtin_expect(shortcut.none(), 0)) return group(batch[i], i);
     if (flow != counting) {
       count();
       counting = flow;
@@ -175,16 +180,30 @@ void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
     ++packets;
     bytes += batch[i].size();
     tcp_flags = static_cast<uint16_t>(tcp_flags | keys_[i].key.tcp_flags.host());
-    send_to_only_output(batch, i, port);
+    if (__builtin_expect(shortcut.drops(), 0)) {
+      ctx_.ledger.drop(batch[i].in_port, shortcut.reason());
+      dropped.add(batch.release(i));
+    } else {
+      send_to_only_output(batch, i, shortcut.port_no());
+    }
   });
   count();
-  for (size_t g = 0; g < group_count_; ++g) run(batch, groups_[g]);
+  run_groups(batch);
 }
 
 inline void PacketProcessor::send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no) {
   TransmitQueue& queue = transmit_queue(port_no);
   if (__builtin_expect(queue.batch.full(), 0)) send(port_no, queue);
   queue.batch.add(batch.release(i));
+}
+
+// Of many flows, the actions are seldom in the cache: they are fetched while others still are.
+void PacketProcessor::run_groups(PacketBatch& batch) {
+  if (group_count_ > 1) {
+    for (size_t g = 0; g < group_count_; ++g) groups_[g].flow->prefetch_actions();
+    for (size_t g = 0; g < group_count_; ++g) groups_[g].flow->prefetch_first_action();
+  }
+  for (size_t g = 0; g < group_count_; ++g) run(batch, groups_[g]);
 }
 
 void PacketProcessor::run(PacketBatch& batch, const Group& group) {

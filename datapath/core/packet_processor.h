@@ -5,12 +5,14 @@
 //
 // A batch goes through it in steps, each for all packets, so that memory that one step will need is on its way while
 // the step before still works on other packets:
-//   shallow   all packets alike as far as the flows of their port look (shallow_key.h): one lookup for the batch, the
-//   end extract   a key and a hash each; the hash's bucket of the cache is fetched cache     the buckets' flows are
-//   fetched, then compared table     for those that the cache does not know (all, if there are so few masks that asking
-//   it first does not pay) dispatch  flows that do nothing but send to one port: straight into that port's queue;
-//   others grouped by flow, and
-//             their actions executed for each group at once
+//
+// - shallow: when all packets are alike as far as the flows of their port look (shallow_key.h): one lookup for all,
+//   and nothing of what follows but the flow's actions.
+// - extract: a key and a hash each; the hash's bucket of the cache is fetched.
+// - cache: the buckets' flows are fetched, then compared.
+// - table: for those that the cache does not know.
+// - dispatch: flows that only send to one port go straight into that port's queue, those that only drop to an end. The
+//   others are grouped by flow, and their actions executed for each group at once.
 //
 // Thread safety: one thread. The thread is a registered RCU reader.
 #pragma once
@@ -103,11 +105,13 @@ class PacketProcessor : public ActionSink {
   void dispatch(PacketBatch& batch, uint32_t found);
   void send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no);
   void group(Packet& packet, size_t i);
+  void run_groups(PacketBatch& batch);
   void run(PacketBatch& batch, const Group& group);
 
   void send(uint32_t port_no, TransmitQueue& queue);
   // The queue of a way out, on the list of those to flush.
   TransmitQueue& transmit_queue(uint32_t port_no);
+  [[gnu::noinline]] TransmitQueue& list_transmit_queue(uint32_t port_no);
 
   const FlowTable& flows_;
   const PortMap& ports_;

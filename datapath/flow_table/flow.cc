@@ -14,16 +14,18 @@ struct Flow::ExtraSlot {
 
 namespace {
 
-uint32_t find_only_output(const ActionList& actions) {
-  if (actions.size() != 1) return 0;
+Flow::Shortcut find_shortcut(const ActionList& actions) {
+  if (actions.empty()) return Flow::Shortcut::drop(DropReason::of_pipeline);
+  if (const auto* drop = std::get_if<DropAction>(&actions.front())) return Flow::Shortcut::drop(drop->reason);
   const auto* output = std::get_if<OutputAction>(&actions.front());
-  return output != nullptr && output->port_no < kMaxPorts ? output->port_no : 0;
+  const bool only = output != nullptr && actions.size() == 1 && output->port_no < kMaxPorts;
+  return only ? Flow::Shortcut::output(output->port_no) : Flow::Shortcut();
 }
 
 }  // namespace
 
 Flow::SharedActions::SharedActions(ActionList actions)
-    : list(std::move(actions)), only_output(find_only_output(list)), shallow(is_shallow(list)) {}
+    : list(std::move(actions)), shortcut(find_shortcut(list)), shallow(is_shallow(list)) {}
 
 Flow* FlowImplementation::make(FlowArena& arena, const MaskPattern& pattern, const FlowKey& key) {
   Flow* flow = arena.take(pattern.rest().size());
@@ -40,7 +42,7 @@ void FlowImplementation::recycle(FlowArena& arena, Flow* flow) {
   flow->pattern_->unref();
   flow->pattern_ = nullptr;
   flow->actions_.store(nullptr, std::memory_order_relaxed);
-  flow->only_output_.store(0, std::memory_order_relaxed);
+  flow->shortcut_.store(0, std::memory_order_relaxed);
   flow->actions_owner_.reset();
   flow->installer_data_.reset();
   flow->clear_statistics();
@@ -50,7 +52,7 @@ void FlowImplementation::recycle(FlowArena& arena, Flow* flow) {
 void FlowImplementation::set_actions(Flow& flow, ActionList actions) {
   auto next = std::make_shared<Flow::SharedActions>(std::move(actions));
   flow.actions_.store(next.get(), std::memory_order_release);
-  flow.only_output_.store(next->only_output, std::memory_order_release);
+  flow.shortcut_.store(next->shortcut.value(), std::memory_order_release);
   std::shared_ptr<const Flow::SharedActions> old = std::exchange(flow.actions_owner_, std::move(next));
   if (old != nullptr) rcu::retire([old = std::move(old)] {});
 }
@@ -117,6 +119,15 @@ Flow::Slot* Flow::slot_of(size_t index) {
 
 void Flow::count_elsewhere(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags) {
   if (Slot* slot = slot_of(index)) slot->add(packets, bytes, now, tcp_flags);
+}
+
+void Flow::count_in_passing(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags) {
+  uint8_t owner = Slot::kNobody;
+  if (!first_slot_.owner.compare_exchange_strong(owner, Slot::kBorrowed, std::memory_order_acquire)) {
+    return count_elsewhere(index, packets, bytes, now, tcp_flags);
+  }
+  first_slot_.add(packets, bytes, now, tcp_flags);
+  first_slot_.owner.store(Slot::kNobody, std::memory_order_release);
 }
 
 FlowStats Flow::stats() const {

@@ -13,7 +13,7 @@ namespace vswitch {
 struct Flow::SharedActions : std::enable_shared_from_this<SharedActions> {
   explicit SharedActions(ActionList actions);
   ActionList list;
-  uint32_t only_output;  // see Flow::only_output()
+  Flow::Shortcut shortcut;
   bool shallow;
 };
 

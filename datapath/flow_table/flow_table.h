@@ -83,8 +83,30 @@ class alignas(64) Flow {
   // Valid until the reader's next quiescent state. Replaced as a whole by set_actions().
   const ActionList& actions() const;
   std::shared_ptr<const ActionList> shared_actions() const;  // REQUIRES: the table's lock or a reader thread
-  // The port, where the actions are to send the packet as it is to one port and nothing else; 0: they are others.
-  uint32_t only_output() const { return only_output_.load(std::memory_order_relaxed); }
+  // What the actions come to, where that is so simple that nobody needs to look at them (which costs several lines of
+  // memory that nothing else needs).
+  class Shortcut {
+   public:
+    constexpr Shortcut() = default;
+    explicit constexpr Shortcut(uint32_t value) : value_(value) {}
+    static constexpr Shortcut output(uint32_t port_no) { return Shortcut(port_no); }
+    static constexpr Shortcut drop(DropReason reason) { return Shortcut(kDrop | static_cast<uint32_t>(reason)); }
+    constexpr bool none() const { return value_ == 0; }
+    // The actions send the packet as it is to this port, and nothing else. 0: they do not.
+    constexpr uint32_t port_no() const { return drops() ? 0 : value_; }
+    // The actions drop the packet, for this reason, and nothing else.
+    constexpr bool drops() const { return value_ >= kDrop; }
+    constexpr DropReason reason() const { return static_cast<DropReason>(value_ & ~kDrop); }
+    constexpr uint32_t value() const { return value_; }
+
+   private:
+    static constexpr uint32_t kDrop = 1u << 31;
+    uint32_t value_ = 0;
+  };
+  Shortcut shortcut() const { return Shortcut(shortcut_.load(std::memory_order_relaxed)); }
+  // Looking at the actions soon will be faster: first step, and second step some time after the first.
+  void prefetch_actions() const { __builtin_prefetch(&actions()); }
+  void prefetch_first_action() const { __builtin_prefetch(actions().data()); }
 
   FlowStats stats() const;  // sum over threads; any thread
   // Called by the thread `index` only, for its own slot. The first thread that counts has its slot in the flow; a
@@ -96,6 +118,9 @@ class alignas(64) Flow {
       count_elsewhere(index, packets, bytes, now, tcp_flags);
     }
   }
+  // The same for a thread that only sees the flow's first packets: it leaves the flow's own slot to the one that sees
+  // the others, which then needs no further line of memory.
+  void count_in_passing(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags);
   Nanoseconds created() const { return created_; }
   // Set once the flow is unlinked. Whoever found the flow other than by lookup (a cache) must ask first.
   bool dead() const { return !alive_.load(std::memory_order_acquire); }
@@ -120,7 +145,7 @@ class alignas(64) Flow {
   struct SharedActions;
   // Statistics of one thread, written by it only.
   struct Slot {
-    static constexpr uint8_t kNobody = 0xff;
+    static constexpr uint8_t kNobody = 0xff, kBorrowed = 0xfe;
     std::atomic<uint64_t> packets{0}, bytes{0};
     std::atomic<int64_t> used{0};
     std::atomic<uint16_t> tcp_flags{0};
@@ -147,7 +172,7 @@ class alignas(64) Flow {
   // Second line.
   const MaskPattern* pattern_ = nullptr;  // with a reference
   std::atomic<const SharedActions*> actions_{nullptr};
-  std::atomic<uint32_t> only_output_{0};
+  std::atomic<uint32_t> shortcut_{0};
   std::atomic<bool> alive_{false};
   std::atomic<uint16_t> installer_bits_{0};
   Slot first_slot_;

@@ -254,18 +254,79 @@ TEST_F(FlowTableTest, KnowsPortsWithShallowFlowsOnly) {
   EXPECT_TRUE(table_.only_shallow_flows(1));
 }
 
+// The slow path's thread counts the first packet; then the one that owns the flow, and now and then the slow path
+// again.
+TEST_F(FlowTableTest, CountsInPassingAddUp) {
+  FlowMask mask;
+  mask.in_port = ~0u;
+  Flow* flow = add(key_to(1, 1), mask, 9);
+  flow->count_in_passing(0, 1, 60, 5s, 0x02);
+  flow->count_in_passing(0, 1, 70, 6s, 0x10);
+  flow->count(1, 10, 600, 7s, 0x01);
+  flow->count_in_passing(0, 2, 120, 8s, 0x04);
+  flow->count(1, 10, 600, 7s, 0x01);
+  flow->count(2, 3, 180, 4s, 0x20);
+  const FlowStats stats = flow->stats();
+  EXPECT_EQ(stats.packets, 27u);
+  EXPECT_EQ(stats.bytes, 1630u);
+  EXPECT_EQ(stats.used, 8s);
+  EXPECT_EQ(stats.tcp_flags, 0x37);
+}
+
+TEST_F(FlowTableTest, CountsInPassingLoseNothingBesideTheOwner) {
+  FlowMask mask;
+  mask.in_port = ~0u;
+  Flow* flow = add(key_to(1, 1), mask, 9);
+  std::vector<std::thread> threads;
+  threads.emplace_back([flow] {
+    for (int i = 0; i < 20000; ++i) flow->count_in_passing(0, 1, 1, 1s, 0);
+  });
+  for (size_t index = 1; index < 3; ++index) {
+    threads.emplace_back([flow, index] {
+      for (int i = 0; i < 20000; ++i) flow->count(index, 1, 1, 1s, 0);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(flow->stats().packets, 60000u);
+}
+
+TEST_F(FlowTableTest, ShortcutSaysWhatSimpleActionsComeTo) {
+  FlowMask mask;
+  mask.in_port = ~0u;
+  Flow* flow = add(key_to(1, 1), mask, 9);
+  const auto drops = [flow](DropReason reason) {
+    const Flow::Shortcut shortcut = flow->shortcut();
+    return shortcut.drops() && shortcut.reason() == reason && shortcut.port_no() == 0 && !shortcut.none();
+  };
+  EXPECT_FALSE(flow->shortcut().drops());
+  EXPECT_EQ(flow->shortcut().port_no(), 9u);
+  ASSERT_TRUE(table_.set_actions(flow->ufid(), {}));
+  EXPECT_TRUE(drops(DropReason::of_pipeline));
+  ASSERT_TRUE(table_.set_actions(flow->ufid(), {DropAction{DropReason::ttl_exceeded}}));
+  EXPECT_TRUE(drops(DropReason::ttl_exceeded));
+  // The first reason there is, 0 as a number, is one as well.
+  ASSERT_TRUE(table_.set_actions(flow->ufid(), {DropAction{DropReason::rx_invalid_packet}}));
+  EXPECT_TRUE(drops(DropReason::rx_invalid_packet));
+  for (const ActionList& others :
+       {ActionList{PopVlanAction{}, OutputAction{9}}, ActionList{OutputAction{9}, DropAction{}},
+        ActionList{PopVlanAction{}}, ActionList{OutputAction{kMaxPorts}}}) {
+    ASSERT_TRUE(table_.set_actions(flow->ufid(), others));
+    EXPECT_TRUE(flow->shortcut().none());
+  }
+}
+
 // Actions count too, and may change.
 TEST_F(FlowTableTest, ActionsMakeAFlowDeep) {
   FlowMask shallow;
   shallow.in_port = ~0u;
   Flow* flow = add(key_to(1, 1), shallow, 9);
-  EXPECT_EQ(flow->only_output(), 9u);
+  EXPECT_EQ(flow->shortcut().port_no(), 9u);
   const UserspaceAction to_userspace{};
   ASSERT_TRUE(table_.set_actions(flow->ufid(), {OutputAction{2}, to_userspace}));
-  EXPECT_EQ(flow->only_output(), 0u);
+  EXPECT_TRUE(flow->shortcut().none());
   EXPECT_FALSE(table_.only_shallow_flows(1));
   ASSERT_TRUE(table_.set_actions(flow->ufid(), {OutputAction{2}, OutputAction{3}}));
-  EXPECT_EQ(flow->only_output(), 0u);
+  EXPECT_TRUE(flow->shortcut().none());
   EXPECT_TRUE(table_.only_shallow_flows(1));
   ASSERT_TRUE(table_.set_actions(flow->ufid(), {to_userspace}));
   table_.remove(flow->ufid());

@@ -1,0 +1,166 @@
+#include "datapath/core/packet_processor.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "datapath/base/rcu.h"
+#include "tests/support/packet_builder.h"
+
+namespace vswitch {
+namespace {
+
+using test::Bytes;
+using test::PacketBuilder;
+
+// A port that keeps what it is sent.
+class Keeper final : public Vport {
+ public:
+  explicit Keeper(uint32_t port_no) : Vport("keeper", port_no) {}
+  std::string_view type() const override { return "keeper"; }
+  void send(ThreadContext& ctx, PacketBatch& batch) override {
+    for (size_t i = 0; i < batch.size(); ++i) {
+      ctx.ledger.port(batch[i].in_port).sent.add();
+      frames.emplace_back(batch[i].data(), batch[i].data() + batch[i].size());
+      marks.push_back(batch[i].skb_mark);
+    }
+    batch.clear();
+  }
+  std::vector<std::shared_ptr<RxSource>> sources() override { return {}; }
+  VportState state() const override { return {}; }
+  VportStats stats() const override { return {}; }
+  Status reconfigure(const VportConfig&) override { return {}; }
+  Status set_admin_up(bool) override { return {}; }
+
+  std::vector<Bytes> frames;
+  std::vector<uint32_t> marks;
+};
+
+class Processor final : public PacketProcessor {
+ public:
+  using PacketProcessor::PacketProcessor;
+  void userspace(ThreadContext& ctx, const UserspaceAction&, PacketPtr packet) override {
+    ctx.drop(std::move(packet), DropReason::userspace_action_error);
+  }
+  size_t missed = 0;
+
+ protected:
+  void miss(PacketPtr packet, const FlowKey&, uint32_t) override {
+    ++missed;
+    ctx_.drop(std::move(packet), DropReason::upcall_error);
+  }
+  bool any_must_wait() const override { return false; }
+  bool must_wait(uint32_t) const override { return false; }
+};
+
+class PacketProcessorTest : public ::testing::Test {
+ protected:
+  PacketProcessorTest() {
+    ports_->set(2, &two_);
+    ports_->set(3, &three_);
+  }
+  ~PacketProcessorTest() override {
+    flows_.clear();
+    rcu::barrier();
+  }
+
+  // Marked with its UDP port.
+  PacketPtr packet(uint16_t port) {
+    const Bytes frame = PacketBuilder().ethernet().ipv4("10.0.0.1", "10.0.0.2").udp(1, port).pad_to(60).build();
+    PacketPtr packet = test::make_packet(pool_, frame);
+    packet->in_port = 1;
+    packet->skb_mark = port;
+    return packet;
+  }
+  Flow* add_flow(uint16_t port, ActionList actions, be16 port_mask = ~be16{}) {
+    FlowKey key;
+    PacketPtr example = packet(port);
+    EXPECT_TRUE(extract_flow_key(*example, key));
+    FlowMask mask;
+    mask.in_port = mask.recirc_id = ~0u;
+    mask.eth_type = ~be16{};
+    mask.tp_dst = port_mask;
+    auto flow = flows_.insert(key, mask, std::move(actions), {}, nullptr);
+    EXPECT_TRUE(flow.ok());
+    return flow.ok() ? *flow : nullptr;
+  }
+  void process(const std::vector<uint16_t>& to) {
+    PacketBatch batch;
+    for (const uint16_t port : to) batch.add(packet(port));
+    processor_->process(batch);
+    EXPECT_TRUE(batch.empty());
+    processor_->flush();
+  }
+  uint64_t dropped(DropReason reason) { return ledger_.port(1).dropped[static_cast<size_t>(reason)].get(); }
+
+  const rcu::ReaderScope reader_;
+  ManualClock clock_;
+  HeapPacketPool pool_{HeapPacketPool::kFrameBuffer, 256};
+  Ledger ledger_;
+  FlowTable flows_{clock_};
+  std::unique_ptr<PortMap> ports_ = std::make_unique<PortMap>();
+  Keeper two_{2}, three_{3};
+  ThreadContext ctx_{0, pool_, ledger_, clock_.now()};
+  std::unique_ptr<Processor> processor_ = std::make_unique<Processor>(ctx_, flows_, *ports_);
+};
+
+TEST_F(PacketProcessorTest, DropsWithTheReasonOfTheFlowAndCountsIt) {
+  Flow* none = add_flow(1, {});
+  Flow* expired = add_flow(2, {DropAction{DropReason::ttl_exceeded}});
+  process({1, 2, 2, 1, 2});
+  EXPECT_EQ(dropped(DropReason::of_pipeline), 2u);
+  EXPECT_EQ(dropped(DropReason::ttl_exceeded), 3u);
+  EXPECT_EQ(none->stats().packets, 2u);
+  EXPECT_EQ(expired->stats().packets, 3u);
+  EXPECT_EQ(expired->stats().bytes, 180u);
+  EXPECT_EQ(processor_->missed, 0u);
+}
+
+// Every way that a packet of a batch can take, with its neighbours on the others.
+TEST_F(PacketProcessorTest, MixedBatchesKeepTheirOrderAndLoseNothing) {
+  add_flow(1, {OutputAction{2}});
+  add_flow(2, {DropAction{DropReason::no_output}});
+  add_flow(3, {PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, OutputAction{3}});
+  add_flow(4, {OutputAction{3}, OutputAction{2}});
+  add_flow(5, {PushVlanAction{kEthTypeVlan, to_be16(0x1007)}, OutputAction{3}});
+  std::vector<uint16_t> to;
+  for (uint16_t i = 0; i < 32; ++i) to.push_back(static_cast<uint16_t>(1 + i * 7 % 6));  // 6: no flow
+  for (int round = 0; round < 3; ++round) process(to);
+  std::map<uint16_t, size_t> of;
+  for (const uint16_t port : to) of[port] += 3;
+  EXPECT_EQ(two_.frames.size(), of[1] + of[4]);
+  EXPECT_EQ(three_.frames.size(), of[3] + of[4] + of[5]);
+  EXPECT_EQ(dropped(DropReason::no_output), of[2]);
+  EXPECT_EQ(processor_->missed, of[6]);
+  for (size_t i = 0; i < three_.frames.size(); ++i) {
+    const Bytes& frame = three_.frames[i];
+    const bool tagged = three_.marks[i] != 4;
+    ASSERT_EQ(frame.size(), tagged ? 64u : 60u);
+    if (!tagged) continue;
+    EXPECT_EQ(frame[15], three_.marks[i] + 2) << "the tag of its own flow";
+  }
+}
+
+// All of a port alike: no keys are made.
+TEST_F(PacketProcessorTest, ShallowBatchesArePushedAndPopped) {
+  Flow* flow = add_flow(1, {PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, OutputAction{2}}, {});
+  ASSERT_TRUE(flows_.only_shallow_flows(1));
+  process({1, 2, 3, 4, 5});
+  ASSERT_EQ(two_.frames.size(), 5u);
+  for (uint16_t i = 0; i < 5; ++i) {
+    const PacketPtr before = packet(static_cast<uint16_t>(i + 1));
+    Bytes expected(before->data(), before->data() + before->size());
+    const Bytes tag = {0x81, 0x00, 0x00, 0x05};
+    expected.insert(expected.begin() + 12, tag.begin(), tag.end());
+    EXPECT_EQ(two_.frames[i], expected) << "in order, and otherwise as it was";
+  }
+  EXPECT_EQ(flow->stats().packets, 5u);
+  ASSERT_TRUE(flows_.set_actions(flow->ufid(), {DropAction{DropReason::no_output}}));
+  process({1, 2});
+  EXPECT_EQ(dropped(DropReason::no_output), 2u);
+}
+
+}  // namespace
+}  // namespace vswitch
