@@ -33,13 +33,16 @@ def one_rate(make, kind, percent):
 
 
 def side(make, kind, percent):
+    """Without attack, with it, and without again: what else happens on the machine changes in minutes, a measurement takes seconds."""
     def measure():
-        calm = one_rate(make, kind, 0)
+        before = one_rate(make, kind, 0)
         hit = one_rate(make, kind, percent)
-        share = 1 - percent / 100
-        # Per second of the polling thread, so that what else runs on the machine does not count.
-        kept = hit["mpps"] / hit["core_share"] / (share * calm["mpps"] / calm["core_share"])
-        return hit | {"kept_percent": 100 * kept, "calm_mpps": calm["mpps"]}
+        after = one_rate(make, kind, 0)
+        calm_cycles = (before["cycles"] + after["cycles"]) / 2
+        # Cycles of the polling thread, so that what else runs on its core does not count.
+        kept = calm_cycles / (hit["cycles"] * (1 - percent / 100))
+        return hit | {"kept_percent": 100 * kept, "calm_cycles": calm_cycles,
+                      "calm_spread_percent": 100 * abs(before["cycles"] - after["cycles"]) / calm_cycles}
 
     return measure
 
@@ -52,8 +55,9 @@ def attack(options):
     allowed port. "bits": crafted packets differ from each allowed value in one bit, 8,192 patterns; "random": all three fields at
     random. Captures of 131,072 frames are replayed as in `forward`. A replay takes as many crafted packets as its share says, however
     slow the switch is, so the fair measure is: honest packets forwarded per second, by (honest share of the packets x packets forwarded
-    per second with no attack), measured one after the other in every round. 100 % means that a crafted packet costs no more than an
-    honest one. Cycles are per honest packet."""
+    per second with no attack), measured without attack, with it, and without again in every round. 100 % means that a crafted packet
+    costs no more than an honest one. Cycles are per honest packet; calm_spread is how far apart the two measurements without attack
+    are: a kept share is no better known than that."""
     points = []
     for kind in options.pick(("bits", "random"), ("bits",)):
         for percent in options.pick((0.1, 1, 10, 50), (10,)):
