@@ -43,7 +43,7 @@ void RuleStream::add_line(std::string_view line) {
   ++line_;
   std::string_view text = without_comment(line);
   if (text.empty()) return;
-  Result<RuleMod> mod = names_.parse([&](const FlowNames* names) { return parse_rule_line(text, names); });
+  Result<RuleMod> mod = names_.parse([&](const FlowNames* names) { return parser_.parse(text, names); });
   if (!mod.ok()) {
     fail(mod.status(), std::nullopt, line_);
   } else if (ok()) {

@@ -1,0 +1,40 @@
+// RuleLineParser: parse_rule_line() for files of very many rules, which differ in their values and hardly in their
+// form.
+//
+// A million lines are a few thousand forms: which fields stand there, which of them masked, what the actions are. Of
+// each form the first line goes through parse_rule_line(), with all its checks; of the next ones only the values are
+// read here, and the actions are the first one's. Whether actions fit a match depends on its form only, so nothing is
+// left unchecked. What this reader does not know (other fields, other spellings, anything wrong) is parse_rule_line()'s
+// business, every time: results and errors are the same, always.
+//
+// Thread-compatible: one per thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "vswitchd/openflow/flow_text.h"
+
+namespace vswitch {
+
+class RuleLineParser {
+ public:
+  // `names` may change from call to call, but not what one says.
+  Result<RuleMod> parse(std::string_view text, const FlowNames* names = nullptr);
+
+  uint64_t known_forms() const { return known_.size(); }
+  // Lines of which only the values were read.
+  uint64_t quick_lines() const { return quick_lines_; }
+
+ private:
+  std::unordered_map<std::string, std::shared_ptr<const RuleActionList>> known_;  // forms
+  const FlowNames* names_ = nullptr;  // that the actions of known_ were parsed with
+  std::string form_;                  // of the line at hand
+  Match match_;                       // likewise; here because it is large
+  uint64_t quick_lines_ = 0;
+};
+
+}  // namespace vswitch
