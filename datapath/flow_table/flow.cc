@@ -84,6 +84,8 @@ FlowKey Flow::key() const {
 FlowMask Flow::mask() const { return pattern_->expand(); }
 bool Flow::matches(const FlowKey& key) const { return pattern_->matches(key, hot_.data(), rest()); }
 
+const HotWords& Flow::hot_mask() const { return pattern_->hot(); }
+
 uint32_t Flow::disagreeing_words(const HotWords& value, const HotWords& mask) const {
   const HotKey& own = pattern_->hot();
   uint32_t words = 0;

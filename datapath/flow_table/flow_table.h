@@ -77,6 +77,9 @@ class alignas(64) Flow {
   FlowKey key() const;  // masked
   FlowMask mask() const;
   bool matches(const FlowKey& key) const;
+  // The hot words of the masked key and of the mask, where they lie.
+  const HotWords& hot_key() const { return hot_; }
+  const HotWords& hot_mask() const;
   // The hot words, a bit each, in which no packet of this flow agrees with `value` where `mask` has bits. 0: some
   // packet of the flow may (as far as the hot words tell).
   uint32_t disagreeing_words(const HotWords& value, const HotWords& mask) const;

@@ -1,9 +1,28 @@
 #include "vswitchd/control/rule_changes.h"
 
 #include <algorithm>
+#include <map>
+
+#include "datapath/base/word_hash.h"
 
 namespace vswitch {
 namespace {
+
+// So many rules are asked about one by one.
+constexpr size_t kFewRules = 32;
+// Looking into so few groups costs hardly more than looking into one.
+constexpr size_t kFewGroups = 8;
+// A flow of a form with more groups of rules is translated again: that takes no longer than to look into all of them.
+constexpr size_t kMostGroups = 256;
+
+// Of the bits of `words` that `mask` has.
+uint64_t hash_of(const HotWords& words, const HotWords& mask) {
+  uint64_t hash = hash_start();
+  for (size_t i = 0; i < kHotWords; ++i) {
+    if (mask[i] != 0) hash = hash_word(hash, words[i] & mask[i]);
+  }
+  return hash;
+}
 
 const FlowOrigin& origin_of(const Flow& flow) { return *static_cast<const FlowOrigin*>(flow.installer_data().get()); }
 
@@ -47,7 +66,68 @@ void RuleChanges::add(const Rule& rule, bool removed, const BridgeView& bridge) 
 }
 
 bool RuleChanges::concern(const Flow& flow) const {
-  return too_many_ || std::any_of(rules_.begin(), rules_.end(), [&](const Changed& r) { return concerns(r, flow); });
+  if (too_many_) return true;
+  if (rules_.size() <= kFewRules) {
+    return std::any_of(rules_.begin(), rules_.end(), [&](const Changed& r) { return concerns(r, flow); });
+  }
+  return may_concern(groups_of({flow.hot_mask(), flow.installer_bits()}), flow);
+}
+
+size_t RuleChanges::HashForm::operator()(const Form& form) const {
+  uint64_t hash = hash_word(hash_start(), form.installer_bits);
+  for (const uint64_t word : form.mask) hash = hash_word(hash, word);
+  return hash;
+}
+
+const RuleChanges::Groups& RuleChanges::groups_of(const Form& form) const {
+  const auto [at, is_new] = groups_.try_emplace(form);
+  Groups& groups = at->second;
+  if (!is_new) return groups;
+  std::map<HotWords, size_t> known;
+  for (size_t r = 0; r < rules_.size(); ++r) {
+    const Changed& rule = rules_[r];
+    if ((form.installer_bits & rule.table_bit) == 0) continue;
+    HotWords bits{};
+    for (size_t i = 0; i < kHotWords; ++i) {
+      const bool rewritten = (form.installer_bits & FlowOrigin::kRewrittenWords & (1u << i)) != 0;
+      bits[i] = rewritten ? 0 : rule.mask[i] & form.mask[i];
+    }
+    const auto [group, added] = known.try_emplace(bits, groups.size());
+    if (added) groups.push_back({bits, {}});
+    groups[group->second].rules.emplace(hash_of(rule.value, bits), static_cast<uint32_t>(r));
+  }
+  if (groups.size() > kFewGroups) merge(groups);
+  return groups;
+}
+
+// Puts all rules into one group by the bits that all of them have, if these tell the rules apart so well that looking
+// at those that are left takes less than looking into every group. Rule sets have hundreds of masks, but most of them
+// begin alike: some bits of the destination address.
+void RuleChanges::merge(Groups& groups) const {
+  Group merged{groups.front().bits, {}};
+  for (const Group& group : groups) {
+    for (size_t i = 0; i < kHotWords; ++i) merged.bits[i] &= group.bits[i];
+  }
+  std::unordered_map<uint64_t, size_t> counts;
+  size_t met = 0;  // times the number of rules: how many a flow that meets one of them meets
+  for (const Group& group : groups) {
+    for (const auto& [hash, rule] : group.rules) {
+      const uint64_t merged_hash = hash_of(rules_[rule].value, merged.bits);
+      merged.rules.emplace(merged_hash, rule);
+      met += 2 * counts[merged_hash]++ + 1;
+    }
+  }
+  if (met >= groups.size() * merged.rules.size()) return;
+  groups.clear();
+  groups.push_back(std::move(merged));
+}
+
+bool RuleChanges::may_concern(const Groups& groups, const Flow& flow) const {
+  if (groups.size() > kMostGroups) return true;
+  return std::any_of(groups.begin(), groups.end(), [&](const Group& group) {
+    const auto [begin, end] = group.rules.equal_range(hash_of(flow.hot_key(), group.bits));
+    return std::any_of(begin, end, [&](const auto& entry) { return concerns(rules_[entry.second], flow); });
+  });
 }
 
 // The cheapest first: nearly every flow is passed over by what lies in its own two cache lines.

@@ -8,8 +8,13 @@
 // - packet and rule disagree in a bit that the flow's mask fixes and that nothing rewrote before, or
 // - the rule went, and the flow's packets were not treated by it, or
 // - the rule came, and wherever the flow's packets were looked up in T they met a rule of higher priority.
+// Few rules are asked about one by one. Of many, those that a flow may have met are found by hash: for all flows of one
+// form (mask, tables and rewritten words), the bits that decide are the same for all rules of one mask.
+//
 // What remains is translated again. A flow that is passed over is right, though translating it again might have given
 // it a mask with other bits.
+//
+// Thread-compatible, concern() included.
 #pragma once
 
 #include <array>
@@ -17,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "datapath/flow_table/flow_table.h"
@@ -28,8 +34,8 @@ namespace vswitch {
 
 class RuleChanges {
  public:
-  // With more rules it is quicker to translate every flow again than to ask every flow about each rule.
-  static constexpr size_t kMostRules = 64;
+  // With more rules it is quicker to translate every flow again.
+  static constexpr size_t kMostRules = 16'384;
 
   // The change's rules, before it is published (which lets go of those that it removes). `bridge`: where they are or
   // were; null: not in the view yet, so no flow can have met them.
@@ -53,7 +59,26 @@ class RuleChanges {
   void add(const Rule& rule, bool removed, const BridgeView& bridge);
   static bool concerns(const Changed& rule, const Flow& flow);
 
+  // Those rules of which flows of a form know the same bits, by the hash of these.
+  struct Group {
+    HotWords bits{};
+    std::unordered_multimap<uint64_t, uint32_t> rules;  // indexes of rules_
+  };
+  struct Form {
+    HotWords mask{};
+    uint16_t installer_bits = 0;
+    bool operator==(const Form&) const = default;
+  };
+  struct HashForm {
+    size_t operator()(const Form& form) const;
+  };
+  using Groups = std::vector<Group>;
+  const Groups& groups_of(const Form& form) const;
+  void merge(Groups& groups) const;
+  bool may_concern(const Groups& groups, const Flow& flow) const;
+
   std::vector<Changed> rules_;
+  mutable std::unordered_map<Form, Groups, HashForm> groups_;  // made when the first flow of a form asks
   bool too_many_ = false;
 };
 
