@@ -1,5 +1,6 @@
 """Crashes: kill -9 at any moment, full disks, damaged stores. What was acknowledged is there again, and nothing else."""
 import json
+import pathlib
 import random
 import re
 import shutil
@@ -461,3 +462,49 @@ def scene_two_daemons_on_the_same_directories():
         switch.start()
         if switch.vsctl("list-br").split() != ["br0", "br1"]:
             raise Failure("the first daemon lost something")
+
+
+def _threads(switch):
+    return len(list(pathlib.Path(f"/proc/{switch.process.pid}/task").iterdir()))
+
+
+def scene_a_large_load_that_is_cut_off():
+    """Either end goes in the middle of a load of many rules: all of them are there, or none."""
+    count = 100_000
+    lines = [f"priority={1 + n % 60000},udp,nw_dst=10.{n >> 16}.{n >> 8 & 255}.{n & 255},actions=output:1\n" for n in range(count)]
+    with Lab() as lab:
+        switch = lab.switch(lab.host("sw"))
+        switch.vsctl("add-br", "br0", "fail_mode=secure")
+        switch.ofctl("add-flow", "br0", "table=3,actions=drop")
+        rules = lambda: len(switch.ofctl("dump-flows", "br0", "--no-stats", timeout=60).splitlines())
+        before, threads = rules(), _threads(switch)
+        for share in (0.1, 0.5, 0.99):
+            loader = subprocess.Popen([BIN / "ofctl", "--server", switch.server, "add-flows", "br0", "-"], stdin=subprocess.PIPE,
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+            loader.stdin.writelines(lines[:int(share * count)])
+            loader.stdin.flush()
+            loader.kill()
+            loader.wait(timeout=10)
+            loader.stdin.close()
+        eventually(lambda: _threads(switch) <= threads + 2, lambda: f"{_threads(switch)} threads, {threads} before")
+        if rules() != before:
+            raise Failure(f"{rules()} rules, {before} before loads that nobody finished")
+        # A wrong line at the very end of what is written ahead.
+        done = switch.tool("ofctl", "add-flows", "br0", "-", stdin="".join(lines) + "actions=fly\n", check=False, timeout=60)
+        if done.returncode != 1 or f":{count + 1}: " not in done.stderr or rules() != before:
+            raise Failure(f"a wrong last line: {done.stderr}")
+        for delay in (0.05, 0.2, 0.4, 0.6, 0.8, 1.2):
+            loader = threading.Thread(target=switch.tool, args=("ofctl", "add-flows", "br0", "-"),
+                                      kwargs={"stdin": "".join(lines), "check": False, "timeout": 60})
+            loader.start()
+            time.sleep(delay)
+            switch.stop(signal.SIGKILL)
+            loader.join()
+            switch.start()
+            found = rules()
+            if found not in (before, before + count):
+                raise Failure(f"{found} rules after a kill in the middle of {count}, {before} before it")
+            switch.ofctl("del-flows", "br0", "table=0", timeout=60)
+        switch.ofctl("add-flows", "br0", "-", stdin="".join(lines), timeout=60)
+        if rules() != before + count:
+            raise Failure(f"{rules()} rules after all")

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <random>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "datapath/base/rcu.h"
@@ -273,7 +275,8 @@ class RequestedMods {
 }  // namespace
 
 // Stages every rule change; new bridges get their tables here. What is staged disappears with `staged`.
-Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& staged, TransactionFailure* failure) {
+Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& staged, RuleWriter* writer,
+                                           TransactionFailure* failure) {
   for (const std::string& name : plan.created_bridges) {
     BridgeRuntime runtime{std::make_shared<RuleTables>(clock_), std::make_shared<MacTable>(clock_)};
     configure_bridge(plan.next.bridges.at(name), runtime);
@@ -288,8 +291,15 @@ Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& 
     if (is_new && plan.next.bridges.at(bridge).fail_mode == FailMode::standalone) mods.add_default();
     if (requested != plan.rule_mods.end()) mods.add(requested->second);
     RuleTables& tables = is_new ? *staged.new_bridges.at(bridge).tables : *bridges_.at(bridge).tables;
+    RuleTables::StagedFunction tell;
+    if (writer != nullptr) {
+      tell = [&](std::span<const Rule* const> rules) {
+        if (!rules.empty()) return writer->add(bridge, rules);
+        writer->abandon();
+      };
+    }
     size_t failed = 0;
-    Result<RuleChange> change = tables.prepare(mods.all(), &failed);
+    Result<RuleChange> change = tables.prepare(mods.all(), &failed, tell);
     if (!change.ok()) {
       if (failure != nullptr) *failure = mods.origin_of(failed);
       return change.status();
@@ -299,7 +309,35 @@ Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& 
   return {};
 }
 
-Status Switch::Implementation::commit_to_store(const ChangePlan& plan, const StagedRules& staged) {
+namespace {
+
+// Many rules, and nothing that the store would have to do before it gets them.
+bool worth_a_writer(const ChangePlan& plan) {
+  size_t mods = 0;
+  for (const auto& [bridge, parts] : plan.rule_mods) {
+    for (const ChangePlan::RuleMods& part : parts) mods += part.mods.size();
+  }
+  return mods >= kManyRules && plan.deleted_bridges.empty();
+}
+
+// Of the rules written ahead those that a later change of the transaction took out again.
+void delete_dropped(std::span<const uint64_t> written, const std::map<std::string, RuleChange, std::less<>>& changes,
+                    Store::Batch& batch) {
+  std::unordered_set<uint64_t> added;
+  size_t count = 0;
+  for (const auto& [bridge, change] : changes) count += change.added().size();
+  if (count == written.size()) return;  // all are there
+  for (const auto& [bridge, change] : changes) {
+    for (const Rule* rule : change.added()) added.insert(rule->id());
+  }
+  for (const uint64_t id : written) {
+    if (!added.contains(id)) batch.delete_rules.push_back(id);
+  }
+}
+
+}  // namespace
+
+Status Switch::Implementation::commit_to_store(const ChangePlan& plan, const StagedRules& staged, RuleWriter* writer) {
   Store::Batch batch;
   const auto put_bridge = [&](const std::string& name) {
     batch.put_objects.push_back({kBridgeKind, name, encode_bridge(plan.next.bridges.at(name))});
@@ -321,10 +359,16 @@ Status Switch::Implementation::commit_to_store(const ChangePlan& plan, const Sta
   }
   for (const auto& [bridge, change] : staged.by_bridge) {
     for (const Rule* rule : change.removed()) batch.delete_rules.push_back(rule->id());
+    if (writer != nullptr) continue;
     for (const Rule* rule : change.added()) batch.put_rules.push_back({rule->id(), bridge, encode_rule(rule->spec())});
   }
   batch.revision = revision_ + 1;
-  return store_->commit(batch);
+  if (writer == nullptr) return store_->commit(batch);
+  VSWITCH_RETURN_IF_ERROR(writer->finish());
+  delete_dropped(writer->written(), staged.by_bridge, batch);
+  VSWITCH_RETURN_IF_ERROR(store_->commit(batch));
+  writer->keep();
+  return {};
 }
 
 void Switch::Implementation::publish_view() {
@@ -403,7 +447,10 @@ Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& t
   Result<ChangePlan> plan = plan_changes(configuration_, transaction, random_mac, failure);
   if (!plan.ok()) return plan.status();
   StagedRules staged;
-  VSWITCH_RETURN_IF_ERROR(stage_rules(*plan, staged, failure));
+  std::optional<RuleWriter> writer;  // ends before what it writes goes
+  if (!transaction.validate_only && worth_a_writer(*plan)) writer.emplace(*store_);
+  RuleWriter* const ahead = writer ? &*writer : nullptr;
+  VSWITCH_RETURN_IF_ERROR(stage_rules(*plan, staged, ahead, failure));
   TransactionResult result;
   for (const auto& [bridge, change] : staged.by_bridge) {
     result.rules_added += change.added().size();
@@ -431,7 +478,7 @@ Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& t
       return status;
     }
   }
-  if (Status status = commit_to_store(*plan, staged); !status.ok()) {
+  if (Status status = commit_to_store(*plan, staged, ahead); !status.ok()) {
     ports.undo();
     (void)datapath_->set_forwarding_threads(configuration_.settings.forwarding_threads).ok();
     return status;

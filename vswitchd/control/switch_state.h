@@ -22,6 +22,7 @@
 #include "vswitchd/control/port_changes.h"
 #include "vswitchd/control/port_log.h"
 #include "vswitchd/control/revalidator.h"
+#include "vswitchd/control/rule_writer.h"
 #include "vswitchd/control/slow_path.h"
 #include "vswitchd/control/subscribers.h"
 #include "vswitchd/control/switch.h"
@@ -46,8 +47,10 @@ struct Switch::Implementation {
     std::map<std::string, RuleChange, std::less<>> by_bridge;
     std::map<std::string, BridgeRuntime, std::less<>> new_bridges;
   };
-  Status stage_rules(const ChangePlan& plan, StagedRules& staged, TransactionFailure* failure) REQUIRES(mutex_);
-  Status commit_to_store(const ChangePlan& plan, const StagedRules& staged) REQUIRES(mutex_);
+  // With `writer`, the rules go to the store meanwhile.
+  Status stage_rules(const ChangePlan& plan, StagedRules& staged, RuleWriter* writer, TransactionFailure* failure)
+      REQUIRES(mutex_);
+  Status commit_to_store(const ChangePlan& plan, const StagedRules& staged, RuleWriter* writer) REQUIRES(mutex_);
   // What is still to be done about datapath flows when a change is published, and what must live until then.
   struct Aftermath {
     bool revalidate_all = false;

@@ -16,6 +16,7 @@ std::atomic<uint64_t> next_rule_id{1};
 // "Leave the cookie as it is; and if there is no rule to modify, add none."
 constexpr uint64_t kCookieUnchanged = std::numeric_limits<uint64_t>::max();
 constexpr size_t kRemovalChunk = 4096;
+constexpr size_t kTellAfter = 2048;  // staged rules
 
 std::string hex(uint64_t value) {
   char text[24];
@@ -137,16 +138,32 @@ Classifier& RuleStaging::touch(uint8_t table) {
   return state_->tables[table];
 }
 
-Status RuleStaging::apply(std::span<const RuleMod> mods, size_t* failed_index) {
+Status RuleStaging::apply(std::span<const RuleMod> mods, size_t* failed_index,
+                          const RuleTables::StagedFunction& staged) {
   MutexLock lock(state_->mutex);
   for (size_t i = 0; i < mods.size(); ++i) {
     const Status status = apply(mods[i]);
-    if (status.ok()) continue;
+    if (status.ok() && (staged == nullptr || staged_.size() - told_ < kTellAfter)) continue;
+    if (status.ok()) {
+      tell(staged);
+      continue;
+    }
     if (failed_index != nullptr) *failed_index = i;
+    if (staged != nullptr) staged({});
     return status;
   }
+  if (staged != nullptr) tell(staged);
   finish();
   return {};
+}
+
+void RuleStaging::tell(const RuleTables::StagedFunction& staged) {
+  std::vector<const Rule*> rules;
+  rules.reserve(staged_.size() - told_);
+  for (; told_ < staged_.size(); ++told_) {
+    if (staged_[told_].rule != nullptr) rules.push_back(staged_[told_].rule);
+  }
+  if (!rules.empty()) staged(rules);
 }
 
 Status RuleStaging::restore(std::span<const std::pair<uint64_t, RuleSpec>> rules) {

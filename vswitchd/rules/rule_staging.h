@@ -75,7 +75,8 @@ class RuleStaging {
   ~RuleStaging();  // undoes what is not published
 
   // Once, one of them. Then added() and removed() are right. What fails leaves its first part staged: destroy it.
-  Status apply(std::span<const RuleMod> mods, size_t* failed_index) EXCLUDES(state_->mutex);
+  Status apply(std::span<const RuleMod> mods, size_t* failed_index, const RuleTables::StagedFunction& staged)
+      EXCLUDES(state_->mutex);
   Status restore(std::span<const std::pair<uint64_t, RuleSpec>> rules) EXCLUDES(state_->mutex);
   void remove_rules(std::span<const Rule* const> rules) EXCLUDES(state_->mutex);  // those that are visible
 
@@ -92,6 +93,7 @@ class RuleStaging {
 
   Status apply(const RuleMod& mod) REQUIRES(state_->mutex);
   Status restore(uint64_t id, const RuleSpec& spec) REQUIRES(state_->mutex);
+  void tell(const RuleTables::StagedFunction& staged);
   void hide(Rule& rule) REQUIRES(state_->mutex);
   void finish();
   Status add(const RuleSpec& spec) REQUIRES(state_->mutex);
@@ -112,6 +114,7 @@ class RuleStaging {
   bool published_ = false;
   std::bitset<kTableCount> touched_;
   std::vector<Staged> staged_;
+  size_t told_ = 0;  // of staged_
   std::vector<Rule*> added_, removed_;
   std::vector<Rule*> dropped_;         // staged and gone again within the batch: nobody has seen them
   std::vector<RuleRef> keep_removed_;  // removed() stays valid as long as the change

@@ -38,11 +38,12 @@ Result<RuleChange> RuleTables::open_change() {
   return RuleChange(std::make_unique<RuleChange::Implementation>(state_));
 }
 
-Result<RuleChange> RuleTables::prepare(std::span<const RuleMod> mods, size_t* failed_index) {
+Result<RuleChange> RuleTables::prepare(std::span<const RuleMod> mods, size_t* failed_index,
+                                       const StagedFunction& staged) {
   Result<RuleChange> change = open_change();
   if (!change.ok()) return change;
   // On error the destructor of `change` undoes what came before.
-  VSWITCH_RETURN_IF_ERROR(change->impl_->staging.apply(mods, failed_index));
+  VSWITCH_RETURN_IF_ERROR(change->impl_->staging.apply(mods, failed_index, staged));
   return change;
 }
 

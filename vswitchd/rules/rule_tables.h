@@ -99,7 +99,12 @@ class RuleTables {
   //   kTableAll), unless a cookie_mask is given or spec.cookie is all ones. A cookie of all ones stands for "unchanged"
   //   wherever a rule is replaced.
   // - remove and remove_strict choose rules in the same way, and by out_port (also inside write_actions and clone).
-  Result<RuleChange> prepare(std::span<const RuleMod> mods, size_t* failed_index = nullptr);
+  // `staged`, if set, hears of the rules of a long list while the rest is still being staged: some thousands at a time,
+  // in order. The rules live as long as the change, but a later mod may have taken one out again by the time the change
+  // is complete: added() is what counts. On error it is called with no rules, before those that it heard of go.
+  using StagedFunction = std::function<void(std::span<const Rule* const> rules)>;
+  Result<RuleChange> prepare(std::span<const RuleMod> mods, size_t* failed_index = nullptr,
+                             const StagedFunction& staged = nullptr);
   // Loads rules that were stored, keeping their ids; as prepare().
   Result<RuleChange> restore(std::span<const std::pair<uint64_t, RuleSpec>> rules);
 

@@ -14,11 +14,19 @@ class MemoryStore final : public Store {
     }
     for (const Batch::ObjectName& object : batch.delete_objects) objects_.erase({object.kind, object.name});
     for (const Batch::Object& object : batch.put_objects) objects_[{object.kind, object.name}] = object.value;
+    for (Batch::Rule& rule : ahead_) rules_[rule.id] = {std::move(rule.bridge), std::move(rule.value)};
+    ahead_.clear();
     for (const uint64_t id : batch.delete_rules) rules_.erase(id);
     for (const Batch::Rule& rule : batch.put_rules) rules_[rule.id] = {rule.bridge, rule.value};
     revision_ = batch.revision;
     return {};
   }
+
+  Status write_ahead(uint64_t id, std::string_view bridge, std::string_view value) override {
+    ahead_.push_back({id, std::string(bridge), std::string(value)});
+    return {};
+  }
+  void discard() override { ahead_.clear(); }
 
   uint64_t revision() const override { return revision_; }
 
@@ -36,6 +44,7 @@ class MemoryStore final : public Store {
  private:
   std::map<std::pair<std::string, std::string>, std::string> objects_;
   std::map<uint64_t, std::pair<std::string, std::string>> rules_;
+  std::vector<Batch::Rule> ahead_;
   uint64_t revision_ = 0;
 };
 

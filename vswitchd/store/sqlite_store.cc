@@ -168,16 +168,27 @@ class SqliteStore final : public Store {
   }
 
   Status commit(const Batch& batch) override {
-    VSWITCH_RETURN_IF_ERROR(begin_.run());
-    Status status = write(batch);
+    Status status = begin();
+    if (status.ok()) status = write(batch);
     if (status.ok()) status = commit_.run();
     if (!status.ok()) {
-      // Some errors (a full disk) have rolled back already; then this is refused and changes nothing.
-      if (sqlite3_get_autocommit(database_.get()) == 0) (void)rollback_.run().ok();
+      discard();
       return status;
     }
+    begun_ = false;
     revision_ = batch.revision;
     return {};
+  }
+
+  Status write_ahead(uint64_t id, std::string_view bridge, std::string_view value) override {
+    VSWITCH_RETURN_IF_ERROR(begin());
+    return put_rule(id, bridge, value);
+  }
+
+  void discard() override {
+    begun_ = false;
+    // Some errors (a full disk) have rolled back already; then this would be refused.
+    if (sqlite3_get_autocommit(database_.get()) == 0) (void)rollback_.run().ok();
   }
 
   uint64_t revision() const override { return revision_; }
@@ -202,6 +213,21 @@ class SqliteStore final : public Store {
   }
 
  private:
+  Status begin() {
+    if (begun_ && sqlite3_get_autocommit(database_.get()) != 0) {
+      return internal_error(fmt::format("store {}: the transaction is gone", path_));
+    }
+    if (begun_) return {};
+    VSWITCH_RETURN_IF_ERROR(begin_.run());
+    begun_ = true;
+    return {};
+  }
+
+  Status put_rule(uint64_t id, std::string_view bridge, std::string_view value) {
+    const uint64_t sum = rule_checksum(id, bridge, value);
+    return put_rule_.bind(1, id).bind(2, bridge).bind_blob(3, value).bind(4, sum).run();
+  }
+
   Status write(const Batch& batch) {
     for (const std::string& bridge : batch.delete_rules_of_bridge) {
       VSWITCH_RETURN_IF_ERROR(delete_bridge_rules_.bind(1, bridge).run());
@@ -216,9 +242,7 @@ class SqliteStore final : public Store {
     }
     for (const uint64_t id : batch.delete_rules) VSWITCH_RETURN_IF_ERROR(delete_rule_.bind(1, id).run());
     for (const Batch::Rule& rule : batch.put_rules) {
-      const uint64_t sum = rule_checksum(rule.id, rule.bridge, rule.value);
-      VSWITCH_RETURN_IF_ERROR(
-          put_rule_.bind(1, rule.id).bind(2, rule.bridge).bind_blob(3, rule.value).bind(4, sum).run());
+      VSWITCH_RETURN_IF_ERROR(put_rule(rule.id, rule.bridge, rule.value));
     }
     return put_revision_.bind(1, batch.revision).bind(2, revision_checksum(batch.revision)).run();
   }
@@ -227,6 +251,7 @@ class SqliteStore final : public Store {
   UniqueFd lock_;  // outlives the database
   Database database_;
   uint64_t revision_ = 0;
+  bool begun_ = false;  // a transaction, by write_ahead()
   mutable Statement begin_, commit_, rollback_, put_object_, delete_object_, put_rule_, delete_rule_,
       delete_bridge_rules_, put_revision_, get_revision_, all_objects_, all_rules_;
 };

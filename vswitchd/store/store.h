@@ -7,7 +7,7 @@
 // What the bytes mean is the caller's business (vswitchd/control/config_codec.h, vswitchd/openflow/rule_codec.h).
 // A commit() that returned ok survives kill -9 and power loss (WAL, synchronous=FULL); one that failed changed nothing.
 //
-// Thread safety: one thread at a time (the switch's lock).
+// Thread safety: one thread at a time (the switch's lock, or who holds it).
 #pragma once
 
 #include <cstdint>
@@ -46,6 +46,13 @@ class Store {
 
   virtual ~Store() = default;
   virtual Status commit(const Batch& batch) = 0;
+  // Writes a rule ahead of the commit() that it belongs to, so that a million rules need not wait for it: they become
+  // part of the next batch, as if they stood first in its put_rules, and durable with it or not at all. An error means
+  // that this batch cannot be committed any more: discard(). That batch may delete such a rule by its id, but must not
+  // have delete_rules_of_bridge.
+  virtual Status write_ahead(uint64_t id, std::string_view bridge, std::string_view value) = 0;
+  // Forgets what was written ahead since the last commit(). (A commit() that fails does so, too.)
+  virtual void discard() = 0;
   virtual uint64_t revision() const = 0;
   virtual Status for_each_object(const std::function<Status(const Batch::Object&)>& visit) const = 0;
   // In order of id.

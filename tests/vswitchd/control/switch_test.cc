@@ -459,6 +459,10 @@ class FailingStore final : public Store {
  public:
   explicit FailingStore(std::shared_ptr<Status> failure) : failure_(std::move(failure)) {}
   Status commit(const Batch& batch) override { return failure_->ok() ? store_->commit(batch) : *failure_; }
+  Status write_ahead(uint64_t id, std::string_view bridge, std::string_view value) override {
+    return failure_->ok() ? store_->write_ahead(id, bridge, value) : *failure_;
+  }
+  void discard() override { store_->discard(); }
   uint64_t revision() const override { return store_->revision(); }
   Status for_each_object(const std::function<Status(const Batch::Object&)>& visit) const override {
     return store_->for_each_object(visit);
@@ -472,6 +476,64 @@ class FailingStore final : public Store {
   const std::unique_ptr<Store> store_ = make_memory_store();
   const std::shared_ptr<Status> failure_;
 };
+
+// Rules as many as make their way to the store while they are still being staged: 1,000 of them twice, 500 of them
+// taken out again, and the last wrong if `wrong`.
+ModifyRules many_rules(bool wrong = false) {
+  constexpr int kRules = 24'000;
+  ModifyRules modify{"br0", {}};
+  for (int i = 0; i < kRules; ++i) {
+    const int host = i >= 20'000 && i < 21'000 ? i - 20'000 : i;
+    modify.mods.push_back(mod("ip,nw_dst=10.0." + std::to_string(host / 256) + "." + std::to_string(host % 256) +
+                              ",actions=output:" + std::to_string(1 + i % 2)));
+  }
+  modify.mods.push_back(mod("ip,nw_dst=10.0.0.0/24", RuleCommand::remove));
+  modify.mods.push_back(mod("ip,nw_dst=10.0.1.0/25", RuleCommand::remove));
+  modify.mods.push_back(mod("ip,nw_dst=10.0.0.0/16,actions=drop"));
+  if (wrong) modify.mods.back().spec.table = kTableAll;
+  return modify;
+}
+
+TEST_F(SwitchTest, ManyRulesComeBackAsTheyWere) {
+  add_three_ports();
+  apply({rules("br0", {"ip,nw_dst=10.0.9.9,actions=drop", "ip,nw_dst=10.0.0.3,actions=drop"})});
+  const std::string before = snapshot();
+  TransactionFailure failure;
+  EXPECT_NE(refusal({many_rules(true)}, &failure), "");
+  EXPECT_EQ(failure.mod, 24'002u);
+  EXPECT_EQ(snapshot(), before);
+  apply({many_rules()});
+  const std::string after = snapshot();
+  EXPECT_NE(after, before);
+  EXPECT_EQ(rule_list().size(), 24'000u - 1'000 - 256 - 128 + 1 + 1);
+  reopen();
+  EXPECT_EQ(snapshot(), after);
+  // A bridge that goes and comes in one transaction takes its old rules along, not its new ones.
+  apply({DeleteBridge{"br0"}, bridge("br0", FailMode::secure), many_rules()});
+  const std::string made_again = snapshot();
+  reopen();
+  EXPECT_EQ(snapshot(), made_again);
+}
+
+TEST_F(SwitchTest, AStoreThatFailsInTheMiddleOfManyRulesChangesNothing) {
+  sw_.reset();
+  const auto failure_of_store = std::make_shared<Status>();
+  SwitchOptions options;
+  options.clock = &clock_;
+  options.open_store = [&]() -> Result<std::unique_ptr<Store>> {
+    return std::unique_ptr<Store>(std::make_unique<FailingStore>(failure_of_store));
+  };
+  Result<std::unique_ptr<Switch>> opened = Switch::open(options);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  sw_ = std::move(*opened);
+  add_three_ports();
+  const std::string before = snapshot();
+  *failure_of_store = resource_exhausted("the store: database or disk is full");
+  EXPECT_EQ(refusal({many_rules()}), "the store: database or disk is full");
+  EXPECT_EQ(snapshot(), before);
+  *failure_of_store = Status();
+  apply({many_rules()});
+}
 
 // Everything in the switch and in the system is as it was, and the reply says why.
 TEST_F(SwitchTest, AStoreThatFailsChangesNothing) {

@@ -112,6 +112,50 @@ TEST(SqliteStore, ComesBackAsItWas) {
   EXPECT_EQ(contents_of(*open_good(directory.path() + "/made/on/the/way")), before);
 }
 
+TEST(SqliteStore, WhatIsWrittenAheadComesWithTheNextBatch) {
+  const TemporaryDirectory directory;
+  Contents wanted;
+  {
+    const auto store = open_good(directory.path());
+    ASSERT_TRUE(store->commit(some_batch()).ok());
+    ASSERT_TRUE(store->write_ahead(20, "br0", "twenty").ok());
+    ASSERT_TRUE(store->write_ahead(21, "br0", "gone again").ok());
+    Store::Batch batch;
+    batch.delete_rules = {7, 21};
+    batch.put_rules = {{22, "br1", "after"}};
+    batch.revision = 6;
+    ASSERT_TRUE(store->commit(batch).ok());
+    wanted = contents_of(*store);
+    EXPECT_EQ(wanted.revision, 6u);
+    EXPECT_EQ(wanted.rules.at(20), std::pair(std::string("br0"), std::string("twenty")));
+    EXPECT_FALSE(wanted.rules.contains(7));
+    EXPECT_FALSE(wanted.rules.contains(21));
+    EXPECT_TRUE(wanted.rules.contains(22));
+  }
+  EXPECT_EQ(contents_of(*open_good(directory.path())), wanted);
+}
+
+TEST(SqliteStore, WhatIsWrittenAheadCanBeForgotten) {
+  const TemporaryDirectory directory;
+  Contents wanted;
+  {
+    const auto store = open_good(directory.path());
+    ASSERT_TRUE(store->commit(some_batch()).ok());
+    wanted = contents_of(*store);
+    store->discard();  // there is nothing
+    ASSERT_TRUE(store->write_ahead(20, "br0", "twenty").ok());
+    store->discard();
+    EXPECT_EQ(contents_of(*store), wanted);
+    Store::Batch next;
+    next.revision = 6;
+    ASSERT_TRUE(store->commit(next).ok());
+    wanted.revision = 6;
+    EXPECT_EQ(contents_of(*store), wanted);
+    ASSERT_TRUE(store->write_ahead(30, "br0", "never committed").ok());
+  }
+  EXPECT_EQ(contents_of(*open_good(directory.path())), wanted);
+}
+
 TEST(SqliteStore, RulesComeInOrderOfId) {
   const TemporaryDirectory directory;
   const auto store = open_good(directory.path());
