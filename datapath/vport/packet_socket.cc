@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 #include "datapath/vport/tx_finish.h"
 
@@ -113,10 +114,9 @@ Result<std::unique_ptr<PacketSocket>> PacketSocket::open(const LinkInfo& link) {
   if (!become_promiscuous(fd.get(), link.ifindex)) {
     return socket_error(link.name, "cannot make it promiscuous", errno);
   }
-  auto socket = std::make_unique<PacketSocket>(
-      DeviceDescriptor{DeviceDescriptor::Kind::packet_socket, std::move(fd), link.name, link.ifindex});
-  socket->ready_ =
-      std::async(std::launch::async, [socket = socket.get()] { return socket->start_receiving(); }).share();
+  std::unique_ptr<PacketSocket> socket(
+      new PacketSocket({DeviceDescriptor::Kind::packet_socket, std::move(fd), link.name, link.ifindex}));
+  socket->start();
   return socket;
 }
 
@@ -124,6 +124,16 @@ PacketSocket::PacketSocket(DeviceDescriptor descriptor)
     : DeviceIo(std::move(descriptor)), incoming_(std::make_unique<Incoming>()) {}
 
 PacketSocket::~PacketSocket() = default;
+
+void PacketSocket::start() {
+  try {
+    ready_ = std::async(std::launch::async, [this] { return start_receiving(); }).share();
+  } catch (const std::system_error&) {  // no more threads: then now
+    std::promise<Status> done;
+    done.set_value(start_receiving());
+    ready_ = done.get_future().share();
+  }
+}
 
 Status PacketSocket::start_receiving() {
   mapped_ = PacketRing::map(fd());
@@ -146,7 +156,11 @@ size_t PacketSocket::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& 
   if (ring == nullptr) return 0;
   look_at_slots(*ring, ctx, PacketBatch::kMaxPackets - batch.size());
   Incoming& in = *incoming_;
-  if (in.count == 0) return 0;
+  if (in.count == 0) {
+    found_nothing();
+    return 0;
+  }
+  found_nothing_ = false;
   if (in.queued != 0) receive_queued();
   uint64_t bytes = 0, multicast = 0;
   size_t taken = 0, message = 0;
@@ -191,6 +205,15 @@ void PacketSocket::look_at_slots(const PacketRing& ring, ThreadContext& ctx, siz
     if (in.slots[in.count].where == PacketRing::Slot::Where::queued) in.expect_queued(*packet);
     ++in.count;
   }
+}
+
+// Who is told that there is something, and finds nothing twice in a row, was woken by an error: the device was down for
+// a moment. Nobody reads the socket while the ring has what comes in, so the error would wake this thread for ever.
+void PacketSocket::found_nothing() {
+  if (!std::exchange(found_nothing_, true)) return;
+  int error = 0;
+  socklen_t length = sizeof error;
+  static_cast<void>(::getsockopt(fd(), SOL_SOCKET, SO_ERROR, &error, &length));  // asking clears it
 }
 
 void PacketSocket::receive_queued() {

@@ -26,7 +26,6 @@ class PacketSocket final : public DeviceIo {
   // that are opened at a time spend together.
   static Result<std::unique_ptr<PacketSocket>> open(const LinkInfo& link);
 
-  explicit PacketSocket(DeviceDescriptor descriptor);
   ~PacketSocket() override;
 
   size_t receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) override;
@@ -37,14 +36,18 @@ class PacketSocket final : public DeviceIo {
  private:
   struct Incoming;
 
+  explicit PacketSocket(DeviceDescriptor descriptor);
+  void start();
   Status start_receiving();
   void look_at_slots(const PacketRing& ring, ThreadContext& ctx, size_t wanted);
   void receive_queued();
+  void found_nothing();
   size_t transmit(Outgoing& outgoing, size_t begin, int* error) override;
 
   const std::unique_ptr<Incoming> incoming_;
   std::unique_ptr<PacketRing> mapped_;
   std::atomic<PacketRing*> ring_{nullptr};  // mapped_, once frames come in
+  bool found_nothing_ = false;              // when asked last
   std::atomic<uint64_t> cut_off_{0};        // frames too large for a slot that found the socket's queue full
   std::shared_future<Status> ready_;        // last: ends first
 };

@@ -9,6 +9,7 @@
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -19,7 +20,7 @@
 
 #include "datapath/packet/checksum.h"
 #include "datapath/packet/offload.h"
-#include "datapath/vport/packet_ring.h"
+#include "datapath/vport/packet_socket.h"
 #include "datapath/vport/vnet_header.h"
 #include "tests/support/fake_vport_host.h"
 #include "tests/support/netns.h"
@@ -382,6 +383,32 @@ TEST_F(NetdevTest, WhatIsInTheRingWhenTheDeviceGoesIsNoHarm) {
   ASSERT_TRUE(far1.send(kFrame));
   EXPECT_EQ(forward_until_frame(*one, *two, far2).bytes, kFrame);
   EXPECT_EQ(bench_->balance(1), 0);
+}
+
+TEST_F(NetdevTest, ADeviceThatWasDownForAMomentWakesNobodyForEver) {
+  auto opened = PacketSocket::open(*bench_->links().find("p1"));
+  ASSERT_TRUE(opened.ok());
+  PacketSocket& socket = **opened;
+  ASSERT_TRUE(socket.wait_until_ready().ok());
+  test::set_link_up("p1", false);
+  test::set_link_up("p1", true);
+  const auto events = [&] {
+    pollfd wait{socket.fd(), POLLIN, 0};
+    return ::poll(&wait, 1, 0) < 0 ? -1 : wait.revents;
+  };
+  EXPECT_NE(events() & POLLERR, 0);
+  VportCounters counters;
+  const auto receive = [&] {
+    PacketBatch batch;
+    return socket.receive(bench_->ctx(), 1, batch, counters.slot(bench_->ctx()));
+  };
+  EXPECT_EQ(receive(), 0u);
+  EXPECT_EQ(receive(), 0u);
+  EXPECT_EQ(events(), 0);
+  FarEnd far1("far1");
+  ASSERT_TRUE(far1.send(kFrame));
+  EXPECT_EQ(events(), POLLIN);
+  EXPECT_EQ(receive(), 1u);
 }
 
 Bytes partial_udp(uint16_t id, uint16_t port, size_t payload) {
