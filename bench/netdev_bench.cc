@@ -70,6 +70,7 @@ int run(const std::array<std::string, 2>& devices, std::chrono::seconds duration
     Result<std::unique_ptr<Vport>> port = find_vport_type("netdev")->create(config, i + 1, environment, true);
     if (!port) return fail(port.status());
     ports[i] = std::move(*port);
+    ports[i]->start_receiving();
   }
   const std::array<std::shared_ptr<RxSource>, 2> sources = {ports[0]->sources().at(0), ports[1]->sources().at(0)};
   const auto end = std::chrono::steady_clock::now() + duration;

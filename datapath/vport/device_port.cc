@@ -171,15 +171,22 @@ Result<std::unique_ptr<Vport>> DevicePort::create(const VportConfig& config, uin
 }
 
 Status DevicePort::start(bool must_work) {
-  // A daemon that starts with a thousand ports waits for none of them.
-  waits_.store(must_work);
   // Watching begins before the first look, so that no change falls between them.
   watch_ = environment_.links.watch_link(device_, [this](const std::string&, const LinkInfo*) { refresh(); });
   const Status status = reconcile();
-  waits_.store(true);
   started_.store(true);
   if (!must_work || status.ok() || status.code() == StatusCode::unavailable) return {};
   return status.with_prefix("port " + name());
+}
+
+// Only now: of ports that are added together, the first has waited for all.
+void DevicePort::start_receiving() {
+  MutexLock lock(update_mutex_);
+  receiving_ = true;
+  DeviceIo* io = source_->io();
+  if (io == nullptr) return;
+  const Status shown_by_describe = io->wait_until_ready();
+  static_cast<void>(shown_by_describe);
 }
 
 Status DevicePort::reconcile() {
@@ -216,7 +223,7 @@ Status DevicePort::reconcile_locked(Changes& changes) {
 Status DevicePort::open_device(std::optional<LinkInfo>& link, Changes& changes) {
   Result<std::unique_ptr<DeviceIo>> opened = driver_->open(link);
   if (!opened) return opened.status();
-  if (waits_.load()) VSWITCH_RETURN_IF_ERROR((*opened)->wait_until_ready());
+  if (receiving_) VSWITCH_RETURN_IF_ERROR((*opened)->wait_until_ready());
   // Opening may have made the device; and the MTU and MAC asked for come before the first frame.
   link = environment_.links.find(device_);
   if (link) {

@@ -52,6 +52,7 @@ class DevicePort final : public Vport {
   std::string_view type() const override { return type_; }
   void send(ThreadContext& ctx, PacketBatch& batch) override;
   std::vector<std::shared_ptr<RxSource>> sources() override;
+  void start_receiving() override;
   VportState state() const override;
   VportStats stats() const override;
   Status reconfigure(const VportConfig& config) override;
@@ -91,6 +92,7 @@ class DevicePort final : public Vport {
 
   Mutex update_mutex_;
   VportConfig config_ GUARDED_BY(update_mutex_);
+  bool receiving_ GUARDED_BY(update_mutex_) = false;  // start_receiving() was called
   const std::unique_ptr<DeviceDriver> driver_ PT_GUARDED_BY(update_mutex_);
 
   mutable Mutex state_mutex_;
@@ -98,8 +100,7 @@ class DevicePort final : public Vport {
   std::vector<std::shared_ptr<RxSource>> queues_ GUARDED_BY(state_mutex_);  // as many as the device ever had
 
   std::atomic<bool> started_{false};
-  std::atomic<bool> waits_{true};  // until a device that was opened is ready
-  std::shared_ptr<void> watch_;    // last: ends first
+  std::shared_ptr<void> watch_;  // last: ends first
 };
 
 }  // namespace vswitch

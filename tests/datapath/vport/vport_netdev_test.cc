@@ -127,6 +127,7 @@ class NetdevTest : public testing::Test {
   std::unique_ptr<Vport> port(const std::string& name, uint32_t number, bool must_work = true) {
     auto created = bench_->create(config(name), number, must_work);
     EXPECT_TRUE(created.ok()) << created.status().message();
+    if (created.ok()) (*created)->start_receiving();
     return created.ok() ? std::move(*created) : nullptr;
   }
   // Passes frames from one port to the other until something arrives at `far`.
@@ -270,6 +271,7 @@ TEST_F(NetdevTest, AFrameTooBigForTheBuffersIsDroppedByName) {
     test::VportBench small(std::move(*links), HeapPacketPool::kFrameBuffer, 16);
     auto created = small.create(config("p1"), 1);
     ASSERT_TRUE(created.ok());
+    (*created)->start_receiving();
     FarEnd far1("far1");
     ASSERT_TRUE(far1.send(PacketBuilder().ethernet().eth_type(0x88b5).payload(5000).build()));
     EXPECT_TRUE(small.until([&] {
@@ -559,6 +561,7 @@ TEST_F(NetdevTest, LongPortNamesNameTheirDeviceByOptionOrAlternativeName) {
   test::add_alternative_name("p2", "an-alternative-name-of-p2");
   auto by_name = bench_->create(config("an-alternative-name-of-p2"), 2);
   ASSERT_TRUE(by_name.ok()) << by_name.status().message();
+  (*by_name)->start_receiving();
   FarEnd far2("far2");
   ASSERT_TRUE(far2.send(kFrame));
   EXPECT_EQ(bench_->wait_for_frames(**by_name).size(), 1u);
