@@ -100,7 +100,7 @@ void Classifier::Implementation::drop(Subtable* subtable) {
 void Classifier::Implementation::enter(const Subtable& subtable, const Rule& rule) {
   for (size_t f = 0; f < kPrefixFields; ++f) {
     const unsigned length = subtable.prefix_length(f);
-    if (length != 0) prefixes.insert(f, rule.match(), length, subtable.number());
+    if (length != 0) prefixes.insert(f, rule, length, subtable.number());
   }
   subtable.group().insert(rule.match(), subtable.number());
 }
@@ -174,6 +174,16 @@ const Rule* Classifier::find_overlap(const MiniMatch& match, uint16_t priority, 
     if (found != nullptr) break;
   }
   return found;
+}
+
+void Classifier::prefetch(const MiniMatch& match) const {
+  const Subtable* subtable = impl_->find_subtable(match);
+  if (subtable == nullptr) return;
+  subtable->prefetch(match);
+  for (size_t f = 0; f < kPrefixFields; ++f) {
+    const unsigned length = subtable->prefix_length(f);
+    if (length != 0) impl_->prefixes.prefetch(f, match, length);
+  }
 }
 
 void Classifier::insert(Rule* rule) {

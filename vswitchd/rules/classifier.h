@@ -50,6 +50,9 @@ class Classifier {
   // Writer.
   const Rule* find_overlap(const MiniMatch& match, uint16_t priority, Version version) const;
 
+  // Starts to fetch what find_exact() and insert() of a rule with this match will look at: when there are many, a few
+  // of them ahead. Writer.
+  void prefetch(const MiniMatch& match) const;
   // Does not own the rule. Versions decide visibility; a rule to be removed is first hidden, then removed.
   void insert(Rule* rule);
   void remove(Rule* rule);

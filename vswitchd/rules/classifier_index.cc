@@ -16,13 +16,6 @@ size_t size_for(size_t live) {
 }
 bool too_full(size_t used, size_t size) { return (used + 1) * 4 > size * 3; }
 
-int32_t distance_to_values(const Rule& rule) {
-  const auto distance = static_cast<int64_t>(reinterpret_cast<uintptr_t>(rule.match().values())) -
-                        static_cast<int64_t>(reinterpret_cast<uintptr_t>(&rule));
-  const auto words = static_cast<int32_t>(distance / 8);
-  return words == distance / 8 ? words : 0;
-}
-
 }  // namespace
 
 template <typename Slot>
@@ -47,11 +40,6 @@ void SlotArray<Slot>::retire() const {
 RuleIndex::RuleIndex() : array_(Array::make(Array::kFirstSize)) {}
 RuleIndex::~RuleIndex() { array_.load(std::memory_order_relaxed).free(); }
 
-Rule* RuleIndex::tombstone() {
-  alignas(Rule) static char never_a_rule;
-  return reinterpret_cast<Rule*>(&never_a_rule);
-}
-
 RuleIndex::Slot* RuleIndex::slot_of(uint32_t hash, const MiniMatch& match) {
   const Array array = array_.load(std::memory_order_relaxed);
   for (size_t i = hash;; ++i) {
@@ -73,7 +61,6 @@ void RuleIndex::make_room() {
     size_t at = hash;
     while (bigger[at].head.load(std::memory_order_relaxed) != nullptr) ++at;
     bigger[at].hash.store(hash, std::memory_order_relaxed);
-    bigger[at].values_at.store(old[i].values_at.load(std::memory_order_relaxed), std::memory_order_relaxed);
     bigger[at].head.store(head, std::memory_order_relaxed);
   }
   used_ = heads_;
@@ -104,7 +91,6 @@ void RuleIndex::insert(uint32_t hash, Rule& rule) {
   }
   rule.next_same_match_.store(nullptr, std::memory_order_relaxed);
   array[at].hash.store(hash, std::memory_order_relaxed);
-  array[at].values_at.store(distance_to_values(rule), std::memory_order_relaxed);
   array[at].head.store(&rule, std::memory_order_release);
   ++heads_;
 }

@@ -53,7 +53,7 @@ class RuleIndex {
       Rule* head = slot.head.load(std::memory_order_acquire);
       if (head == nullptr) return nullptr;
       if (head == tombstone() || slot.hash.load(std::memory_order_relaxed) != hash) continue;
-      __builtin_prefetch(reinterpret_cast<const uint64_t*>(head) + slot.values_at.load(std::memory_order_relaxed));
+      head->prefetch();
       if (matches(*head)) return head;
     }
   }
@@ -82,12 +82,10 @@ class RuleIndex {
   struct Slot {
     std::atomic<Rule*> head{nullptr};  // null: never used; tombstone(): used before
     std::atomic<uint32_t> hash{0};
-    // Where the values of some rule here are, in words from the rule; perhaps of one that is gone. Only to fetch both
-    // from memory at the same time.
-    std::atomic<int32_t> values_at{0};
   };
   using Array = SlotArray<Slot>;
-  static Rule* tombstone();
+  // Never followed.
+  static Rule* tombstone() { return reinterpret_cast<Rule*>(uintptr_t{alignof(Rule)}); }
   Slot* slot_of(uint32_t hash, const MiniMatch& match);
   void make_room();
   static void link_into_list(Slot& slot, Rule& rule);
@@ -105,6 +103,7 @@ class HashCounts {
   HashCounts(const HashCounts&) = delete;
   HashCounts& operator=(const HashCounts&) = delete;
 
+  void prefetch(uint32_t hash) const { __builtin_prefetch(&array_.load(std::memory_order_acquire)[(hash | 1) >> 1]); }
   bool contains(uint32_t hash) const;
   void add(uint32_t hash);
   void remove(uint32_t hash);  // REQUIRES: was added

@@ -17,7 +17,7 @@ MiniMatch::MiniMatch(const Match& match) {
   const auto n = static_cast<size_t>(std::popcount(map[0]) + std::popcount(map[1]));
   if (n == 0) return;
   words_ = static_cast<uint64_t*>(rule_memory::allocate((1 + kMapWords + 2 * n) * sizeof(uint64_t))) + 1;
-  words_[-1] = 1;
+  words_[-1] = make_header(n, 1);
   std::copy_n(map, kMapWords, words_);
   size_t at = kMapWords;
   for (size_t i = 0; i < kPipelineKeyWords; ++i) {
@@ -26,6 +26,23 @@ MiniMatch::MiniMatch(const Match& match) {
     words_[at + n] = mask[i];
     ++at;
   }
+}
+
+MiniMatch MiniMatch::copied_to(void* place) const {
+  MiniMatch copy;
+  if (words_ == nullptr) return copy;
+  copy.words_ = static_cast<uint64_t*>(place) + 1;
+  copy.words_[-1] = make_header(word_count(), kOwnPlace);
+  std::copy_n(words_, total_words(), copy.words_);
+  return copy;
+}
+
+void MiniMatch::copy_words() {
+  const uint64_t* from = words_;
+  const size_t n = word_count(), total = total_words();
+  words_ = static_cast<uint64_t*>(rule_memory::allocate((1 + total) * sizeof(uint64_t))) + 1;
+  words_[-1] = make_header(n, 1);
+  std::copy_n(from, total, words_);
 }
 
 void MiniMatch::free_words() { rule_memory::free(words_ - 1, (1 + total_words()) * sizeof(uint64_t)); }
@@ -46,6 +63,13 @@ uint64_t MiniMatch::value_at(size_t index) const {
   size_t at = static_cast<size_t>(std::popcount(words_[index / 64] & (bit - 1)));
   if (index >= 64) at += static_cast<size_t>(std::popcount(words_[0]));
   return words_[kMapWords + at];
+}
+
+void MiniMatch::add_mask_to(PipelineMask& mask) const {
+  all_words([&mask](size_t index, uint64_t, uint64_t bits) {
+    words(mask)[index] |= bits;
+    return true;
+  });
 }
 
 Match MiniMatch::expand() const {

@@ -12,6 +12,7 @@ namespace {
 constexpr unsigned kStride = 4;  // bits that a node looks at
 constexpr unsigned kFanout = 1u << kStride;
 constexpr unsigned kFirstCapacity = 2, kMaxCapacity = 32;
+constexpr size_t kFetchedLines = 6;  // most of a bucket
 
 // How an entry's two numbers share a word, so that readers see both at once: rules << 8 | length.
 constexpr unsigned kLengthBits = 8;
@@ -161,19 +162,29 @@ typename PrefixIndex<Bits>::Node* PrefixIndex<Bits>::burst(const Bucket& bucket,
 
 // REQUIRES: the link leads to a bucket with room (or to none).
 template <typename Bits>
-void PrefixIndex<Bits>::append(Link& link, Bits prefix, unsigned length, uint32_t subtable) {
+void PrefixIndex<Bits>::append(Link& link, Bits prefix, unsigned length, uint32_t subtable, const Rule* rule) {
   auto* bucket = reinterpret_cast<Bucket*>(link.load(std::memory_order_relaxed));
   const bool made = bucket == nullptr;
   if (made) bucket = make_bucket(kFirstCapacity);
   const uint16_t n = bucket->size.load(std::memory_order_relaxed);
   Entry* entry = new (&bucket->entries()[n]) Entry{prefix, {pack(1, length)}, {}};
-  entry->subtables.add(subtable, 0);
+  entry->subtables.add(subtable, 0, rule);
   bucket->size.store(static_cast<uint16_t>(n + 1), std::memory_order_release);
   if (made) link.store(reinterpret_cast<uintptr_t>(bucket), std::memory_order_release);
 }
 
 template <typename Bits>
-void PrefixIndex<Bits>::insert(Bits value, unsigned length, uint32_t subtable) {
+void PrefixIndex<Bits>::prefetch(Bits value, unsigned length) const {
+  uintptr_t at = root_.load(std::memory_order_relaxed);
+  for (unsigned depth = 0; is_node(at); depth += kStride) {
+    at = next_link(*reinterpret_cast<Node*>(at - 1), value, length, depth).load(std::memory_order_relaxed);
+  }
+  if (at == 0) return;
+  for (size_t i = 0; i < kFetchedLines; ++i) __builtin_prefetch(reinterpret_cast<const char*>(at) + 64 * i);
+}
+
+template <typename Bits>
+void PrefixIndex<Bits>::insert(Bits value, unsigned length, uint32_t subtable, const Rule* rule) {
   const Bits prefix = keep_leading(value, length);
   Link* link = &root_;
   bool own = false;
@@ -186,14 +197,14 @@ void PrefixIndex<Bits>::insert(Bits value, unsigned length, uint32_t subtable) {
       continue;
     }
     auto* bucket = reinterpret_cast<Bucket*>(at);
-    if (bucket == nullptr) return append(*link, prefix, length, subtable);
+    if (bucket == nullptr) return append(*link, prefix, length, subtable, rule);
     if (Entry* entry = bucket->find(prefix, length)) {
       const uint32_t rules = rules_of(entry->packed.load(std::memory_order_relaxed));
-      entry->subtables.add(subtable, rules);
+      entry->subtables.add(subtable, rules, rule);
       if (rules < kMaxRules) entry->packed.store(pack(rules + 1, length), std::memory_order_release);
       return;
     }
-    if (bucket->size < bucket->capacity) return append(*link, prefix, length, subtable);
+    if (bucket->size < bucket->capacity) return append(*link, prefix, length, subtable, rule);
     // A new one without the entries that are gone, with twice the room if there are none of these.
     const unsigned live = bucket->live();
     if (live == kMaxCapacity && !own) {
@@ -255,7 +266,7 @@ template <typename Bits>
 void PrefixIndex<Bits>::Lookup::visit(const Bucket* bucket) {
   if (bucket == nullptr) return;
   const char* line = reinterpret_cast<const char*>(bucket);
-  for (size_t i = 0; i < 4; ++i) __builtin_prefetch(line + 64 * i);
+  for (size_t i = 0; i < kFetchedLines; ++i) __builtin_prefetch(line + 64 * i);
   buckets_[n_buckets_++] = bucket;
 }
 

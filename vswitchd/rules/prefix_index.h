@@ -42,8 +42,11 @@ class PrefixIndex {
   PrefixIndex& operator=(const PrefixIndex&) = delete;
 
   // REQUIRES: 1 <= length <= kBits; bits of `value` beyond `length` are ignored.
-  void insert(Bits value, unsigned length, uint32_t subtable);
+  // `rule`: whose prefix it is; lookups then get to it without its subtable where no other rule has the prefix.
+  void insert(Bits value, unsigned length, uint32_t subtable, const Rule* rule = nullptr);
   void remove(Bits value, unsigned length, uint32_t subtable);  // REQUIRES: was inserted
+  // Starts to fetch what insert() of such a prefix will look at.
+  void prefetch(Bits value, unsigned length) const;
 
   // A lookup in steps, so that lookups of several fields wait for memory at the same time: walk() of each until it
   // returns false, then search() of each, then finish() of each.
@@ -58,6 +61,15 @@ class PrefixIndex {
     unsigned search();
     // Sets the bit of each subtable that has one of the prefixes found. Numbers beyond the span are left out.
     void finish(std::span<uint64_t> subtables) const;
+    // As finish(); also calls visit(subtable, rule) for each prefix that one rule alone has, as far as known. Of the
+    // rules in that subtable that a reader's version sees, no other one can match the value.
+    template <typename Visit>
+    void finish(std::span<uint64_t> subtables, Visit&& visit) const {
+      for (unsigned i = 0; i < n_found_; ++i) {
+        SubtableSet::or_into(found_[i], subtables);
+        if (const Rule* rule = SubtableSet::only_rule(found_[i])) visit(SubtableSet::number_in(found_[i]), *rule);
+      }
+    }
 
    private:
     void search(const Bucket& bucket);
@@ -78,7 +90,7 @@ class PrefixIndex {
 
   Bucket* make_bucket(unsigned capacity);
   void retire_bucket(Bucket* bucket);
-  void append(Link& link, Bits prefix, unsigned length, uint32_t subtable);
+  void append(Link& link, Bits prefix, unsigned length, uint32_t subtable, const Rule* rule);
   Node* burst(const Bucket& bucket, unsigned depth);
   void move_entry(Link& link, const Entry& entry);
   static Link& next_link(Node& node, Bits value, unsigned length, unsigned depth);

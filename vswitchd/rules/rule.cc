@@ -12,13 +12,20 @@ RuleRef::~RuleRef() {
   if (rule_ != nullptr) rule_->release();
 }
 
-void* Rule::operator new(size_t bytes) { return rule_memory::allocate(bytes); }
-void Rule::operator delete(void* rule) noexcept { rule_memory::free(rule, sizeof(Rule)); }
+// With room behind it for the match.
+Rule* Rule::make(const MiniMatch& match) {
+  return new (rule_memory::allocate(sizeof(Rule) + match.memory_bytes())) Rule(match);
+}
+
+void Rule::destroy(const Rule* rule) {
+  const size_t bytes = rule->memory_bytes();
+  rule->~Rule();
+  rule_memory::free(const_cast<Rule*>(rule), bytes);
+}
 
 Rule* Rule::make(uint64_t id, const RuleSpec& spec, Nanoseconds now) {
-  Rule* rule = new Rule;
+  Rule* rule = make(spec.match);
   rule->id_ = id;
-  rule->match_ = spec.match;
   rule->actions_ = spec.actions;
   rule->cookie_ = spec.cookie;
   rule->created_ = rule->modified_ = now;
@@ -38,7 +45,7 @@ void Rule::release() const {
   while (rule != nullptr && rule->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
     const Rule* successor = rule->successor_.load(std::memory_order_acquire);
     if (successor != nullptr) rule->move_counts();
-    delete rule;
+    destroy(rule);
     rule = successor;
   }
 }

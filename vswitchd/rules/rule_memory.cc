@@ -16,12 +16,14 @@ namespace vswitch::rule_memory {
 namespace {
 
 constexpr size_t kChunk = 2 * 1024 * 1024;  // a huge page; chunks are aligned to it
-// So many chunks of a size take pages as they are needed. From then on a huge page that is hardly used is little waste.
+// So many chunks take pages as they are needed. From then on a huge page that is hardly used is little waste.
 constexpr size_t kPlainChunks = 3;
-constexpr size_t kGrain = 8;
+constexpr size_t kGrain = 64 * 1024;  // what one size takes from a chunk at a time
+constexpr size_t kGrains = kChunk / kGrain;
+constexpr size_t kBlockGrain = 8;
 constexpr size_t kLargestSmall = 1024;
 constexpr size_t kLargestCut = 256 * 1024;  // above kLargestSmall: powers of two, which tables are
-constexpr size_t kSizes = kLargestSmall / kGrain + 1 + 8;
+constexpr size_t kSizes = kLargestSmall / kBlockGrain + 1 + 8;
 constexpr size_t kSmallestOwnChunk = kChunk / 2;  // larger ones are mapped by themselves
 constexpr std::align_val_t kLineAligned{64};
 
@@ -56,76 +58,149 @@ bool is_cut(size_t bytes) { return bytes <= kLargestSmall || (bytes <= kLargestC
 
 // Which of kSizes a block is of.
 size_t size_index(size_t block) {
-  if (block <= kLargestSmall) return block / kGrain;
-  return kLargestSmall / kGrain + static_cast<size_t>(std::countr_zero(block / kLargestSmall));
+  if (block <= kLargestSmall) return block / kBlockGrain;
+  return kLargestSmall / kBlockGrain + static_cast<size_t>(std::countr_zero(block / kLargestSmall));
 }
 
 struct FreeBlock {
   FreeBlock* next;
 };
 
-// At the start of each chunk of small blocks.
-struct alignas(64) Chunk {
+// One grain of a chunk, cut into blocks of one size.
+struct Span {
   FreeBlock* free = nullptr;
-  size_t used = sizeof(Chunk);  // bytes handed out at least once
-  size_t live = 0;              // blocks
-  Chunk* previous = nullptr;    // among those of its size with room
-  Chunk* next = nullptr;
+  uint8_t* begin = nullptr;  // of what was never handed out
+  uint8_t* end = nullptr;
+  size_t live = 0;           // blocks
+  Span* previous = nullptr;  // among those of its size with room
+  Span* next = nullptr;
 
-  bool has_room(size_t block) const { return free != nullptr || used + block <= kChunk; }
+  bool has_room(size_t block) const { return free != nullptr || static_cast<size_t>(end - begin) >= block; }
+};
+
+// At the start of each chunk that is cut, and so of its first grain.
+struct alignas(64) Chunk {
+  uint32_t free = ~uint32_t{0};  // bit: a grain
+  Chunk* previous = nullptr;     // among those with free grains
+  Chunk* next = nullptr;
+  std::array<Span, kGrains> spans;
+};
+static_assert(kGrains == 32);
+
+template <typename Item>
+void link(Item*& first, Item& item) {
+  item.previous = nullptr;
+  item.next = first;
+  if (first != nullptr) first->previous = &item;
+  first = &item;
+}
+
+template <typename Item>
+void unlink(Item*& first, Item& item) {
+  (item.previous == nullptr ? first : item.previous->next) = item.next;
+  if (item.next != nullptr) item.next->previous = item.previous;
+  item.previous = item.next = nullptr;
+}
+
+struct Place {
+  Chunk& chunk;
+  size_t grain;
+
+  explicit Place(void* memory)
+      : chunk(*reinterpret_cast<Chunk*>(reinterpret_cast<uintptr_t>(memory) / kChunk * kChunk)),
+        grain(reinterpret_cast<uintptr_t>(memory) % kChunk / kGrain) {}
+  Place(Chunk& c, size_t g) : chunk(c), grain(g) {}
+  uint8_t* memory() const { return reinterpret_cast<uint8_t*>(&chunk) + grain * kGrain; }
+};
+
+// Runs of grains: 1, 2 or 4 of them, aligned to their size.
+class Grains {
+ public:
+  // The first grain of a chunk, part of which is the header, only where `with_header` is true.
+  Place take(size_t n, bool with_header) {
+    for (Chunk* chunk = with_free_; chunk != nullptr; chunk = chunk->next) {
+      if (const size_t at = find(*chunk, n, with_header); at < kGrains) return take_from(*chunk, at, n);
+    }
+    auto* made = new (map_chunks(kChunk, chunks_ >= kPlainChunks)) Chunk;
+    ++chunks_;
+    link(with_free_, *made);
+    return take_from(*made, find(*made, n, with_header), n);
+  }
+  void give_back(const Place& place, size_t n) {
+    Chunk& chunk = place.chunk;
+    if (chunk.free == 0) link(with_free_, chunk);
+    chunk.free |= bits(n) << place.grain;
+    if (chunk.free != ~uint32_t{0}) return;
+    unlink(with_free_, chunk);
+    --chunks_;
+    munmap(&chunk, kChunk);
+  }
+
+ private:
+  static uint32_t bits(size_t n) { return (uint32_t{1} << n) - 1; }
+  // kGrains if there is none.
+  static size_t find(const Chunk& chunk, size_t n, bool with_header) {
+    const uint32_t free = with_header ? chunk.free : chunk.free & ~uint32_t{1};
+    size_t at = 0;
+    while (at < kGrains && (free >> at & bits(n)) != bits(n)) at += n;
+    return at;
+  }
+  Place take_from(Chunk& chunk, size_t at, size_t n) {
+    chunk.free &= ~(bits(n) << at);
+    if (chunk.free == 0) unlink(with_free_, chunk);
+    return {chunk, at};
+  }
+
+  Chunk* with_free_ = nullptr;
+  size_t chunks_ = 0;
 };
 
 class SmallBlocks {
  public:
   void* allocate(size_t block) {
     MutexLock lock(mutex_);
-    Chunk*& with_room = with_room_[size_index(block)];
-    if (with_room == nullptr) {
-      const bool huge = chunks_[size_index(block)]++ >= kPlainChunks;
-      with_room = new (map_chunks(kChunk, huge)) Chunk;
-    }
-    Chunk& chunk = *with_room;
-    void* memory = chunk.free;
+    if (block >= kGrain) return grains_.take(block / kGrain, false).memory();
+    Span*& with_room = with_room_[size_index(block)];
+    if (with_room == nullptr) with_room = make_span(block);
+    Span& span = *with_room;
+    void* memory = span.free;
     if (memory != nullptr) {
-      chunk.free = chunk.free->next;
+      span.free = span.free->next;
     } else {
-      memory = reinterpret_cast<uint8_t*>(&chunk) + chunk.used;
-      chunk.used += block;
+      memory = span.begin;
+      span.begin += block;
     }
-    ++chunk.live;
-    if (!chunk.has_room(block)) unlink(with_room, chunk);
+    ++span.live;
+    if (!span.has_room(block)) unlink(with_room, span);
     return memory;
   }
 
   void free(void* memory, size_t block) {
     MutexLock lock(mutex_);
-    Chunk*& with_room = with_room_[size_index(block)];
-    auto* chunk = reinterpret_cast<Chunk*>(reinterpret_cast<uintptr_t>(memory) / kChunk * kChunk);
-    if (!chunk->has_room(block)) link(with_room, *chunk);
-    chunk->free = new (memory) FreeBlock{chunk->free};
-    // The last one with room stays, or the next allocation would map it again.
-    if (--chunk->live > 0 || (with_room == chunk && chunk->next == nullptr)) return;
-    unlink(with_room, *chunk);
-    --chunks_[size_index(block)];
-    munmap(chunk, kChunk);
+    const Place place(memory);
+    if (block >= kGrain) return grains_.give_back(place, block / kGrain);
+    Span*& with_room = with_room_[size_index(block)];
+    Span& span = place.chunk.spans[place.grain];
+    if (!span.has_room(block)) link(with_room, span);
+    span.free = new (memory) FreeBlock{span.free};
+    // The last one with room stays, or the next allocation would take it again.
+    if (--span.live > 0 || (with_room == &span && span.next == nullptr)) return;
+    unlink(with_room, span);
+    grains_.give_back(place, 1);
   }
 
  private:
-  static void link(Chunk*& first, Chunk& chunk) {
-    chunk.previous = nullptr;
-    chunk.next = first;
-    if (first != nullptr) first->previous = &chunk;
-    first = &chunk;
-  }
-  static void unlink(Chunk*& first, Chunk& chunk) {
-    (chunk.previous == nullptr ? first : chunk.previous->next) = chunk.next;
-    if (chunk.next != nullptr) chunk.next->previous = chunk.previous;
-    chunk.previous = chunk.next = nullptr;
+  Span* make_span(size_t block) REQUIRES(mutex_) {
+    const Place place = grains_.take(1, block <= kLargestSmall);
+    uint8_t* begin = place.memory();
+    Span& span = place.chunk.spans[place.grain];
+    span = {nullptr, place.grain == 0 ? begin + sizeof(Chunk) : begin, begin + kGrain, 0, nullptr, nullptr};
+    return &span;
   }
 
   Mutex mutex_;
-  std::array<Chunk*, kSizes> with_room_ GUARDED_BY(mutex_){};
-  std::array<size_t, kSizes> chunks_ GUARDED_BY(mutex_){};
+  std::array<Span*, kSizes> with_room_ GUARDED_BY(mutex_){};
+  Grains grains_ GUARDED_BY(mutex_);
 };
 
 // Never destroyed: memory is still freed when the process ends.
@@ -158,7 +233,7 @@ size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
 void* allocate(size_t bytes) {
   if (!kCutChunks) return ::operator new(bytes, kLineAligned);
-  if (is_cut(bytes)) return small_blocks().allocate(round_up(bytes, kGrain));
+  if (is_cut(bytes)) return small_blocks().allocate(round_up(bytes, kBlockGrain));
   if (bytes < kSmallestOwnChunk) return ::operator new(bytes, kLineAligned);
   return map_chunks(whole_chunks(bytes), true);
 }
@@ -166,7 +241,7 @@ void* allocate(size_t bytes) {
 void free(void* memory, size_t bytes) noexcept {
   if (memory == nullptr) return;
   if (!kCutChunks) return ::operator delete(memory, kLineAligned);
-  if (is_cut(bytes)) return small_blocks().free(memory, round_up(bytes, kGrain));
+  if (is_cut(bytes)) return small_blocks().free(memory, round_up(bytes, kBlockGrain));
   if (bytes < kSmallestOwnChunk) return ::operator delete(memory, kLineAligned);
   munmap(memory, whole_chunks(bytes));
 }

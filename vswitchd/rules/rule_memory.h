@@ -1,10 +1,10 @@
 // RuleMemory: memory for what lookups among many rules touch: rules, matches, the nodes and tables of classifiers.
 //
 // With a million rules a lookup's time is that of a few loads from memory, and as much again goes into translating
-// their addresses, unless these lie in huge pages. So small objects and tables are cut from chunks of 2 MB, one size in
-// each, and large tables have chunks of their own; both ask for huge pages, but the first few chunks of a size do not:
-// few rules take little memory. What is freed is used again for the same size; a chunk that is empty goes back to the
-// system.
+// their addresses, unless these lie in huge pages. So small objects and tables are cut from chunks of 2 MB, and large
+// tables have chunks of their own; both ask for huge pages, but the first few chunks do not: few rules take little
+// memory. Each size takes 64 kB of a chunk at a time. What is freed is used again for the same size, or, when all of
+// its 64 kB is, for any: tables and nodes that grow leave little behind. A chunk that is empty goes back to the system.
 //
 // Thread safety: all functions, under one lock. Throw std::bad_alloc.
 #pragma once

@@ -17,6 +17,7 @@ std::atomic<uint64_t> next_rule_id{1};
 constexpr uint64_t kCookieUnchanged = std::numeric_limits<uint64_t>::max();
 constexpr size_t kRemovalChunk = 4096;
 constexpr size_t kTellAfter = 2048;  // staged rules
+constexpr size_t kFetchedAhead = 6;  // mods
 
 std::string hex(uint64_t value) {
   char text[24];
@@ -142,6 +143,7 @@ Status RuleStaging::apply(std::span<const RuleMod> mods, size_t* failed_index,
                           const RuleTables::StagedFunction& staged) {
   MutexLock lock(state_->mutex);
   for (size_t i = 0; i < mods.size(); ++i) {
+    if (i + kFetchedAhead < mods.size()) prefetch(mods[i + kFetchedAhead]);
     const Status status = apply(mods[i]);
     if (status.ok() && (staged == nullptr || staged_.size() - told_ < kTellAfter)) continue;
     if (status.ok()) {
@@ -179,6 +181,13 @@ void RuleStaging::remove_rules(std::span<const Rule* const> rules) {
     if (rule->visible_at(pending_)) hide(const_cast<Rule&>(*rule));
   }
   finish();
+}
+
+// With many rules, adding one waits for memory most of the time.
+void RuleStaging::prefetch(const RuleMod& mod) const {
+  if (mod.command == RuleCommand::add && mod.spec.table < kTableCount) {
+    state_->tables[mod.spec.table].prefetch(mod.spec.match);
+  }
 }
 
 Status RuleStaging::apply(const RuleMod& mod) {
@@ -285,9 +294,8 @@ std::vector<Rule*> RuleStaging::collect(const RuleMod& mod) {
 
 Rule* RuleStaging::make_modified(const Rule& old, const RuleMod& mod,
                                  const std::shared_ptr<const RuleActionList>& actions) {
-  Rule* rule = new Rule;
+  Rule* rule = Rule::make(old.match_);
   rule->id_ = next_rule_id.fetch_add(1, std::memory_order_relaxed);
-  rule->match_ = old.match_;
   rule->actions_ = actions;
   rule->cookie_ = mod.modify_cookie && mod.spec.cookie != kCookieUnchanged ? mod.spec.cookie : old.cookie_;
   rule->created_ = old.created_;

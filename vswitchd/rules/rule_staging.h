@@ -91,6 +91,7 @@ class RuleStaging {
     bool keep_counts;
   };
 
+  void prefetch(const RuleMod& mod) const REQUIRES(state_->mutex);
   Status apply(const RuleMod& mod) REQUIRES(state_->mutex);
   Status restore(uint64_t id, const RuleSpec& spec) REQUIRES(state_->mutex);
   void tell(const RuleTables::StagedFunction& staged);

@@ -86,6 +86,19 @@ uint64_t add_word(uint64_t hash, const MaskedWord& word, const PipelineKey& key)
 
 void mark(PipelineMask& wildcards, const MaskedWord& word) { words(wildcards)[word.index] |= word.mask; }
 
+// Of the bits `mask` of a word in which a key and a rule differ: of the ports as many leading bits as it takes to see
+// that, of others the half of the word that has the first difference.
+uint64_t part_that_differs(size_t index, uint64_t difference, uint64_t mask) {
+  const auto halves = std::bit_cast<std::array<be32, 2>>(difference);
+  const size_t half = halves[0].host() != 0 ? 0 : 1;
+  uint32_t wanted = ~uint32_t{0};
+  if (index == kPortsOffset / sizeof(KeyWord) && half == 0)
+    wanted <<= std::countr_zero(std::bit_floor(halves[0].host()));
+  std::array<be32, 2> part{};
+  part[half] = to_be32(wanted);
+  return std::bit_cast<uint64_t>(part) & mask;
+}
+
 bool has_stage(const MiniMatch& match, Stage stage) {
   const KeyWord* part = words(stage_mask(stage));
   return !match.all_words([part](size_t index, uint64_t, uint64_t mask) { return (mask & part[index]) == 0; });
@@ -151,10 +164,29 @@ bool prefix_is_marked(const PipelineMask& mask, size_t field, unsigned n) {
   return true;
 }
 
-void PrefixIndexes::insert(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable) {
+void mark_difference(const MiniMatch& match, const PipelineKey& key, PipelineMask& wildcards) {
+  const KeyWord* k = words(key);
+  KeyWord* marked = words(wildcards);
+  const auto agrees_where_marked = [&](size_t index, uint64_t value, uint64_t mask) {
+    return ((k[index] ^ value) & mask & marked[index]) == 0;
+  };
+  if (!match.all_words(agrees_where_marked)) return;
+  for (size_t stage = 0; stage < kStages; ++stage) {
+    const KeyWord* part = words(stage_mask(static_cast<Stage>(stage)));
+    const bool none = match.all_words([&](size_t index, uint64_t value, uint64_t mask) {
+      const uint64_t difference = (k[index] ^ value) & mask & part[index];
+      if (difference == 0) return true;
+      marked[index] |= part_that_differs(index, difference, mask & part[index]);
+      return false;
+    });
+    if (!none) return;
+  }
+}
+
+void PrefixIndexes::insert(size_t field, const Rule& rule, unsigned length, uint32_t subtable) {
   const size_t offset = kFieldOffset[field];
-  if (is_ipv4(field)) return ipv4_[field % 2].insert(read_be32(match, offset), length, subtable);
-  ipv6_[field % 2].insert(read_be128(match, offset), length, subtable);
+  if (is_ipv4(field)) return ipv4_[field % 2].insert(read_be32(rule.match(), offset), length, subtable, &rule);
+  ipv6_[field % 2].insert(read_be128(rule.match(), offset), length, subtable, &rule);
 }
 
 void PrefixIndexes::remove(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable) {
@@ -163,12 +195,19 @@ void PrefixIndexes::remove(size_t field, const MiniMatch& match, unsigned length
   ipv6_[field % 2].remove(read_be128(match, offset), length, subtable);
 }
 
+void PrefixIndexes::prefetch(size_t field, const MiniMatch& match, unsigned length) const {
+  const size_t offset = kFieldOffset[field];
+  if (is_ipv4(field)) return ipv4_[field % 2].prefetch(read_be32(match, offset), length);
+  ipv6_[field % 2].prefetch(read_be128(match, offset), length);
+}
+
 namespace {
 
 // Two fields of the same size (or one) at once.
 template <typename Bits>
 void look_up(const std::array<PrefixIndex<Bits>, 2>& indexes, unsigned fields, const std::array<Bits, 2>& values,
-             std::span<const std::span<uint64_t>> answers, std::span<unsigned> decisive) {
+             std::span<const std::span<uint64_t>> answers, std::span<unsigned> decisive, uint32_t first_field,
+             std::vector<OnlyRule>& only) {
   if (fields == 0) return;
   std::array<typename PrefixIndex<Bits>::Lookup, 2> lookups;
   for (size_t i = 0; i < 2; ++i) {
@@ -182,24 +221,27 @@ void look_up(const std::array<PrefixIndex<Bits>, 2>& indexes, unsigned fields, c
   for (size_t i = 0; i < 2; ++i) {
     if ((fields & 1u << i) != 0) decisive[i] = lookups[i].search();
   }
-  for (size_t i = 0; i < 2; ++i) {
-    if ((fields & 1u << i) != 0) lookups[i].finish(answers[i]);
+  for (uint32_t i = 0; i < 2; ++i) {
+    if ((fields & 1u << i) == 0) continue;
+    lookups[i].finish(answers[i], [&](uint32_t subtable, const Rule& rule) {
+      only.push_back({&rule, subtable, first_field + i});
+    });
   }
 }
 
 }  // namespace
 
 void PrefixIndexes::lookup(unsigned fields, const PipelineKey& key, const Answers& answers,
-                           std::array<unsigned, kPrefixFields>& decisive) const {
+                           std::array<unsigned, kPrefixFields>& decisive, std::vector<OnlyRule>& only) const {
   const std::span all_answers(answers);
   const std::span all_decisive(decisive);
   if ((fields & 3) != 0) {
     look_up<uint32_t>(ipv4_, fields & 3, {read_be32(key, kFieldOffset[0]), read_be32(key, kFieldOffset[1])},
-                      all_answers.first(2), all_decisive.first(2));
+                      all_answers.first(2), all_decisive.first(2), 0, only);
   }
   if (fields >> 2 != 0) {
     look_up<Uint128>(ipv6_, fields >> 2, {read_be128(key, kFieldOffset[2]), read_be128(key, kFieldOffset[3])},
-                     all_answers.last(2), all_decisive.last(2));
+                     all_answers.last(2), all_decisive.last(2), 2, only);
   }
 }
 

@@ -31,17 +31,29 @@ bool prefix_is_marked(const PipelineMask& mask, size_t field, unsigned n);
 // Sets the first n bits of the field in `mask`.
 void mark_prefix(PipelineMask& mask, size_t field, unsigned n);
 
+// Marks as little as proves that `match`, which the key does not match, does not match: nothing where a bit that is
+// marked already shows it.
+void mark_difference(const MiniMatch& match, const PipelineKey& key, PipelineMask& wildcards);
+
+// No other rule of its subtable has the packet's prefix in this field.
+struct OnlyRule {
+  const Rule* rule = nullptr;
+  uint32_t subtable = 0;
+  uint32_t field = 0;
+};
+
 // The prefixes of all rules of a classifier, by field.
 class PrefixIndexes {
  public:
-  void insert(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable);
+  void insert(size_t field, const Rule& rule, unsigned length, uint32_t subtable);
   void remove(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable);
+  void prefetch(size_t field, const MiniMatch& match, unsigned length) const;  // for insert()
 
   // For each field f whose bit is set in `fields`: sets the bit of each subtable that has a matching prefix in
-  // answers[f], and the number of leading bits that decided in decisive[f].
+  // answers[f], and the number of leading bits that decided in decisive[f]; appends to `only`.
   using Answers = std::array<std::span<uint64_t>, kPrefixFields>;
   void lookup(unsigned fields, const PipelineKey& key, const Answers& answers,
-              std::array<unsigned, kPrefixFields>& decisive) const;
+              std::array<unsigned, kPrefixFields>& decisive, std::vector<OnlyRule>& only) const;
   size_t memory_bytes() const;
 
  private:
@@ -99,11 +111,16 @@ class alignas(64) Subtable {
   void prefetch(uint32_t hash) const { rules_.prefetch(hash); }
   // The highest-priority visible rule that matches, by the key's hash.
   const Rule* find(uint32_t hash, const PipelineKey& key, Version version) const;
+  // Starts to fetch what mark_miss() is likely to need.
+  void prefetch_miss(const PipelineKey& key) const {
+    if (first_stages_ != nullptr) first_stages_->prefetch(first_hash(key));
+  }
   // Marks what the subtable compares...
   void mark_all(PipelineMask& wildcards) const;
   // ... or, where nothing matched, as little as proves that, apart from what is marked already.
   void mark_miss(const PipelineKey& key, PipelineMask& wildcards) const;
 
+  void prefetch(const MiniMatch& match) const { rules_.prefetch(hash(match)); }  // for find_list() and insert()
   // The list of rules with exactly this match (REQUIRES: same mask), highest priority first; null if none.
   Rule* find_list(const MiniMatch& match) const;
   template <typename Visit>

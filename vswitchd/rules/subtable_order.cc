@@ -8,6 +8,7 @@
 namespace vswitch {
 namespace {
 
+constexpr size_t kFewCandidates = 16;
 constexpr size_t kAhead = 8;  // subtables whose slots are fetched before the first is looked at
 
 void set_bit(std::vector<uint64_t>& bits, size_t number) { bits[number / 64] |= uint64_t{1} << (number % 64); }
@@ -38,6 +39,7 @@ class Search {
     const Subtable* subtable;
     uint32_t rank;
     uint16_t max_priority;
+    OnlyRule only;  // its rule null: any of the subtable's rules may match
   };
   // Subtables that have no rule with the key's prefix in `field`: n_words_ words from `at`.
   struct RuledOut {
@@ -48,12 +50,16 @@ class Search {
   struct Scratch {
     std::vector<Candidate> candidates;
     std::vector<const Subtable*> missed;
+    std::vector<OnlyRule> only;
+    std::vector<OnlyRule> only_missed;
     std::vector<RuledOut> ruled_out;
     std::vector<uint64_t> words;
     size_t used_words = 0;
     void clear(size_t most_words) {
       candidates.clear();
       missed.clear();
+      only.clear();
+      only_missed.clear();
       ruled_out.clear();
       used_words = 0;
       if (words.size() < most_words) words.resize(most_words);
@@ -66,6 +72,7 @@ class Search {
   static constexpr size_t kNotAsked = ~size_t{0};
 
   bool cannot_win(uint16_t max_priority) const { return best_ != nullptr && best_->priority() >= max_priority; }
+  bool best_is_above(uint16_t priority) const { return best_ != nullptr && best_->priority() > priority; }
   size_t add_words() {
     std::fill_n(words_at(scratch_.used_words), n_words_, uint64_t{0});
     return std::exchange(scratch_.used_words, scratch_.used_words + n_words_);
@@ -77,13 +84,17 @@ class Search {
   unsigned ask_prefixes(const SubtableOrder::Group& group, size_t members);
   void rule_out(const SubtableOrder::Group& group, size_t field, size_t members);
   void add_candidates(size_t members);
+  static void sort_by_rank(std::span<Candidate> candidates);
   void fetch_ahead();
   // Whether a rule of the subtable could have been found instead of the best: it comes earlier or has a higher
   // priority.
   bool mattered(const SubtableOrder::Place& place) const {
     return place.rank < best_rank_ || !cannot_win(place.max_priority);
   }
+  OnlyRule only_rule_of(uint32_t subtable) const;
   void look_at(const Candidate& candidate, uint32_t hash);
+  void look_at_only(const Candidate& candidate);
+  void mark_only_missed(const OnlyRule& only);
   void mark();
   unsigned longest_prefix(size_t field, const uint64_t* subtables, unsigned enough) const;
 
@@ -109,7 +120,12 @@ const Rule* Search::run() {
   while (open_groups() && next_ < scratch_.candidates.size()) {
     if (cannot_win(scratch_.candidates[next_].max_priority)) break;
     if (next_ == fetched_) fetch_ahead();
-    look_at(scratch_.candidates[next_], hashes_[next_ % kAhead]);
+    const Candidate& candidate = scratch_.candidates[next_];
+    if (candidate.only.rule != nullptr) {
+      look_at_only(candidate);
+    } else {
+      look_at(candidate, hashes_[next_ % kAhead]);
+    }
     ++next_;
   }
   if (wildcards_ != nullptr) mark();
@@ -163,7 +179,7 @@ unsigned Search::ask_prefixes(const SubtableOrder::Group& group, size_t members)
     matching_[field] = add_words();
     answers[field] = {words_at(matching_[field]), n_words_};
   }
-  if (unknown != 0) prefixes_.lookup(unknown, key_, answers, decisive_);
+  if (unknown != 0) prefixes_.lookup(unknown, key_, answers, decisive_, scratch_.only);
   return fields;
 }
 
@@ -179,25 +195,45 @@ void Search::rule_out(const SubtableOrder::Group& group, size_t field, size_t me
   if (out != kNotAsked) scratch_.ruled_out.push_back({field, out});
 }
 
+// By insertion where they are few, as nearly always.
+void Search::sort_by_rank(std::span<Candidate> candidates) {
+  const auto before = [](const Candidate& a, const Candidate& b) { return a.rank < b.rank; };
+  if (candidates.size() > kFewCandidates) return std::sort(candidates.begin(), candidates.end(), before);
+  for (size_t i = 1; i < candidates.size(); ++i) {
+    const Candidate moving = candidates[i];
+    size_t at = i;
+    for (; at > 0 && before(moving, candidates[at - 1]); --at) candidates[at] = candidates[at - 1];
+    candidates[at] = moving;
+  }
+}
+
+OnlyRule Search::only_rule_of(uint32_t subtable) const {
+  for (const OnlyRule& only : scratch_.only) {
+    if (only.subtable == subtable) return only;
+  }
+  return {};
+}
+
 void Search::add_candidates(size_t members) {
   auto& candidates = scratch_.candidates;
   for (size_t i = 0; i < n_words_; ++i) {
     for (uint64_t left = words_at(members)[i]; left != 0; left &= left - 1) {
-      const SubtableOrder::Place& place = order_.by_number[i * 64 + static_cast<size_t>(std::countr_zero(left))];
-      place.subtable->prefetch();
-      candidates.push_back({place.subtable, place.rank, place.max_priority});
+      const auto number = static_cast<uint32_t>(i * 64) + static_cast<uint32_t>(std::countr_zero(left));
+      const SubtableOrder::Place& place = order_.by_number[number];
+      const OnlyRule only = only_rule_of(number);
+      if (only.rule == nullptr) place.subtable->prefetch();
+      candidates.push_back({place.subtable, place.rank, place.max_priority, only});
     }
   }
   fetched_ = next_;
-  if (candidates.size() - next_ > 1)
-    std::sort(candidates.begin() + static_cast<ptrdiff_t>(next_), candidates.end(),
-              [](const Candidate& a, const Candidate& b) { return a.rank < b.rank; });
+  sort_by_rank(std::span(candidates).subspan(next_));
 }
 
 void Search::fetch_ahead() {
   const auto& candidates = scratch_.candidates;
   const size_t end = std::min(next_ + kAhead, candidates.size());
   for (; fetched_ < end; ++fetched_) {
+    if (candidates[fetched_].only.rule != nullptr) continue;
     const Subtable& subtable = *candidates[fetched_].subtable;
     hashes_[fetched_ % kAhead] = subtable.hash(key_);
     subtable.prefetch(hashes_[fetched_ % kAhead]);
@@ -214,8 +250,37 @@ void Search::look_at(const Candidate& candidate, uint32_t hash) {
   if (rule != nullptr) {
     candidate.subtable->mark_all(*wildcards_);
   } else {
+    candidate.subtable->prefetch_miss(key_);
     scratch_.missed.push_back(candidate.subtable);
   }
+}
+
+// The rule alone can match. It is compared by its own words: when the subtable's number is new, `candidate` may be the
+// subtable that had it before, none of whose rules this version sees.
+void Search::look_at_only(const Candidate& candidate) {
+  const Rule& rule = *candidate.only.rule;
+  const bool found = !cannot_win(rule.priority()) && rule.visible_at(version_) && rule.match().matches(key_);
+  if (found) {
+    best_ = &rule;
+    best_rank_ = candidate.rank;
+  }
+  if (wildcards_ == nullptr) return;
+  if (found) {
+    rule.match().add_mask_to(*wildcards_);
+  } else {
+    scratch_.only_missed.push_back(candidate.only);
+  }
+}
+
+// The prefix, with which no other rule can match, and what tells the packet from this one. That the rule is not
+// visible, or would not have won if it matched, needs no bits.
+void Search::mark_only_missed(const OnlyRule& only) {
+  const SubtableOrder::Place& place = order_.by_number[only.subtable];
+  mark_prefix(*wildcards_, only.field, place.prefix_lengths[only.field]);
+  const bool would_win =
+      place.rank < best_rank_ ? !best_is_above(only.rule->priority()) : !cannot_win(only.rule->priority());
+  if (!would_win || !only.rule->visible_at(version_)) return;
+  mark_difference(only.rule->match(), key_, *wildcards_);
 }
 
 // Of those that mattered, the length of the longest prefix: no more bits of the field than that were needed to rule
@@ -241,6 +306,7 @@ void Search::mark() {
     if (prefix_is_marked(*wildcards_, out.field, enough)) continue;
     mark_prefix(*wildcards_, out.field, longest_prefix(out.field, words_at(out.at), enough));
   }
+  for (const OnlyRule& only : scratch_.only_missed) mark_only_missed(only);
   for (const Subtable* subtable : scratch_.missed) subtable->mark_miss(key_, *wildcards_);
 }
 

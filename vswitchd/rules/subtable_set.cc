@@ -9,9 +9,8 @@
 namespace vswitch {
 namespace {
 
-constexpr uint32_t kFirstCapacity = 2;
 constexpr uint32_t kLongList = 16;      // a map where there are so many numbers,
-constexpr uint32_t kMapPerMember = 16;  // and it has at most so many places for each
+constexpr uint32_t kMapPerMember = 32;  // and it has at most so many places for each
 
 // From here on a count stands still: the number stays in the set for good, which costs time but is never wrong.
 // PrefixIndex counts no further either.
@@ -119,17 +118,72 @@ SubtableSet::Many* SubtableSet::grow(Many& old, uint32_t number) {
   return made;
 }
 
-void SubtableSet::add(uint32_t number, uint32_t rules_before) {
-  const uintptr_t word = word_.load(std::memory_order_relaxed);
-  const uintptr_t alone = uintptr_t{number} << 1 | 1;
-  if (word == alone) return;
-  if (word == 0) return word_.store(alone, std::memory_order_release);
-  if ((word & 1) != 0) {
-    Many* pair = Many::make_list(kFirstCapacity);
-    pair->set(static_cast<uint32_t>(word >> 1), rules_before);
-    pair->set(number, 1);
-    return word_.store(reinterpret_cast<uintptr_t>(pair), std::memory_order_release);
+// A rule fits in if both numbers do.
+uintptr_t SubtableSet::word_for(uint32_t number, const Rule* rule) {
+  const auto pointer = reinterpret_cast<uintptr_t>(rule);
+  const bool fits = pointer != 0 && pointer >> kPointerBits == 0 && number >> kNumberBits == 0;
+  return fits ? uintptr_t{number} << kPointerBits | pointer | kRule : uintptr_t{number} << kKindBits | kAlone;
+}
+
+// Three counted numbers in a word, of which this is one. 0 if it does not fit.
+uintptr_t SubtableSet::few_from(uint32_t number, uint32_t rules) {
+  if (number >> kNumberBits != 0 || rules > kMaxCount) return 0;
+  return (uintptr_t{number} << kCountBits | rules) << kKindBits | kFew;
+}
+
+// `word` with one rule more or less in subtable `number`. 0 if there is no room.
+uintptr_t SubtableSet::few_with(uintptr_t word, uint32_t number, int change) {
+  constexpr unsigned kPlace = kNumberBits + kCountBits;
+  unsigned vacant = 0;  // the shift of a place without rules
+  for (unsigned shift = kKindBits; shift < kKindBits + kFewNumbers * kPlace; shift += kPlace) {
+    const auto count = static_cast<uint32_t>(word >> shift & kMaxCount);
+    const auto there = static_cast<uint32_t>(word >> (shift + kCountBits) & ((1u << kNumberBits) - 1));
+    if (count == 0) {
+      if (vacant == 0) vacant = shift;
+    } else if (there == number) {
+      if (change < 0) return word - (uintptr_t{1} << shift);
+      return count == kMaxCount ? 0 : word + (uintptr_t{1} << shift);
+    }
   }
+  if (change < 0) return word;
+  if (vacant == 0 || number >> kNumberBits != 0) return 0;
+  const uintptr_t place = (uintptr_t{1} << kPlace) - 1;
+  return (word & ~(place << vacant)) | (uintptr_t{number} << kCountBits | 1) << vacant;
+}
+
+// A list of what a word without pointer to one says. `rules`: how many those are, if it has one number.
+SubtableSet::Many* SubtableSet::many_from(uintptr_t word, uint32_t rules) {
+  Many* list = Many::make_list(2 * kFewNumbers);
+  if (has_one(word)) {
+    list->set(number_in(word), rules);
+    return list;
+  }
+  for (word >>= kKindBits; word != 0; word >>= kNumberBits + kCountBits) {
+    const auto count = static_cast<uint32_t>(word & kMaxCount);
+    if (count != 0) list->set(static_cast<uint32_t>(word >> kCountBits & ((1u << kNumberBits) - 1)), count);
+  }
+  return list;
+}
+
+void SubtableSet::add(uint32_t number, uint32_t rules_before, const Rule* rule) {
+  const uintptr_t word = word_.load(std::memory_order_relaxed);
+  if (word == 0) return word_.store(word_for(number, rule), std::memory_order_release);
+  if (has_one(word) && number_in(word) == number) {
+    return word_.store(word_for(number, nullptr), std::memory_order_release);
+  }
+  if (kind_of(word) == kMany) return add_to_many(number);
+  const uintptr_t few = has_one(word) ? few_from(number_in(word), rules_before) : word;
+  if (const uintptr_t more = few == 0 ? 0 : few_with(few, number, 1); more != 0) {
+    return word_.store(more, std::memory_order_release);
+  }
+  Many* list = many_from(word, rules_before);
+  const std::atomic<uint32_t>* count = list->count_of(number);
+  list->set(number, 1 + (count == nullptr ? 0 : count->load(std::memory_order_relaxed)));
+  word_.store(reinterpret_cast<uintptr_t>(list), std::memory_order_release);
+}
+
+void SubtableSet::add_to_many(uint32_t number) {
+  const uintptr_t word = word_.load(std::memory_order_relaxed);
   Many* set = const_cast<Many*>(many(word));
   if (const std::atomic<uint32_t>* count = set->count_of(number)) {
     const uint32_t rules = count->load(std::memory_order_relaxed);
@@ -146,12 +200,13 @@ void SubtableSet::add(uint32_t number, uint32_t rules_before) {
 
 void SubtableSet::remove(uint32_t number, uint32_t rules_before) {
   const uintptr_t word = word_.load(std::memory_order_relaxed);
-  Many* set = (word & 1) != 0 ? nullptr : const_cast<Many*>(many(word));
+  Many* set = kind_of(word) == kMany ? const_cast<Many*>(many(word)) : nullptr;
   if (rules_before <= 1) {
     word_.store(0, std::memory_order_release);
     if (set != nullptr) rcu::retire([set] { Many::free(set); });
     return;
   }
+  if (kind_of(word) == kFew) return word_.store(few_with(word, number, -1), std::memory_order_release);
   if (set == nullptr) return;
   const std::atomic<uint32_t>* count = set->count_of(number);
   const uint32_t rules = count == nullptr ? 0 : count->load(std::memory_order_relaxed);
@@ -160,12 +215,12 @@ void SubtableSet::remove(uint32_t number, uint32_t rules_before) {
 
 void SubtableSet::destroy() {
   const uintptr_t word = word_.load(std::memory_order_relaxed);
-  if ((word & 1) == 0 && word != 0) Many::free(const_cast<Many*>(many(word)));
+  if (kind_of(word) == kMany && word != 0) Many::free(const_cast<Many*>(many(word)));
 }
 
 size_t SubtableSet::memory_bytes() const {
   const uintptr_t word = word_.load(std::memory_order_relaxed);
-  return (word & 1) != 0 || word == 0 ? 0 : many(word)->bytes();
+  return kind_of(word) != kMany || word == 0 ? 0 : many(word)->bytes();
 }
 
 }  // namespace vswitch

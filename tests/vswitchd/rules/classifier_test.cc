@@ -289,6 +289,64 @@ TEST(ClassifierTest, AgreesWithLinearSearchAmongHundredsOfMasks) {
   EXPECT_EQ(rules.classifier.subtable_count(), 0u);
 }
 
+// Where most prefixes belong to one rule alone, that rule is found without its subtable. The same matches come and go
+// in several versions, with equal priorities.
+TEST(ClassifierTest, AgreesWithLinearSearchWherePrefixesAreRare) {
+  const rcu::ReaderScope reader;
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    RandomMatches random(seed);
+    Rules rules;
+    const auto change_one = [&](const Match& match) {
+      const auto priority = static_cast<uint16_t>(random.below(4));
+      if (rules.classifier.find_exact(MiniMatch(match), priority, kNow) != nullptr) return;
+      Rule* rule = rules.add(match, priority, random.one_in(6) ? kNow + 1 : kNow);
+      if (random.one_in(6)) rule->hide_from(kNow);
+      if (random.one_in(3)) rules.remove(rules.present()[random.below(static_cast<uint32_t>(rules.present().size()))]);
+    };
+    std::vector<Match> matches;
+    for (int i = 0; i < 40; ++i) {
+      matches.push_back(acl_match(random));
+      change_one(random.one_in(4) ? matches[random.below(static_cast<uint32_t>(matches.size()))] : matches.back());
+      PipelineKey key = random.one_in(2) ? acl_match(random).value : matches.back().value;
+      key.packet.nw_proto = random.one_in(2) ? kProtoTcp : kProtoUdp;
+      PipelineMask looked_at;
+      const Rule* found = rules.classifier.lookup(key, kNow, &looked_at);
+      ASSERT_TRUE(rules.is_right(found, key, kNow));
+      ASSERT_EQ(rules.classifier.lookup(key, kNow, nullptr), found);
+      for (int j = 0; j < 20; ++j) {
+        const PipelineKey other = random.agreeing(key, looked_at);
+        ASSERT_EQ(rules.classifier.lookup(other, kNow, nullptr), found);
+        ASSERT_TRUE(rules.is_right(found, other, kNow));
+      }
+    }
+  }
+}
+
+TEST(ClassifierTest, TheOnlyRuleOfAPrefixIsRuledOutByWhatTellsItFromThePacket) {
+  const rcu::ReaderScope reader;
+  Rules rules;
+  const auto add = [&rules](uint32_t destination, uint8_t protocol, uint16_t port, uint16_t priority) {
+    Match match = ipv4_dst(destination, 24);
+    match.mask.packet.nw_proto = 0xff;
+    match.value.packet.nw_proto = protocol;
+    match.mask.packet.tp_dst = to_be16(0xffff);
+    match.value.packet.tp_dst = to_be16(port);
+    return rules.add(match, priority);
+  };
+  add(0x0a000100, kProtoTcp, 0x0050, 10);
+  add(0x0a000200, kProtoUdp, 0x0050, 10);
+  const Rule* any = rules.add(ipv4_dst(0, 0), 5);
+  PipelineMask by_port, by_protocol;
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(0x0a000105, 0x8050), kNow, &by_port), any);
+  EXPECT_EQ(by_port.packet.nw_dst, to_be32(0xffffff00));
+  EXPECT_EQ(by_port.packet.tp_dst, to_be16(0x8000));
+  EXPECT_EQ(by_port.packet.nw_proto, 0);
+  EXPECT_EQ(rules.classifier.lookup(ipv4_packet(0x0a000205, 0x8050), kNow, &by_protocol), any);
+  EXPECT_EQ(by_protocol.packet.nw_dst, to_be32(0xffffff00));
+  EXPECT_EQ(by_protocol.packet.tp_dst, be16());
+  EXPECT_EQ(by_protocol.packet.nw_proto, 0xff);
+}
+
 TEST(ClassifierTest, VisitsExactlyTheContainedRules) {
   ASSERT_TRUE(rc::check([] {
     const rcu::ReaderScope reader;

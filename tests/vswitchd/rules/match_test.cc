@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <array>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -39,6 +40,30 @@ TEST(MiniMatch, CopiesShareAndOutliveEachOther) {
   const MiniMatch moved = std::move(copy);
   EXPECT_EQ(moved.expand(), match);
   EXPECT_TRUE(copy.is_catch_all());  // NOLINT(bugprone-use-after-move): a moved-from match matches everything
+}
+
+TEST(MiniMatch, CopyAtAPlaceOfItsOwnLeavesOrdinaryCopies) {
+  Match match;
+  match.mask.packet.in_port = ~0u;
+  match.value.packet.in_port = 7;
+  match.mask.pipeline.reg[3] = 0xff;
+  match.value.pipeline.reg[3] = 9;
+  alignas(uint64_t) std::array<uint8_t, 128> place{};
+  MiniMatch outlives;
+  {
+    const MiniMatch first(match);
+    ASSERT_LE(first.memory_bytes(), place.size());
+    const MiniMatch there = first.copied_to(place.data());
+    EXPECT_EQ(there, first);
+    EXPECT_EQ(there.word_count(), 2u);
+    EXPECT_EQ(reinterpret_cast<const uint8_t*>(there.values()) - place.data(), 24);
+    const MiniMatch copy = there;
+    EXPECT_NE(copy.values(), there.values());
+    outlives = copy;
+  }
+  place.fill(0xff);
+  EXPECT_EQ(outlives.expand(), match);
+  EXPECT_TRUE(MiniMatch().copied_to(place.data()).is_catch_all());
 }
 
 TEST(MiniMatch, CopiesOfOneMayGoInDifferentThreads) {
