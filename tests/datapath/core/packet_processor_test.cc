@@ -103,7 +103,7 @@ class PacketProcessorTest : public ::testing::Test {
   std::unique_ptr<PortMap> ports_ = std::make_unique<PortMap>();
   Keeper two_{2}, three_{3};
   ThreadContext ctx_{0, pool_, ledger_, clock_.now()};
-  std::unique_ptr<Processor> processor_ = std::make_unique<Processor>(ctx_, flows_, *ports_);
+  std::unique_ptr<Processor> processor_ = std::make_unique<Processor>(ctx_, flows_, *ports_, LookupOptions{});
 };
 
 TEST_F(PacketProcessorTest, DropsWithTheReasonOfTheFlowAndCountsIt) {
