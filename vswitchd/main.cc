@@ -65,9 +65,11 @@ void define_options(CLI::App& app, Options& options) {
   app.add_option("--log-level", options.log_level, "Say this much")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
-  app.add_option("--lookup", options.lookup,
-                 "How packets may find their flows besides the flow table itself, to narrow down a fault:\n"
-                 "shallow (a batch at once, where no flow looks behind the Ethernet header), cache, both, or none")
+  app.add_option(
+         "--lookup", options.lookup,
+         "How packets may find their flows besides the flow table itself, to narrow down a fault:\n"
+         "shallow (a batch at once, where no flow looks behind the Ethernet header or all headers are the same),\n"
+         "cache, both, or none")
       ->delimiter(',')
       ->check(CLI::IsMember({"shallow", "cache", "none"}))
       ->default_str("shallow,cache")

@@ -23,8 +23,8 @@ constexpr int kIdleRoundsBeforeSleep = 8;
 constexpr Nanoseconds kBetweenReadyChecks = 20us;
 // Under load the time is some microseconds old at most.
 constexpr uint64_t kRoundsBetweenClockReads = 4;
-// For the handler to make room: it makes some within microseconds, unless something is wrong with it.
-constexpr Nanoseconds kLongestWaitForRoom = 10ms;
+// For packets that the handler has: it takes microseconds for each, unless something is wrong with it.
+constexpr Nanoseconds kLongestWait = 10ms;
 constexpr uint64_t kWakeupSlot = ~uint64_t{0};
 
 // Who sent the packet: its Ethernet and network addresses (of ARP: the sender's).
@@ -62,7 +62,7 @@ class ForwardingThread::Processor final : public PacketProcessor {
 
   // Once a round.
   void consider_helping() {
-    help_.update(ctx_.now, counters_.hits.get(), counters_.misses.get(), upcalls_.waiting());
+    help_.update(ctx_.now, counters_.hits.get(), missed_, upcalls_.waiting());
     if (help_.helping()) setup_.report_crowd();
   }
 
@@ -81,9 +81,12 @@ class ForwardingThread::Processor final : public PacketProcessor {
 
  protected:
   void miss(PacketPtr packet, const FlowKey& key, uint32_t flow_hash) override {
-    if (__builtin_expect(help_.helping(), 0)) {
-      if (!must_wait(flow_hash)) return answer(std::move(packet), key);
-      wait_for_room();
+    ++missed_;
+    if (__builtin_expect(help_.helping(), 0) && those_before_are_through(flow_hash)) {
+      return answer(std::move(packet), key);
+    }
+    if (__builtin_expect(upcalls_.drains(), 0) && must_wait(flow_hash) && setup_.flows().lookup(key) != nullptr) {
+      return turn_away(std::move(packet));
     }
     offer({std::move(packet), Upcall::Kind::miss, {}, UpcallQueue::bucket_of(flow_hash), source_of(key)});
   }
@@ -101,13 +104,19 @@ class ForwardingThread::Processor final : public PacketProcessor {
     }
   }
 
-  // For a packet that has to queue behind others of its flow.
-  void wait_for_room() {
-    if (upcalls_.waiting() < UpcallQueue::kTotal / 2) return;
+  // Waits for earlier packets of the flow that wait for the handler. Were this one to queue behind them, and the next
+  // behind it, a flow that comes faster than the handler works would go the slow way for ever.
+  bool those_before_are_through(uint32_t flow_hash) {
+    if (!must_wait(flow_hash)) return true;
     help_.helped();
     wake_handler();
-    const Nanoseconds end = clock_.now() + kLongestWaitForRoom;
-    while (upcalls_.waiting() >= UpcallQueue::kTotal / 2 && clock_.now() < end) ::sched_yield();
+    const Nanoseconds end = clock_.now() + kLongestWait;
+    do {
+      ::sched_yield();
+      if (!must_wait(flow_hash)) return true;
+    } while (clock_.now() < end);
+    help_.give_up();
+    return false;
   }
 
   void offer(Upcall upcall) {
@@ -123,8 +132,11 @@ class ForwardingThread::Processor final : public PacketProcessor {
       }
     }
     books.dequeued.add();
+    turn_away(std::move(upcall.packet));
+  }
+  void turn_away(PacketPtr packet) {
     counters_.lost.add();
-    ctx_.drop(std::move(upcall.packet), DropReason::upcall_queue_full);
+    ctx_.drop(std::move(packet), DropReason::upcall_queue_full);
   }
 
   const Clock& clock_;
@@ -133,6 +145,7 @@ class ForwardingThread::Processor final : public PacketProcessor {
   WaitingRoom& waiting_room_;
   Wakeup& handler_;
   HelpPolicy help_;
+  uint64_t missed_ = 0;   // packets, also those of flows that are there by now but have others waiting
   bool offered_ = false;  // something, since the handler was woken last
 };
 

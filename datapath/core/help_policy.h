@@ -36,8 +36,10 @@ class HelpPolicy {
     helping_ = waiting >= kLongQueue && misses_ > kMissesPerHit * hits_ && patience_ > Nanoseconds{};
   }
   bool helping() const { return helping_; }
-  // The thread answered a miss.
+  // The thread answered a miss, or waited for the handler.
   void helped() { helped_ = true; }
+  // It waited in vain: not again in this round.
+  void give_up() { helping_ = false; }
 
  private:
   // All of the time counts if the thread helped in part of it: the clock is read less often than this is called.

@@ -10,8 +10,10 @@ namespace vswitch {
 
 struct LookupOptions {
   // Ways around the masked lookup.
-  bool shallow = true;  // one lookup for a batch of a port whose flows look no deeper than the Ethernet header
-  bool cache = true;    // FlowCache
+  // One lookup for a batch: of a port whose flows look no deeper than the Ethernet header, or of packets with the same
+  // headers.
+  bool shallow = true;
+  bool cache = true;  // FlowCache
   // 1 to that. With fewer, more flows are installed under masks that look at more (overflow_mask.h).
   size_t max_masks = FlowTable::kMaxMasks;
 };

@@ -5,10 +5,12 @@
 #include <utility>
 
 #include "datapath/flow/extract.h"
+#include "datapath/flow/same_headers.h"
 
 namespace vswitch {
 namespace {
 
+constexpr uint32_t kTriesOfAlike = 8;
 // How far ahead of extraction frames are fetched.
 constexpr size_t kPrefetchAhead = 4;
 
@@ -77,6 +79,47 @@ bool PacketProcessor::process_shallow(PacketBatch& batch) {
   counters_.hits.add(batch.size());
   counters_.cache_hits.add(batch.size());
   flow->count(ctx_.index, batch.size(), bytes, ctx_.now, tcp_flags);
+  if (const uint32_t port = flow->shortcut().port_no(); port != 0) {
+    output_batch(ctx_, port, batch);
+  } else {
+    execute_actions(ctx_, flow->actions(), batch, *this);
+  }
+  return true;
+}
+
+// ---- Alike
+
+// All packets have the same headers: one key, one lookup. False: the batch must go the long way.
+bool PacketProcessor::process_alike(PacketBatch& batch) {
+  const size_t size = batch.size();
+  if (!options_.shallow || size < 2) return false;
+  // Where flows come mixed it is not tried with each batch.
+  if (mixed_batches_ > kTriesOfAlike && ++mixed_batches_ % kTriesOfAlike != 0) return false;
+  if (!have_same_headers(batch.raw(), size)) {
+    ++mixed_batches_;
+    return false;
+  }
+  mixed_batches_ = 0;
+  Packet& first = batch[0];
+  if (extract_flow_keys(batch.raw(), 1, keys_.data()) == 0) return false;
+  const FlowKey& key = keys_[0].key;
+  const uint64_t hash = identity_hash(first);
+  Flow* flow = options_.cache ? cache_.lookup(hash, key) : nullptr;
+  if (flow != nullptr) {
+    counters_.cache_hits.add(size);
+  } else {
+    uint32_t visited = 0;
+    flow = flows_.lookup(key, &visited);
+    if (flow == nullptr) return false;
+    counters_.masks_visited.add(visited);
+    if (options_.cache) cache_.insert(hash, flow);
+  }
+  counters_.hits.add(size);
+  for (size_t i = 1; i < size; ++i) {
+    batch[i].layers = first.layers;
+    batch[i].rss_hash = first.rss_hash;
+  }
+  flow->count(ctx_.index, size, size * first.size(), ctx_.now, key.tcp_flags.host());
   if (const uint32_t port = flow->shortcut().port_no(); port != 0) {
     output_batch(ctx_, port, batch);
   } else {
@@ -219,7 +262,7 @@ void PacketProcessor::process(PacketBatch& batch) {
 }
 
 void PacketProcessor::process_once(PacketBatch& batch) {
-  if (batch.empty() || (!any_must_wait() && process_shallow(batch))) return;
+  if (batch.empty() || (!any_must_wait() && (process_shallow(batch) || process_alike(batch)))) return;
   const uint32_t wanted = extract(batch);
   const uint32_t found = look_up(wanted);
   // Before the packets that found a flow: no later packet of the same flow may overtake.

@@ -8,6 +8,7 @@
 //
 // - shallow: when all packets are alike as far as the flows of their port look (shallow_key.h): one lookup for all,
 //   and nothing of what follows but the flow's actions.
+// - alike: when all packets have the same headers (same_headers.h), extraction and lookup of the first serve all.
 // - extract: a key and a hash each; the hash's bucket of the cache is fetched.
 // - cache: the buckets' flows are fetched, then compared.
 // - table: for those that the cache does not know.
@@ -96,6 +97,7 @@ class PacketProcessor : public ActionSink {
   };
   void process_once(PacketBatch& batch);
   bool process_shallow(PacketBatch& batch);
+  bool process_alike(PacketBatch& batch);
   Flow* find_shallow(uint32_t in_port, ShallowSignature signature);
 
   // Each: which packets (a bit each) go on to the next step.
@@ -116,6 +118,7 @@ class PacketProcessor : public ActionSink {
   const FlowTable& flows_;
   const PortMap& ports_;
   const LookupOptions options_;
+  uint32_t mixed_batches_ = 0;  // in a row
   FlowCache cache_;
   std::array<ShallowEntry, 64> shallow_;
 

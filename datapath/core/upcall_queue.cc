@@ -33,6 +33,12 @@ bool UpcallQueue::flow_has_most(const Upcall& upcall) {
   return draining && in_second != 0;
 }
 
+bool UpcallQueue::drains() {
+  const size_t waiting = waiting_.load(std::memory_order_relaxed);
+  drains_ = drains_ ? waiting > kFew : waiting >= kTotal;
+  return drains_;
+}
+
 bool UpcallQueue::offer(Upcall&& upcall) {
   const uint32_t port = upcall.packet->in_port % kMaxPorts;
   const uint32_t bucket = upcall.bucket, source = upcall.source;

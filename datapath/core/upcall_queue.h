@@ -15,9 +15,10 @@
 //
 // End of waiting: a flow whose packets come faster than the handler takes them would never have none in the queue, and
 // go the slow way for ever. So once kMostOfFlow of one bucket wait, its further misses are turned away until none of
-// them waits any more; from then on the flow takes the fast path.
+// them waits any more; from then on the flow takes the fast path. Many flows
+// together can keep each other from it, too: see drains().
 //
-// Thread safety: offer(), must_wait() and waiting() by the producer thread, the rest by the consumer thread.
+// Thread safety: offer(), must_wait(), drains() and waiting() by the producer thread, the rest by the consumer thread.
 #pragma once
 
 #include <array>
@@ -61,6 +62,9 @@ class UpcallQueue {
   // Queues it; false, and `upcall` untouched, when it belongs to those that have most, and there is no room, or when so
   // many of its flow wait that they must come to an end first.
   bool offer(Upcall&& upcall);
+  // It has been full, and more than a few still wait: flows that are there by now should send it nothing more, so that
+  // they get to the fast path.
+  bool drains();
   // Waiting or being handled.
   size_t waiting() const { return waiting_.load(std::memory_order_acquire); }
   bool empty() const { return waiting() == 0; }
@@ -75,6 +79,7 @@ class UpcallQueue {
 
  private:
   static constexpr size_t kRing = 16384;
+  static constexpr size_t kFew = kTotal / 64;
   static constexpr size_t kBucketPlaces = size_t{1} << 20;
   static constexpr size_t kSourcePlaces = 8192;
   static constexpr uint32_t kNone = ~uint32_t{0};
@@ -120,6 +125,7 @@ class UpcallQueue {
   std::atomic<size_t> waiting_{0};
   std::atomic<size_t> in_place_{0};
   std::vector<std::atomic<uint32_t>> in_bucket_;
+  bool drains_ = false;                           // the producer's
   std::vector<bool> draining_;                    // the producer's: by first place, buckets that must come to an end
   std::vector<std::atomic<uint32_t>> of_port_;    // by port number: waiting or being handled
   std::vector<std::atomic<uint32_t>> of_source_;  // by a hash of port and source: waiting; perhaps of several together

@@ -143,6 +143,30 @@ TEST_F(PacketProcessorTest, MixedBatchesKeepTheirOrderAndLoseNothing) {
   }
 }
 
+// Batches of one connection, whose flow looks deep; and after many others, too.
+TEST_F(PacketProcessorTest, BatchesWithTheSameHeaders) {
+  Flow* to_two = add_flow(1, {OutputAction{2}});
+  Flow* tagged = add_flow(2, {PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, OutputAction{3}});
+  add_flow(3, {DropAction{DropReason::no_output}});
+  ASSERT_FALSE(flows_.only_shallow_flows(1));
+  for (int round = 0; round < 3; ++round) {
+    process(std::vector<uint16_t>(32, 1));
+    process(std::vector<uint16_t>(7, 2));
+    process(std::vector<uint16_t>(5, 3));
+    process(std::vector<uint16_t>(4, 6));  // no flow
+    for (int mixed = 0; mixed < 30; ++mixed) process({1, 2});
+  }
+  EXPECT_EQ(to_two->stats().packets, 3u * (32 + 30));
+  EXPECT_EQ(to_two->stats().bytes, 60u * 3 * (32 + 30));
+  EXPECT_EQ(tagged->stats().packets, 3u * (7 + 30));
+  EXPECT_EQ(two_.frames.size(), 3u * (32 + 30));
+  EXPECT_EQ(three_.frames.size(), 3u * (7 + 30));
+  EXPECT_EQ(dropped(DropReason::no_output), 15u);
+  EXPECT_EQ(processor_->missed, 12u);
+  for (const Bytes& frame : three_.frames) EXPECT_EQ(frame.size(), 64u);
+  EXPECT_EQ(processor_->counters().hits.get(), 3u * (32 + 7 + 5 + 60));
+}
+
 // All of a port alike: no keys are made.
 TEST_F(PacketProcessorTest, ShallowBatchesArePushedAndPopped) {
   Flow* flow = add_flow(1, {PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, OutputAction{2}}, {});

@@ -178,6 +178,18 @@ TEST_F(UpcallQueueTest, AFlowThatNeverPausesComesToTheEndOfItsWaiting) {
   EXPECT_TRUE(queue_.offer(upcall(1, 5))) << "as any other flow's first";
 }
 
+TEST_F(UpcallQueueTest, DrainsFromFullToFew) {
+  EXPECT_FALSE(queue_.drains());
+  fill(UpcallQueue::kTotal - 1, 1, 1);
+  EXPECT_FALSE(queue_.drains());
+  fill(10, 1, 2);
+  EXPECT_TRUE(queue_.drains());
+  take(UpcallQueue::kTotal / 2);
+  EXPECT_TRUE(queue_.drains());
+  take();
+  EXPECT_FALSE(queue_.drains());
+}
+
 TEST_F(UpcallQueueTest, FewerPacketsOfAFlowThanTheMostAreNotTurnedAway) {
   for (uint32_t round = 0; round < 10; ++round) {
     for (uint32_t i = 0; i + 1 < UpcallQueue::kMostOfFlow; ++i) ASSERT_TRUE(queue_.offer(upcall(1, 5, i)));
