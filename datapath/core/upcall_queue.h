@@ -18,7 +18,8 @@
 // them waits any more; from then on the flow takes the fast path. Many flows
 // together can keep each other from it, too: see drains().
 //
-// Thread safety: offer(), must_wait(), drains() and waiting() by the producer thread, the rest by the consumer thread.
+// Thread safety: offer(), must_wait(), drains(), several_wait() and waiting() by the producer thread, the rest by the
+// consumer thread.
 #pragma once
 
 #include <array>
@@ -62,9 +63,14 @@ class UpcallQueue {
   // Queues it; false, and `upcall` untouched, when it belongs to those that have most, and there is no room, or when so
   // many of its flow wait that they must come to an end first.
   bool offer(Upcall&& upcall);
-  // It has been full, and more than a few still wait: flows that are there by now should send it nothing more, so that
-  // they get to the fast path.
+  // It has been full, and more than a few still wait: flows that are there by now and of which several_wait() should
+  // send it nothing more, so that they get to the fast path.
   bool drains();
+  // Not said by chance of a flow that has none there, as must_wait() is of one in sixty while the queue is full.
+  bool several_wait(uint32_t bucket) const {
+    return in_bucket_[first_place(bucket)].load(std::memory_order_acquire) >= kSeveral &&
+           in_bucket_[second_place(bucket)].load(std::memory_order_acquire) >= kSeveral;
+  }
   // Waiting or being handled.
   size_t waiting() const { return waiting_.load(std::memory_order_acquire); }
   bool empty() const { return waiting() == 0; }
@@ -80,6 +86,7 @@ class UpcallQueue {
  private:
   static constexpr size_t kRing = 16384;
   static constexpr size_t kFew = kTotal / 64;
+  static constexpr uint32_t kSeveral = 3;
   static constexpr size_t kBucketPlaces = size_t{1} << 20;
   static constexpr size_t kSourcePlaces = 8192;
   static constexpr uint32_t kNone = ~uint32_t{0};

@@ -178,6 +178,27 @@ TEST_F(UpcallQueueTest, AFlowThatNeverPausesComesToTheEndOfItsWaiting) {
   EXPECT_TRUE(queue_.offer(upcall(1, 5))) << "as any other flow's first";
 }
 
+// Of a full queue, nobody else is taken for one who has several there.
+TEST_F(UpcallQueueTest, SeveralWaitIsNotSaidByChance) {
+  for (uint32_t i = 0; i < 3; ++i) {
+    EXPECT_FALSE(queue_.several_wait(77));
+    ASSERT_TRUE(queue_.offer(upcall(1, 77)));
+  }
+  EXPECT_TRUE(queue_.several_wait(77));
+  for (uint32_t i = 0; i < UpcallQueue::kTotal - 3; ++i) {
+    ASSERT_TRUE(queue_.offer(upcall(1, i * 2654435761u, i, i)));
+    if (i % 1000 == 0) drop_surplus();
+  }
+  int detained = 0, several = 0;
+  for (uint32_t i = 0; i < 10'000; ++i) {
+    const uint32_t other = (i * 40503u + 12345u) * 2246822519u;
+    detained += queue_.must_wait(other);
+    several += queue_.several_wait(other);
+  }
+  EXPECT_GT(detained, 0);
+  EXPECT_LE(several, 1);
+}
+
 TEST_F(UpcallQueueTest, DrainsFromFullToFew) {
   EXPECT_FALSE(queue_.drains());
   fill(UpcallQueue::kTotal - 1, 1, 1);
