@@ -17,7 +17,7 @@
   X(port_no_receive,            "the port is configured not to receive")                                    \
   X(port_down,                  "the port is administratively down or its device is missing")               \
   /* slow path */                                                                                            \
-  X(upcall_queue_full,          "its port already had as many misses queued as it may")                     \
+  X(upcall_queue_full,          "too many packets of its sender, port or flow waited for the slow path")    \
   X(upcall_error,               "translation was not possible (the daemon is stopping)")                    \
   X(userspace_action_error,     "an action needed the slow path and the slow path refused the packet")      \
   X(controller_queue_full,      "every controller that wants the packet-in reads too slowly")               \

@@ -39,6 +39,18 @@ PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, con
   for (size_t i = 0; i < kBatch; ++i) key_pointers_[i] = &keys_[i].key;
 }
 
+// ---- One flow for the whole batch
+
+void PacketProcessor::run_whole(PacketBatch& batch, Flow& flow, uint64_t bytes, uint16_t tcp_flags) {
+  counters_.hits.add(batch.size());
+  flow.count(ctx_.index, batch.size(), bytes, ctx_.now, tcp_flags);
+  if (const uint32_t port = flow.shortcut().port_no(); port != 0) {
+    output_batch(ctx_, port, batch);
+  } else {
+    execute_actions(ctx_, flow.actions(), batch, *this);
+  }
+}
+
 // ---- Shallow
 
 // The flow of all packets with this signature; null: there is none yet.
@@ -76,14 +88,8 @@ bool PacketProcessor::process_shallow(PacketBatch& batch) {
   if (difference != 0 || signature == kNoSignature) return false;
   Flow* flow = find_shallow(in_port, signature);
   if (flow == nullptr) return false;
-  counters_.hits.add(batch.size());
-  counters_.cache_hits.add(batch.size());
-  flow->count(ctx_.index, batch.size(), bytes, ctx_.now, tcp_flags);
-  if (const uint32_t port = flow->shortcut().port_no(); port != 0) {
-    output_batch(ctx_, port, batch);
-  } else {
-    execute_actions(ctx_, flow->actions(), batch, *this);
-  }
+  counters_.cache_hits.add(size);
+  run_whole(batch, *flow, bytes, tcp_flags);
   return true;
 }
 
@@ -114,17 +120,11 @@ bool PacketProcessor::process_alike(PacketBatch& batch) {
     counters_.masks_visited.add(visited);
     if (options_.cache) cache_.insert(hash, flow);
   }
-  counters_.hits.add(size);
   for (size_t i = 1; i < size; ++i) {
     batch[i].layers = first.layers;
     batch[i].rss_hash = first.rss_hash;
   }
-  flow->count(ctx_.index, size, size * first.size(), ctx_.now, key.tcp_flags.host());
-  if (const uint32_t port = flow->shortcut().port_no(); port != 0) {
-    output_batch(ctx_, port, batch);
-  } else {
-    execute_actions(ctx_, flow->actions(), batch, *this);
-  }
+  run_whole(batch, *flow, size * first.size(), key.tcp_flags.host());
   return true;
 }
 

@@ -98,6 +98,8 @@ class PacketProcessor : public ActionSink {
   void process_once(PacketBatch& batch);
   bool process_shallow(PacketBatch& batch);
   bool process_alike(PacketBatch& batch);
+  // All of the batch belongs to `flow`; empties it.
+  void run_whole(PacketBatch& batch, Flow& flow, uint64_t bytes, uint16_t tcp_flags);
   Flow* find_shallow(uint32_t in_port, ShallowSignature signature);
 
   // Each: which packets (a bit each) go on to the next step.
