@@ -51,6 +51,17 @@ struct World {
     if (dp_port != 0) configuration.dp_ports[name] = dp_port;
   }
 
+  // How many flows the changes concern; they are then revalidated.
+  size_t revalidate(const RuleChanges& changes) {
+    size_t count = 0;
+    datapath.visit_flows([&](Flow& flow) {
+      count += changes.concern(flow);
+      return true;
+    });
+    revalidator.revalidate(changes);
+    return count;
+  }
+
   // As the handler does with a packet that missed. True if there is a new flow.
   bool set_up(const FlowKey& key) {
     const rcu::ReaderScope reader;
@@ -274,13 +285,7 @@ TEST(RevalidatorTest, OfManyRulesThoseConcernThatCouldMatch) {
     for (int i = 0; i < 100; ++i) mods.push_back(rule(fmt::format("priority=99,udp,nw_src=10.3.0.{},actions=drop", i)));
     const RuleChanges changes = world.change("br0", mods);
     EXPECT_FALSE(changes.too_many());
-    size_t count = 0;
-    world.datapath.visit_flows([&](Flow& flow) {
-      count += changes.concern(flow);
-      return true;
-    });
-    world.revalidator.revalidate(changes);
-    return count;
+    return world.revalidate(changes);
   };
   EXPECT_EQ(concerned({}), 0u);
   EXPECT_EQ(concerned({"priority=100,udp,nw_src=10.1.0.0/16,tp_src=5,actions=drop"}), 1u);
@@ -309,13 +314,7 @@ TEST(RevalidatorTest, ARuleConcernsTheFlowsThatItCouldMatch) {
   ASSERT_TRUE(world.set_up(udp_key(0x0a020001, 1)));
   const auto concerned = [&](const char* text) {
     const RuleChanges changes = world.change("br0", {rule(text)});
-    size_t count = 0;
-    world.datapath.visit_flows([&](Flow& flow) {
-      count += changes.concern(flow);
-      return true;
-    });
-    world.revalidator.revalidate(changes);
-    return count;
+    return world.revalidate(changes);
   };
   EXPECT_EQ(concerned("table=1,priority=40000,actions=drop"), 1u);
   EXPECT_EQ(concerned("priority=100,udp,tp_src=2,actions=drop"), 2u) << "of the third the mask leaves the port open";

@@ -477,6 +477,23 @@ class FailingStore final : public Store {
   const std::shared_ptr<Status> failure_;
 };
 
+class FailingStoreTest : public SwitchTest {
+ protected:
+  void open_with_failing_store() {
+    sw_.reset();
+    SwitchOptions options;
+    options.clock = &clock_;
+    options.open_store = [this]() -> Result<std::unique_ptr<Store>> {
+      return std::unique_ptr<Store>(std::make_unique<FailingStore>(failure_));
+    };
+    Result<std::unique_ptr<Switch>> opened = Switch::open(options);
+    ASSERT_TRUE(opened.ok()) << opened.status().message();
+    sw_ = std::move(*opened);
+  }
+
+  const std::shared_ptr<Status> failure_ = std::make_shared<Status>();  // what commits fail with; ok: they do not
+};
+
 // Rules as many as make their way to the store while they are still being staged: 1,000 of them twice, 500 of them
 // taken out again, and the last wrong if `wrong`.
 ModifyRules many_rules(bool wrong = false) {
@@ -515,38 +532,20 @@ TEST_F(SwitchTest, ManyRulesComeBackAsTheyWere) {
   EXPECT_EQ(snapshot(), made_again);
 }
 
-TEST_F(SwitchTest, AStoreThatFailsInTheMiddleOfManyRulesChangesNothing) {
-  sw_.reset();
-  const auto failure_of_store = std::make_shared<Status>();
-  SwitchOptions options;
-  options.clock = &clock_;
-  options.open_store = [&]() -> Result<std::unique_ptr<Store>> {
-    return std::unique_ptr<Store>(std::make_unique<FailingStore>(failure_of_store));
-  };
-  Result<std::unique_ptr<Switch>> opened = Switch::open(options);
-  ASSERT_TRUE(opened.ok()) << opened.status().message();
-  sw_ = std::move(*opened);
+TEST_F(FailingStoreTest, AStoreThatFailsInTheMiddleOfManyRulesChangesNothing) {
+  ASSERT_NO_FATAL_FAILURE(open_with_failing_store());
   add_three_ports();
   const std::string before = snapshot();
-  *failure_of_store = resource_exhausted("the store: database or disk is full");
+  *failure_ = resource_exhausted("the store: database or disk is full");
   EXPECT_EQ(refusal({many_rules()}), "the store: database or disk is full");
   EXPECT_EQ(snapshot(), before);
-  *failure_of_store = Status();
+  *failure_ = Status();
   apply({many_rules()});
 }
 
 // Everything in the switch and in the system is as it was, and the reply says why.
-TEST_F(SwitchTest, AStoreThatFailsChangesNothing) {
-  sw_.reset();
-  const auto failure_of_store = std::make_shared<Status>();
-  SwitchOptions options;
-  options.clock = &clock_;
-  options.open_store = [&]() -> Result<std::unique_ptr<Store>> {
-    return std::unique_ptr<Store>(std::make_unique<FailingStore>(failure_of_store));
-  };
-  Result<std::unique_ptr<Switch>> opened = Switch::open(options);
-  ASSERT_TRUE(opened.ok()) << opened.status().message();
-  sw_ = std::move(*opened);
+TEST_F(FailingStoreTest, AStoreThatFailsChangesNothing) {
+  ASSERT_NO_FATAL_FAILURE(open_with_failing_store());
   test::add_veth("dev1", "far1");
   add_three_ports();
   apply({port("br0", "dev1", "netdev"), port("br0", "vx5", "vxlan", {{"remote_ip", "flow"}, {"key", "5"}}),
@@ -580,7 +579,7 @@ TEST_F(SwitchTest, AStoreThatFailsChangesNothing) {
   for (const Status& error : {resource_exhausted("the store: database or disk is full"),
                               failed_precondition("the store: attempt to write a readonly database"),
                               internal_error("the store: disk I/O error")}) {
-    *failure_of_store = error;
+    *failure_ = error;
     const auto result = sw_->apply({everything, false});
     EXPECT_EQ(result.status(), error);
     EXPECT_EQ(snapshot(), before);
@@ -597,7 +596,7 @@ TEST_F(SwitchTest, AStoreThatFailsChangesNothing) {
   // The old rules forward on the old ports.
   inject("p1", {frame(kHost1, kHost2)});
   ASSERT_TRUE(sends("p2", 1)) << "counters of a port that was deleted and put back begin anew";
-  *failure_of_store = Status();
+  *failure_ = Status();
   apply(everything);
   EXPECT_NE(::if_nametoindex("tap9"), 0u);
   EXPECT_EQ(sw_->port("dev1")->state.mtu, 1400u);
