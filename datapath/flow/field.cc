@@ -119,13 +119,41 @@ const uint8_t* place_of(const Field& f, const PipelineKey& key) {
   return reinterpret_cast<const uint8_t*>(&key) + f.offset;
 }
 
+// The sizes that most fields have are one load or store each: translation reads and writes fields all the time.
 uint128 load_big_endian(const uint8_t* at, size_t n) {
+  switch (n) {
+    case 1:
+      return *at;
+    case 2:
+      return load_unaligned<be16>(at).host();
+    case 4:
+      return load_unaligned<be32>(at).host();
+    case 8:
+      return load_unaligned<be64>(at).host();
+    case 16:
+      return uint128{load_unaligned<be64>(at).host()} << 64 | load_unaligned<be64>(at + 8).host();
+    default:
+      break;
+  }
   uint128 v = 0;
   for (size_t i = 0; i < n; ++i) v = v << 8 | at[i];
   return v;
 }
 
 void store_big_endian(uint8_t* at, size_t n, uint128 v) {
+  switch (n) {
+    case 1:
+      *at = static_cast<uint8_t>(v);
+      return;
+    case 2:
+      return store_unaligned(at, to_be16(static_cast<uint16_t>(v)));
+    case 4:
+      return store_unaligned(at, to_be32(static_cast<uint32_t>(v)));
+    case 8:
+      return store_unaligned(at, to_be64(static_cast<uint64_t>(v)));
+    default:
+      break;
+  }
   for (size_t i = n; i-- > 0; v >>= 8) at[i] = static_cast<uint8_t>(v);
 }
 

@@ -129,7 +129,7 @@ void Translator::mark_written(const Field& f, const FieldValue& bits) {
 void Translator::run_action(const MoveField& a, bool /*is_last*/) {
   if (check_prerequisite(*a.destination.field, key_, mask_) && check_prerequisite(*a.source.field, key_, mask_)) {
     mark_subfield(*a.source.field, a.source.ofs, a.source.n_bits, mask_);
-    write_bits(read_bits(a.source), a.destination);
+    move_bits(a.source, a.destination);
   }
   report_subfield(a.destination);
 }
@@ -187,6 +187,16 @@ FieldValue Translator::read_bits(const Subfield& source) const {
   copy_bits(read_field(*source.field, key_), source.field->n_bytes, source.ofs, value, bytes_for(source.n_bits), 0,
             source.n_bits);
   return value;
+}
+
+void Translator::move_bits(const Subfield& source, const Subfield& destination) {
+  if (source.n_bits > 64) return write_bits(read_bits(source), destination);
+  const Field& f = *destination.field;
+  mark_subfield(f, destination.ofs, destination.n_bits, mask_);
+  mark_subfield(f, destination.ofs, destination.n_bits, written_);
+  write_subfield(f, destination.ofs, destination.n_bits, read_subfield(*source.field, source.ofs, source.n_bits, key_),
+                 key_);
+  fix_vlan_tags(f);
 }
 
 // `value` is right-aligned in the bytes that n_bits need.

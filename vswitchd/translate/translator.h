@@ -91,6 +91,7 @@ class Translator {
   void fix_vlan_tags(const Field& written);
   FieldValue read_bits(const Subfield& source) const;
   void write_bits(const FieldValue& value, const Subfield& destination);
+  void move_bits(const Subfield& source, const Subfield& destination);
 
   // ---- action_set.cc
   void write_action_set(const RuleActionList& list);
