@@ -255,7 +255,8 @@ void fix_vlan_tpid(const Field& f, PipelineKey& key) {
 // without one it marks all that could be looked at.
 class PrerequisiteCheck {
  public:
-  PrerequisiteCheck(const FlowKey* key, FlowMask* mask) : key_(key), mask_(mask) {}
+  PrerequisiteCheck(const FlowKey* key, FlowMask* mask, bool reading = false)
+      : key_(key), mask_(mask), reading_(reading) {}
 
   bool run(FieldPrerequisite prerequisite) {
     switch (prerequisite) {
@@ -282,7 +283,7 @@ class PrerequisiteCheck {
       case FieldPrerequisite::sctp:
         return eth_type(kEthTypeIpv4, kEthTypeIpv6) && l4(kProtoSctp);
       case FieldPrerequisite::icmpv4:
-        return eth_type(kEthTypeIpv4, kEthTypeIpv4) && l4(kProtoIcmp);
+        return eth_type(kEthTypeIpv4, kEthTypeIpv4) && l4(kProtoIcmp, reading_);
       case FieldPrerequisite::icmpv6:
         return eth_type(kEthTypeIpv6, kEthTypeIpv6) && l4(kProtoIcmpv6);
       case FieldPrerequisite::nd:
@@ -322,9 +323,10 @@ class PrerequisiteCheck {
     look(&FlowKey::eth_type, ~be16{});
     return !key_ || key_->eth_type == one || key_->eth_type == other;
   }
-  bool l4(uint8_t proto) {
+  bool l4(uint8_t proto, bool in_any_fragment = false) {
     look(&FlowKey::nw_proto, uint8_t{0xff});
     if (key_ && key_->nw_proto != proto) return false;
+    if (in_any_fragment) return true;
     look(&FlowKey::nw_frag, uint8_t{kFragLater});
     return !key_ || (key_->nw_frag & kFragLater) == 0;
   }
@@ -338,6 +340,7 @@ class PrerequisiteCheck {
 
   const FlowKey* key_;
   FlowMask* mask_;
+  bool reading_;
 };
 
 std::unordered_map<std::string_view, const Field*> make_name_index() {
@@ -423,6 +426,10 @@ void mark_prerequisite(const Field& f, PipelineMask& mask) {
 
 bool check_prerequisite(const Field& f, const PipelineKey& key, PipelineMask& mask) {
   return PrerequisiteCheck(&key.packet, &mask.packet).run(f.prerequisite);
+}
+
+bool check_readable(const Field& f, const PipelineKey& key, PipelineMask& mask) {
+  return PrerequisiteCheck(&key.packet, &mask.packet, true).run(f.prerequisite);
 }
 
 uint64_t read_subfield(const Field& f, unsigned ofs, unsigned n_bits, const PipelineKey& key) {

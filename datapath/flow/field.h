@@ -146,6 +146,9 @@ void mark_prerequisite(const Field& field, PipelineMask& mask);
 // prerequisite_holds(), marking only what this key made it look at (for a packet that is not IP, eth_type says it all):
 // translation uses this one, to keep megaflows wide.
 bool check_prerequisite(const Field& field, const PipelineKey& key, PipelineMask& mask);
+// The same for a field that is only read. Type and code of ICMP can be read where they cannot be written, in a later
+// fragment: a match sees zeroes there, and so does a move.
+bool check_readable(const Field& field, const PipelineKey& key, PipelineMask& mask);
 
 // Subfield access (load, move, output:FIELD, stack): n_bits from bit `ofs` (0 = least significant), as a number.
 // write_subfield() has the effects of set_field(). REQUIRES: ofs + n_bits <= field.width, n_bits <= 64.

@@ -127,7 +127,7 @@ void Translator::mark_written(const Field& f, const FieldValue& bits) {
 }
 
 void Translator::run_action(const MoveField& a, bool /*is_last*/) {
-  if (check_prerequisite(*a.destination.field, key_, mask_) && check_prerequisite(*a.source.field, key_, mask_)) {
+  if (check_prerequisite(*a.destination.field, key_, mask_) && check_readable(*a.source.field, key_, mask_)) {
     mark_subfield(*a.source.field, a.source.ofs, a.source.n_bits, mask_);
     move_bits(a.source, a.destination);
   }

@@ -314,6 +314,23 @@ TEST(FieldPrerequisites, Ports) {
   EXPECT_FALSE(prerequisite_holds(tcp_dst, key)) << "a later fragment has no ports";
 }
 
+TEST(FieldPrerequisites, IcmpOfALaterFragmentCanOnlyBeRead) {
+  PipelineKey key;
+  PipelineMask mask;
+  key.packet.eth_type = kEthTypeIpv4;
+  key.packet.nw_proto = kProtoIcmp;
+  key.packet.nw_frag = kFragAny | kFragLater;
+  const Field& code = field(FieldId::kIcmpCode);
+  EXPECT_TRUE(check_readable(code, key, mask));
+  EXPECT_EQ(mask.packet.nw_proto, 0xff);
+  EXPECT_EQ(mask.packet.nw_frag, 0) << "nothing depends on it";
+  EXPECT_FALSE(check_prerequisite(code, key, mask));
+  EXPECT_EQ(mask.packet.nw_frag, kFragLater);
+  EXPECT_FALSE(check_readable(field(FieldId::kIcmpv6Code), key, mask));
+  key.packet.nw_proto = kProtoUdp;
+  EXPECT_FALSE(check_readable(field(FieldId::kUdpDst), key, mask)) << "ports cannot be read";
+}
+
 TEST(FieldPrerequisites, NeighbourDiscovery) {
   PipelineKey key;
   key.packet.eth_type = kEthTypeIpv6;
