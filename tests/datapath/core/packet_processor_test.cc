@@ -7,55 +7,19 @@
 #include <vector>
 
 #include "datapath/base/rcu.h"
+#include "tests/datapath/core/processor_fakes.h"
+#include "tests/support/lookups.h"
 #include "tests/support/packet_builder.h"
 
 namespace vswitch {
 namespace {
 
 using test::Bytes;
+using test::Keeper;
 using test::PacketBuilder;
+using test::Processor;
 
-// A port that keeps what it is sent.
-class Keeper final : public Vport {
- public:
-  explicit Keeper(uint32_t port_no) : Vport("keeper", port_no) {}
-  std::string_view type() const override { return "keeper"; }
-  void send(ThreadContext& ctx, PacketBatch& batch) override {
-    for (size_t i = 0; i < batch.size(); ++i) {
-      ctx.ledger.port(batch[i].in_port).sent.add();
-      frames.emplace_back(batch[i].data(), batch[i].data() + batch[i].size());
-      marks.push_back(batch[i].skb_mark);
-    }
-    batch.clear();
-  }
-  std::vector<std::shared_ptr<RxSource>> sources() override { return {}; }
-  VportState state() const override { return {}; }
-  VportStats stats() const override { return {}; }
-  Status reconfigure(const VportConfig&) override { return {}; }
-  Status set_admin_up(bool) override { return {}; }
-
-  std::vector<Bytes> frames;
-  std::vector<uint32_t> marks;
-};
-
-class Processor final : public PacketProcessor {
- public:
-  using PacketProcessor::PacketProcessor;
-  void userspace(ThreadContext& ctx, const UserspaceAction&, PacketPtr packet) override {
-    ctx.drop(std::move(packet), DropReason::userspace_action_error);
-  }
-  size_t missed = 0;
-
- protected:
-  void miss(PacketPtr packet, const FlowKey&, uint32_t) override {
-    ++missed;
-    ctx_.drop(std::move(packet), DropReason::upcall_error);
-  }
-  bool any_must_wait() const override { return false; }
-  bool must_wait(uint32_t) const override { return false; }
-};
-
-class PacketProcessorTest : public ::testing::Test {
+class PacketProcessorTest : public ::testing::TestWithParam<test::Lookup> {
  protected:
   PacketProcessorTest() {
     ports_->set(2, &two_);
@@ -103,10 +67,10 @@ class PacketProcessorTest : public ::testing::Test {
   std::unique_ptr<PortMap> ports_ = std::make_unique<PortMap>();
   Keeper two_{2}, three_{3};
   ThreadContext ctx_{0, pool_, ledger_, clock_.now()};
-  std::unique_ptr<Processor> processor_ = std::make_unique<Processor>(ctx_, flows_, *ports_, LookupOptions{});
+  std::unique_ptr<Processor> processor_ = std::make_unique<Processor>(ctx_, flows_, *ports_, GetParam().options);
 };
 
-TEST_F(PacketProcessorTest, DropsWithTheReasonOfTheFlowAndCountsIt) {
+TEST_P(PacketProcessorTest, DropsWithTheReasonOfTheFlowAndCountsIt) {
   Flow* none = add_flow(1, {});
   Flow* expired = add_flow(2, {DropAction{DropReason::ttl_exceeded}});
   process({1, 2, 2, 1, 2});
@@ -119,7 +83,7 @@ TEST_F(PacketProcessorTest, DropsWithTheReasonOfTheFlowAndCountsIt) {
 }
 
 // Every way that a packet of a batch can take, with its neighbours on the others.
-TEST_F(PacketProcessorTest, MixedBatchesKeepTheirOrderAndLoseNothing) {
+TEST_P(PacketProcessorTest, MixedBatchesKeepTheirOrderAndLoseNothing) {
   add_flow(1, {OutputAction{2}});
   add_flow(2, {DropAction{DropReason::no_output}});
   add_flow(3, {PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, OutputAction{3}});
@@ -144,7 +108,7 @@ TEST_F(PacketProcessorTest, MixedBatchesKeepTheirOrderAndLoseNothing) {
 }
 
 // Batches of one connection, whose flow looks deep; and after many others, too.
-TEST_F(PacketProcessorTest, BatchesWithTheSameHeaders) {
+TEST_P(PacketProcessorTest, BatchesWithTheSameHeaders) {
   Flow* to_two = add_flow(1, {OutputAction{2}});
   Flow* tagged = add_flow(2, {PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, OutputAction{3}});
   add_flow(3, {DropAction{DropReason::no_output}});
@@ -168,7 +132,7 @@ TEST_F(PacketProcessorTest, BatchesWithTheSameHeaders) {
 }
 
 // All of a port alike: no keys are made.
-TEST_F(PacketProcessorTest, ShallowBatchesArePushedAndPopped) {
+TEST_P(PacketProcessorTest, ShallowBatchesArePushedAndPopped) {
   Flow* flow = add_flow(1, {PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, OutputAction{2}}, {});
   ASSERT_TRUE(flows_.only_shallow_flows(1));
   process({1, 2, 3, 4, 5});
@@ -185,6 +149,8 @@ TEST_F(PacketProcessorTest, ShallowBatchesArePushedAndPopped) {
   process({1, 2});
   EXPECT_EQ(dropped(DropReason::no_output), 2u);
 }
+
+INSTANTIATE_TEST_SUITE_P(Lookups, PacketProcessorTest, ::testing::ValuesIn(test::kLookups), test::lookup_name);
 
 }  // namespace
 }  // namespace vswitch

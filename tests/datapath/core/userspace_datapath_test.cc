@@ -13,6 +13,7 @@
 #include "datapath/tunnel/vxlan_header.h"
 #include "tests/support/eventually.h"
 #include "tests/support/fake_link_monitor.h"
+#include "tests/support/lookups.h"
 #include "tests/support/netns.h"
 #include "tests/support/packet_builder.h"
 
@@ -56,9 +57,10 @@ class RouteHandler final : public UpcallHandler {
   std::atomic<uint64_t> misses{0}, uncounted_packets{0}, packet_ins{0};
 };
 
-class UserspaceDatapathTest : public ::testing::Test {
+class UserspaceDatapathTest : public ::testing::TestWithParam<test::Lookup> {
  protected:
-  UserspaceDatapathTest() : datapath_({}, clock_, std::make_unique<test::FakeLinkMonitor>()) {
+  UserspaceDatapathTest()
+      : datapath_({.lookup = GetParam().options}, clock_, std::make_unique<test::FakeLinkMonitor>()) {
     datapath_.set_upcall_handler(&handler_);
   }
   ~UserspaceDatapathTest() override {
@@ -105,7 +107,7 @@ class UserspaceDatapathTest : public ::testing::Test {
   std::vector<uint32_t> ports_;
 };
 
-TEST_F(UserspaceDatapathTest, NewPortsReceiveNothingWhileHeld) {
+TEST_P(UserspaceDatapathTest, NewPortsReceiveNothingWhileHeld) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out");
   datapath_.hold_new_ports();
   const uint32_t held = add_dummy("held");
@@ -138,7 +140,7 @@ void arrive_by_vxlan(uint32_t vni, const Bytes& frame) {
 }
 
 // The socket is polled for the port that was there first.
-TEST_F(UserspaceDatapathTest, ANewTunnelPortOnASharedSocketReceivesNothingWhileHeld) {
+TEST_P(UserspaceDatapathTest, ANewTunnelPortOnASharedSocketReceivesNothingWhileHeld) {
   VSWITCH_REQUIRE_NETNS();
   const uint32_t out = add_dummy("out");
   const uint32_t any = add("any", "vxlan", {{"remote_ip", "flow"}, {"key", "flow"}});
@@ -157,7 +159,7 @@ TEST_F(UserspaceDatapathTest, ANewTunnelPortOnASharedSocketReceivesNothingWhileH
   EXPECT_EQ(sent_by(out), 3u);
 }
 
-TEST_F(UserspaceDatapathTest, ATunnelPortMadeAgainOrMovedGoesOnReceiving) {
+TEST_P(UserspaceDatapathTest, ATunnelPortMadeAgainOrMovedGoesOnReceiving) {
   VSWITCH_REQUIRE_NETNS();
   const uint32_t out = add_dummy("out");
   const uint32_t one = add("one", "vxlan", {{"remote_ip", "flow"}, {"key", "5"}});
@@ -173,7 +175,7 @@ TEST_F(UserspaceDatapathTest, ATunnelPortMadeAgainOrMovedGoesOnReceiving) {
   EXPECT_EQ(settled(one, 1).sent, 1u);
 }
 
-TEST_F(UserspaceDatapathTest, FirstPacketIsTranslatedAndTheRestFollowTheFlow) {
+TEST_P(UserspaceDatapathTest, FirstPacketIsTranslatedAndTheRestFollowTheFlow) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out");
   handler_.routes[in] = out;
   ASSERT_TRUE(datapath_.inject(in, frames(100, 1000, 1)).ok());
@@ -192,7 +194,7 @@ TEST_F(UserspaceDatapathTest, FirstPacketIsTranslatedAndTheRestFollowTheFlow) {
 }
 
 // Lists of sources follow each other faster than a sleeping thread looks at them; memory of a freed one is used again.
-TEST_F(UserspaceDatapathTest, EveryNewPortIsReceivedFrom) {
+TEST_P(UserspaceDatapathTest, EveryNewPortIsReceivedFrom) {
   for (int round = 0; round < 100; ++round) {
     for (int i = 0; i < 3; ++i) add_dummy("p" + std::to_string(i));
     ASSERT_TRUE(datapath_.inject(ports_[0], frames(1, 1000, 1)).ok());
@@ -202,7 +204,7 @@ TEST_F(UserspaceDatapathTest, EveryNewPortIsReceivedFrom) {
   }
 }
 
-TEST_F(UserspaceDatapathTest, UninstalledTranslationsAreReported) {
+TEST_P(UserspaceDatapathTest, UninstalledTranslationsAreReported) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out");
   handler_.routes[in] = out;
   handler_.install = false;
@@ -213,7 +215,7 @@ TEST_F(UserspaceDatapathTest, UninstalledTranslationsAreReported) {
   EXPECT_EQ(datapath_.stats().flows, 0u);
 }
 
-TEST_F(UserspaceDatapathTest, DropsAreBookedByReason) {
+TEST_P(UserspaceDatapathTest, DropsAreBookedByReason) {
   const uint32_t in = add_dummy("in");
   ASSERT_TRUE(datapath_.inject(in, frames(10, 1000, 2)).ok());
   const std::vector<Bytes> runt = {Bytes(13, 0xab)};
@@ -223,7 +225,7 @@ TEST_F(UserspaceDatapathTest, DropsAreBookedByReason) {
   EXPECT_EQ(books.dropped[static_cast<size_t>(DropReason::rx_invalid_packet)], 1u);
 }
 
-TEST_F(UserspaceDatapathTest, PacketsToARemovedPortAreDroppedByName) {
+TEST_P(UserspaceDatapathTest, PacketsToARemovedPortAreDroppedByName) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out");
   handler_.routes[in] = out;
   ASSERT_TRUE(datapath_.remove_port(out, true).ok());
@@ -232,7 +234,7 @@ TEST_F(UserspaceDatapathTest, PacketsToARemovedPortAreDroppedByName) {
   EXPECT_EQ(settled(in, 5).dropped[static_cast<size_t>(DropReason::invalid_port)], 5u);
 }
 
-TEST_F(UserspaceDatapathTest, PutAndRemoveFlows) {
+TEST_P(UserspaceDatapathTest, PutAndRemoveFlows) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out");
   NewFlow flow;
   flow.key.in_port = in;
@@ -251,7 +253,7 @@ TEST_F(UserspaceDatapathTest, PutAndRemoveFlows) {
   EXPECT_TRUE(datapath_.remove_flows(gone).empty());
 }
 
-TEST_F(UserspaceDatapathTest, ExecuteBooksTheInjectedPacket) {
+TEST_P(UserspaceDatapathTest, ExecuteBooksTheInjectedPacket) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out");
   FlowKey metadata;
   metadata.in_port = in;
@@ -267,7 +269,7 @@ TEST_F(UserspaceDatapathTest, ExecuteBooksTheInjectedPacket) {
   EXPECT_EQ(datapath_.execute(Bytes(5), metadata, actions).code(), StatusCode::invalid_argument);
 }
 
-TEST_F(UserspaceDatapathTest, RefusesWhatDoesNotFit) {
+TEST_P(UserspaceDatapathTest, RefusesWhatDoesNotFit) {
   add_dummy("in");
   EXPECT_EQ(datapath_.set_forwarding_threads(0).code(), StatusCode::invalid_argument);
   EXPECT_EQ(datapath_.set_forwarding_threads(1000).code(), StatusCode::invalid_argument);
@@ -282,7 +284,7 @@ TEST_F(UserspaceDatapathTest, RefusesWhatDoesNotFit) {
 }
 
 // Ports, threads and flows come and go while traffic passes through others: none of it is lost.
-TEST_F(UserspaceDatapathTest, TrafficSurvivesChangesAroundIt) {
+TEST_P(UserspaceDatapathTest, TrafficSurvivesChangesAroundIt) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out");
   handler_.routes[in] = out;
   constexpr uint64_t kBursts = 150, kPerBurst = 32;
@@ -316,7 +318,7 @@ TEST_F(UserspaceDatapathTest, TrafficSurvivesChangesAroundIt) {
   EXPECT_EQ(settled(in, injected).sent, injected);
 }
 
-TEST_F(UserspaceDatapathTest, AnotherPortsMissesDoNotStarveAPort) {
+TEST_P(UserspaceDatapathTest, AnotherPortsMissesDoNotStarveAPort) {
   const uint32_t flood = add_dummy("flood"), victim = add_dummy("victim"), out = add_dummy("out");
   handler_.routes[victim] = out;
   // Every packet of the flood needs a flow of its own.
@@ -329,7 +331,7 @@ TEST_F(UserspaceDatapathTest, AnotherPortsMissesDoNotStarveAPort) {
 }
 
 // More packets need the handler than may wait for it: the forwarding thread takes part, and holds up its source.
-TEST_F(UserspaceDatapathTest, NothingIsLostWhenThereIsNothingButNewFlows) {
+TEST_P(UserspaceDatapathTest, NothingIsLostWhenThereIsNothingButNewFlows) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out");
   handler_.routes[in] = out;
   handler_.install = false;  // every packet is as good as a new flow
@@ -350,7 +352,7 @@ TEST_F(UserspaceDatapathTest, NothingIsLostWhenThereIsNothingButNewFlows) {
 }
 
 // A whole batch that goes round twice for each packet is more than a batch that goes round.
-TEST_F(UserspaceDatapathTest, APacketMayRecirculateInSeveralCopies) {
+TEST_P(UserspaceDatapathTest, APacketMayRecirculateInSeveralCopies) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out"), other = add_dummy("other");
   const auto put = [&](uint32_t recirc_id, ActionList actions) {
     NewFlow flow;
@@ -373,7 +375,7 @@ TEST_F(UserspaceDatapathTest, APacketMayRecirculateInSeveralCopies) {
 }
 
 // Copies without end are a drop with a name.
-TEST_F(UserspaceDatapathTest, RecirculationIsBounded) {
+TEST_P(UserspaceDatapathTest, RecirculationIsBounded) {
   const uint32_t in = add_dummy("in");
   NewFlow flow;
   flow.key.in_port = in;
@@ -387,6 +389,8 @@ TEST_F(UserspaceDatapathTest, RecirculationIsBounded) {
             books.dropped_total());
   EXPECT_GT(books.dropped[static_cast<size_t>(DropReason::recirculation_limit)], 0u);
 }
+
+INSTANTIATE_TEST_SUITE_P(Lookups, UserspaceDatapathTest, ::testing::ValuesIn(test::kLookups), test::lookup_name);
 
 }  // namespace
 }  // namespace vswitch

@@ -10,6 +10,7 @@
 #include "datapath/base/rcu.h"
 #include "datapath/core/userspace_datapath.h"
 #include "tests/support/fake_link_monitor.h"
+#include "tests/support/lookups.h"
 #include "tests/support/netns.h"
 #include "tests/support/packet_builder.h"
 #include "tests/support/random_rules.h"
@@ -24,8 +25,8 @@ constexpr const char* kBridges[] = {"br0", "br1"};
 
 // Two bridges that a patch joins, each with two ports; their slow path, datapath and revalidator.
 struct World {
-  explicit World(size_t max_flows = 100'000)
-      : datapath({1, max_flows}, clock, std::make_unique<test::FakeLinkMonitor>()) {
+  explicit World(size_t max_flows = 100'000, LookupOptions lookup = {})
+      : datapath({1, max_flows, lookup}, clock, std::make_unique<test::FakeLinkMonitor>()) {
     uint32_t dp_port = 0;
     for (const char* name : kBridges) {
       configuration.bridges[name].name = name;
@@ -151,7 +152,7 @@ struct Tally {
 
 class Scene {
  public:
-  explicit Scene(uint32_t seed) : random_(seed, {1, 2, 3}) {
+  Scene(uint32_t seed, LookupOptions lookup) : random_(seed, {1, 2, 3}), world_(100'000, lookup) {
     for (const char* bridge : kBridges) {
       std::vector<RuleMod> mods;
       for (RuleSpec spec : random_.rules(25)) {
@@ -250,10 +251,13 @@ class Scene {
   World world_;
 };
 
-TEST(RevalidationProperty, WhatAChangeDoesNotConcernNeedsNoTranslation) {
+class RevalidationProperty : public ::testing::TestWithParam<test::Lookup> {};
+INSTANTIATE_TEST_SUITE_P(Masks, RevalidationProperty, ::testing::ValuesIn(test::kMaskLimits), test::lookup_name);
+
+TEST_P(RevalidationProperty, WhatAChangeDoesNotConcernNeedsNoTranslation) {
   Tally tally;
   ASSERT_TRUE(rc::check([&](uint32_t seed) {
-    Scene scene(seed);
+    Scene scene(seed, GetParam().options);
     for (int i = 0; i < 6; ++i) scene.change_something(tally);
   }));
   // The property must not hold for want of cases.
@@ -262,10 +266,10 @@ TEST(RevalidationProperty, WhatAChangeDoesNotConcernNeedsNoTranslation) {
 }
 
 // Rules as many as are found by hash.
-TEST(RevalidationProperty, WhatManyChangesDoNotConcernNeedsNoTranslation) {
+TEST_P(RevalidationProperty, WhatManyChangesDoNotConcernNeedsNoTranslation) {
   Tally tally;
   ASSERT_TRUE(rc::check([&](uint32_t seed) {
-    Scene scene(seed);
+    Scene scene(seed, GetParam().options);
     for (int i = 0; i < 3; ++i) scene.change_something(tally, 20, 80);
   }));
   EXPECT_GT(tally.passed_over, tally.flows / 50) << "of " << tally.flows;
