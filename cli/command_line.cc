@@ -86,6 +86,10 @@ class Parser {
         ended_ = true;
       } else if (may_be_option) {
         if (std::optional<Problem> problem = option(word, command)) return problem;
+      } else if (!seen_verb_ && (word == "help" || word == "completion")) {
+        builtin_ = word;
+        command.arguments.assign(words_.begin() + static_cast<ptrdiff_t>(at_) + 1, words_.end());
+        return std::nullopt;
       } else if (!seen_verb_) {
         if (find_verb(program_, word) == nullptr) return unknown_verb(program_, word);
         command.verb = find_verb(program_, word);
@@ -96,6 +100,9 @@ class Parser {
     }
     return std::nullopt;
   }
+
+  // "help" or "completion", which are verbs of every program; all that follows is their arguments. Else "".
+  std::string_view builtin() const { return builtin_; }
 
  private:
   // Options in front of the verb may be the verb's, so the verb is looked for first.
@@ -151,6 +158,7 @@ class Parser {
   size_t at_ = 0;
   bool ended_ = false;
   bool seen_verb_ = false;
+  std::string_view builtin_;
 };
 
 // The arguments that must be there, by the names that the verb's usage gives them: what stands in no brackets.
@@ -259,9 +267,6 @@ std::string_view nearest(std::string_view word, std::span<const std::string_view
 
 ParseResult parse_command(const Program& program, std::span<const std::string> words,
                           std::multimap<std::string, std::string, std::less<>>& globals, bool options_anywhere) {
-  // "help" and "completion" are verbs of every program.
-  if (!words.empty() && words[0] == "help") return help_for(program, {words.begin() + 1, words.end()});
-  if (!words.empty() && words[0] == "completion") return completion_for(program, {words.begin() + 1, words.end()});
   Command command;
   Parser parser(program, words, globals, options_anywhere);
   std::optional<Problem> problem = parser.run(command);
@@ -269,6 +274,8 @@ ParseResult parse_command(const Program& program, std::span<const std::string> w
     return Information{command.verb != nullptr ? help_text(program, *command.verb) : help_text(program)};
   }
   if (problem) return *problem;
+  if (parser.builtin() == "help") return help_for(program, command.arguments);
+  if (parser.builtin() == "completion") return completion_for(program, command.arguments);
   if (globals.contains("--version"))
     return Information{fmt::format("{} (vswitch) {}\n", program.name, VSWITCH_VERSION)};
   if (command.verb == nullptr) return Problem{fmt::format("what to do? \"{} help\" lists the verbs", program.name)};

@@ -130,6 +130,18 @@ TEST(CommandLine, NearestIsNearEnough) {
   EXPECT_EQ(nearest("something-else", kWords), "");
 }
 
+TEST(CommandLine, HelpAndCompletionMayStandBehindOptions) {
+  const auto told = [](std::vector<std::string> words) {
+    const auto result = parse(kVsctl, std::move(words));
+    return std::holds_alternative<Information>(result) ? std::get<Information>(result).text : "";
+  };
+  EXPECT_EQ(told({"--server", "unix:/s", "help"}), told({"help"}));
+  EXPECT_EQ(told({"--server=unix:/s", "help", "add-br"}), told({"help", "add-br"}));
+  EXPECT_EQ(told({"--server=unix:/s", "completion", "bash"}), told({"completion", "bash"}));
+  EXPECT_NE(told({"help", "add-br"}), told({"help"}));
+  EXPECT_EQ(told({"--nonsense", "help"}), "");
+}
+
 TEST(CommandLine, HelpKnowsEveryVerb) {
   for (const Program* program : {&kVsctl, &kOfctl, &kDpctl}) {
     for (const Verb& verb : program->verbs) {
