@@ -123,7 +123,8 @@ Status check_one_action(char* key, char* value, const FlowNames* names, int dept
   }
   if (*value == '\0') return {};
   if (equal_words(key, "clone") || equal_words(key, "write_actions")) return check_action_list(value, names, depth + 1);
-  if (equal_words(key, "dec_ttl") && std::string_view(value).find_first_not_of("0123456789, ") != std::string_view::npos) {
+  if (equal_words(key, "dec_ttl") &&
+      std::string_view(value).find_first_not_of("0123456789, ") != std::string_view::npos) {
     return invalid_argument(fmt::format("action dec_ttl: \"{}\" is not a list of controller ids", value), "actions");
   }
   bool refused = takes_no_argument(key);
@@ -183,6 +184,12 @@ size_t place_of(const mf_field& field) {
   }
 }
 
+bool is_zero(const char* value) {
+  char* rest = nullptr;
+  const unsigned long number = std::strtoul(value, &rest, 0);
+  return rest != value && *rest == '\0' && number == 0;
+}
+
 // The fields of a text, one by one.
 class MatchReader {
  public:
@@ -228,6 +235,7 @@ class MatchReader {
     if (!shared && std::strcmp(key, field.name) == 0) words_->fields.push_back(&field);
     if (field.id == MFF_ETH_TYPE) words_->dl_type = value;
     if (field.id == MFF_IP_PROTO) words_->nw_proto = value;
+    if (field.id == MFF_IN_PORT) words_->in_port_zero = is_zero(value);
     return {};
   }
 

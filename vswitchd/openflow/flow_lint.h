@@ -25,6 +25,7 @@ struct MatchWords {
   // Fields that were given by a name that stands for them alone (tcp_dst, not tp_dst).
   std::vector<const mf_field*> fields;
   std::string dl_type, nw_proto;  // the values as written, "" if not given
+  bool in_port_zero = false;      // in_port=0, which the parser takes for a port that was not given
 };
 
 // Looks at the text of a rule, a filter or a packet. `of_rule`: fields that no rule can match are refused.

@@ -453,7 +453,9 @@ Result<ParsedFlowKey> parse_flow_key(std::string_view text, const FlowNames* nam
   // Says which field is one that we have no place for.
   Result<Match> known = match_from_ovs(match);
   if (!known.ok()) return known.status();
-  return ParsedFlowKey{key_from_flow(flow), known->mask};
+  ParsedFlowKey parsed{key_from_flow(flow), known->mask};
+  if (words.in_port_zero) parsed.key.packet.in_port = 0;
+  return parsed;
 }
 
 Result<ParsedPacketOut> parse_packet_out(std::string_view text, const FlowNames* names) {

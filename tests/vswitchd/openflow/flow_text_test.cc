@@ -243,6 +243,8 @@ TEST(FlowText, FlowKeyErrors) {
   EXPECT_THAT(parse_flow_key("in_port=1,in_port=2").status().message(), HasSubstr("in_port is given twice"));
   EXPECT_THAT(parse_flow_key("nonsense=1").status().message(), HasSubstr("unknown field nonsense"));
   EXPECT_EQ(parse_flow_key("tcp")->key.packet.in_port, kOfPortNone);
+  EXPECT_EQ(parse_flow_key("tcp,in_port=NONE")->key.packet.in_port, kOfPortNone);
+  EXPECT_EQ(parse_flow_key("tcp,in_port=0")->key.packet.in_port, 0u) << "no such port, but it was asked for";
 }
 
 TEST(FlowText, FormatsMegaflows) {
