@@ -93,7 +93,7 @@ TEST(VxlanRetryTest, TriesUntilItWorksAndNotAfter) {
     return false;
   });
   std::unique_lock lock(mutex);
-  ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(10), [&] { return others == 6; }));
+  ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(10), [&] { return others >= 6; }));
   EXPECT_EQ(attempts, 3);
 }
 
