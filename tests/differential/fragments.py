@@ -5,11 +5,12 @@ EXTENSIONS = {0, 43, 60, 51, 44}
 
 def has_ipv6_header(frame):
     """Whether it has an IPv6 fragment header, be it a fragment or not."""
-    kind, at = _network_header(frame)
+    kind, at = network_header(frame)
     return kind == b"\x86\xdd" and len(frame) >= at + 40 and _ipv6(frame, at)[0] is not None
 
 
-def _network_header(frame):
+def network_header(frame):
+    """(type, where what it names begins)"""
     at = 12
     while frame[at : at + 2] in (b"\x81\0", b"\x88\xa8"):
         at += 4
@@ -21,7 +22,7 @@ def _network_header(frame):
 def without_sums(frame):
     """A fragment that Open vSwitch is wrong about, with zeroes where checksums, ICMP type and code would stand; other frames
     as they are. Those are later fragments and, in IPv6, whatever has a fragment header."""
-    kind, at = _network_header(frame)
+    kind, at = network_header(frame)
     if kind == b"\x08\0" and len(frame) >= at + 20:
         later = int.from_bytes(frame[at + 6 : at + 8], "big") & 0x1FFF
         protocol, start = frame[at + 9], at + 4 * (frame[at] & 15)

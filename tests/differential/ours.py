@@ -1,19 +1,17 @@
 """vswitchd, in a network namespace of its own, driven through its gRPC API."""
+import itertools
 import pathlib
 import shutil
 import sys
 import time
 
-import pcap
+import lab
+import port_kinds
 import topology
+import wires
 from ovs import Refused
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE.parent / "e2e"))
-
-import lab  # noqa: E402
-import local_tap  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def generate(directory):
@@ -29,8 +27,9 @@ def generate(directory):
 class Vswitch:
     name = "vswitch"
 
-    def __init__(self, directory, kind):
+    def __init__(self, directory, kind, ports="dummy"):
         self.kind = kind  # how packets are looked up: port_kinds.py
+        self.port_kinds = dict.fromkeys(topology.DUMMIES, ports) | (wires.MIXED if ports == "mixed" else {})  # wires.NAMES
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True)
         generate(self.directory / "python")
@@ -43,7 +42,7 @@ class Vswitch:
         self.resources_pb = resources_pb2
         self.lab = lab.Lab()
         self.settings = {}
-        self.expected = {}
+        self.ports = {}  # name: wires.Port
         try:
             self._start()
             lab.eventually((self.directory / "run" / "vswitchd.sock").exists, lambda: f"vswitchd serves; its log:\n{self.log()}")
@@ -59,6 +58,7 @@ class Vswitch:
 
     def _start(self):
         self.host = host = self.lab.host("d")
+        self.far = None  # where the other ends of wires are
         # What the kernel would send by itself on the bridges' own devices is no part of the comparison.
         host.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=1")
         self.log_path = self.directory / "vswitchd.log"
@@ -77,23 +77,45 @@ class Vswitch:
     def log(self):
         return self.log_path.read_text(errors="replace")[-4000:]
 
-    def _capture(self, port):
-        return self.directory / f"{port}.pcap"
-
     def _add_ports(self):
         apply, resources = self.config_pb.ApplyRequest(), self.resources_pb
         for bridge in topology.BRIDGES:
             apply.operations.add().create_bridge.bridge.CopyFrom(resources.Bridge(name=bridge, fail_mode=resources.FAIL_MODE_SECURE))
-        for port in topology.PORTS:
-            options = {"peer": port.peer} if port.peer else {"tx_pcap": str(self._capture(port.name))}
+        for plan in topology.PORTS:
+            if not plan.peer:
+                self.ports[plan.name] = self._port(plan)
+            port = self.ports.get(plan.name)
+            kind, options = (port.type, port.options) if port else ("patch", {"peer": plan.peer})
             apply.operations.add().create_port.port.CopyFrom(resources.Port(
-                name=port.name, bridge=port.bridge, type="patch" if port.peer else "dummy", options=options, ofport_request=port.number))
-        self._call(self.config.Apply, apply)
-        self.tails = {name: pcap.Tail(self._capture(name)) for name in topology.DUMMIES}
+                name=plan.name, bridge=plan.bridge, type=kind, options=options, ofport_request=plan.number))
+        try:
+            self._call(self.config.Apply, apply)
+        except Refused as error:
+            raise port_kinds.Missing(error) if port_kinds.is_missing(str(error)) else error
+        for port in self.ports.values():
+            port.connect()
         for bridge in topology.BRIDGES:
             self.host.run("ip", "link", "set", bridge, "up")
-            self.tails[bridge] = local_tap.DeviceTail(self.host.namespace, bridge)
+            self.ports[bridge] = wires.LocalPort(bridge, self.host)
+        lab.eventually(self._ports_work, "all ports work")
         self._read_back()
+
+    def _port(self, plan):
+        kind = self.port_kinds[plan.name]
+        if kind == "dummy":
+            return wires.DummyPort(plan, self.directory, self._receive_on_dummy)
+        if kind == "dpdk":
+            for setting in wires.DPDK.settings:
+                lab.run(lab.BIN / "vsctl", "--server", f"unix:{self.directory}/run/vswitchd.sock", "set", "open_vswitch", ".", setting)
+            return wires.DpdkPort(plan, self.host)
+        if self.far is None:
+            self.far = self.lab.host("f")
+            self.far.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=1")
+        return {"netdev": wires.NetdevPort, "afxdp": wires.AfxdpPort}[kind](plan, self.lab, self.host, self.far)
+
+    def _ports_work(self):
+        states = [self._call(self.config.GetPort, self.config_pb.GetPortRequest(name=name)).state for name in self.port_kinds]
+        return all(state.carrier and not state.error for state in states)
 
     def _read_back(self):
         wrong = []
@@ -141,31 +163,52 @@ class Vswitch:
         reply = self._call(self.rules.Trace, request)
         return reply.text
 
+    def _receive_on_dummy(self, port, frames):
+        self._call(self.datapath.ReceiveOnDummy, self.datapath_pb.ReceiveOnDummyRequest(port=port, frames=frames))
+
+    def arrives(self, port, frame):
+        """What the switch gets of a frame that is sent to it, None if nothing."""
+        return self.ports[port].arrives(frame)
+
+    def visible(self, sent):
+        """What would be seen if the switch sent this, by port."""
+        seen = {name: [frame for frame in frames if self.ports[name].leaves(frame)] for name, frames in sent.items()}
+        return {name: frames for name, frames in seen.items() if frames}
+
     def receive(self, port, frame, expected):
-        """As the oracle's. `expected` is what the oracle sent: the kernel may pass on a moment later what left by a device."""
-        before = self._books()
-        self._call(self.datapath.ReceiveOnDummy, self.datapath_pb.ReceiveOnDummyRequest(port=port, frames=[frame]))
+        """As the oracle's. `expected` is what will be seen if all is well: the kernel may pass on a moment later what left by a
+        device."""
+        return self.receive_all([wires.Message(port, (frame,))], expected)
+
+    def receive_all(self, messages, expected):
+        """Lets messages come in, with no pause, and returns what went out, when all of them are accounted for: {port: [frames]}."""
+        before = self._books()[0]
+        arriving = 0
+        for port, batch in itertools.groupby(messages, lambda message: message.port):
+            arriving += self.ports[port].inject(list(batch))
         end = time.monotonic() + 5
         while True:
-            now = self._books()
-            if now[0] > before[0] and now[1]:
+            received, balanced, rows = self._books()
+            if received - before >= arriving and balanced:
                 break
             if time.monotonic() > end:
-                raise Refused(f"vswitch did not take a frame that came in by {port}, or its books do not balance: {now[2]}")
-        sent = {name: tail.frames() for name, tail in self.tails.items()}
+                raise Refused(f"vswitch took {received - before} of {arriving} packets, or its books do not balance: {rows}")
+        sent = {name: port.tail.frames() for name, port in self.ports.items()}
         end = time.monotonic() + 0.5
-        for bridge in topology.BRIDGES:
-            while len(sent[bridge]) < len(expected.get(bridge, ())) and time.monotonic() < end:
-                time.sleep(0.002)
-                sent[bridge] += self.tails[bridge].frames()
+        for name, port in self.ports.items():
+            while len(sent[name]) < len(expected.get(name, ())) and time.monotonic() < end:
+                time.sleep(0.001)
+                sent[name] += port.tail.frames()
         return {name: frames for name, frames in sent.items() if frames}
 
     def _books(self):
-        """(frames received by dummy ports, whether all is accounted for and nothing waits, the rows)."""
+        """(packets received by ports, whether all is accounted for and nothing waits, the rows)."""
         rows = self._call(self.datapath.ListBalances, self.datapath_pb.ListBalancesRequest()).balances
         balanced = all(row.queued == 0 and row.received + row.injected + row.copies == row.sent + row.consumed + row.dropped
                        for row in rows)
         return sum(row.received for row in rows), balanced, rows
 
     def close(self):
+        for port in self.ports.values():
+            port.close()
         self.lab.close()

@@ -12,6 +12,8 @@ import pcap
 import topology
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+# More than any frame needs: which are too long is told by who compares, for each kind of port.
+MTU = "mtu_request=4000"
 
 
 class Refused(Exception):
@@ -104,13 +106,13 @@ class OpenVSwitch:
         words = []
         for bridge in topology.BRIDGES:
             words += ["--", "add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=dummy", "fail-mode=secure",
-                      "--", "set", "interface", bridge, f"options:tx_pcap={self._capture(bridge)}"]
+                      "--", "set", "interface", bridge, MTU, f"options:tx_pcap={self._capture(bridge)}"]
         for port in topology.PORTS:
             words += ["--", "add-port", port.bridge, port.name, "--", "set", "interface", port.name, f"ofport_request={port.number}"]
             if port.peer:
                 words += ["type=patch", f"options:peer={port.peer}"]
             else:
-                words += ["type=dummy", f"options:tx_pcap={self._capture(port.name)}"]
+                words += ["type=dummy", MTU, f"options:tx_pcap={self._capture(port.name)}"]
         self._vsctl(*words[1:])
         self.tails = {name: pcap.Tail(self._capture(name)) for name in (*topology.DUMMIES, *topology.BRIDGES)}
 
@@ -173,6 +175,10 @@ class OpenVSwitch:
         text = self.control.call("dpif/show")
         hit, missed = re.search(r"hit:(\d+) missed:(\d+)", text).groups()
         return int(hit) + int(missed)
+
+    def log(self):
+        path = self.directory / "ovs-vswitchd.log"
+        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
 
     def close(self):
         for process in reversed(self.processes):

@@ -37,6 +37,44 @@ class FrameMaker:
             frame = self._damage(frame)
         return frame
 
+    def burst(self):
+        """Frames of one connection, as its host would send them in a row: TCP segments that follow each other, or datagrams. All are
+        of one size but the last, which may be shorter; headers, tags included, differ only in what counts up."""
+        rng = self.rng
+        version, protocol = rng.choice((4, 4, 6)), rng.choice((6, 17))
+        addresses = [rng.choice(values.IPV4S if version == 4 else values.IPV6S) for _ in range(2)]
+        addresses = b"".join(map(values.ipv4 if version == 4 else values.ipv6, addresses))
+        ethernet = mac(rng.choice(values.MACS)) + mac(rng.choice(values.UNICAST_MACS))
+        for tpid in rng.choices([(), (0x8100,), (0x88A8, 0x8100), (0x88A8,)], [10, 7, 2, 1])[0]:
+            ethernet += struct.pack("!HH", tpid, self._tci())
+        ethernet += struct.pack("!H", 0x0800 if version == 4 else 0x86DD)
+        ports = struct.pack("!HH", rng.choice(values.PORTS), rng.choice(values.PORTS))
+        tos, ttl, label = rng.choice(values.TOSES), rng.choice(values.TTLS), rng.choice(values.LABELS)
+        flag, ident, sequence = rng.choice((0, 0x4000)), rng.randrange(65536), rng.randrange(1 << 32)
+        size, frames = rng.choice((1, 33, 64, 200)), []
+        for number in range(rng.randrange(4, 12)):
+            body = rng.randbytes(size)
+            if protocol == 6:
+                body = ports + struct.pack("!IIHHHH", (sequence + number * size) & 0xFFFFFFFF, 1, 0x5010, 0x1000, 0, 0) + body
+            else:
+                body = ports + struct.pack("!HH", 8 + size, 0) + body
+            value = checksum(addresses + struct.pack("!II", len(body), protocol) + body)
+            at = 16 if protocol == 6 else 6
+            body = body[:at] + struct.pack("!H", value or (0 if protocol == 6 else 0xFFFF)) + body[at + 2 :]
+            frames.append(ethernet + self._ip_header(version, addresses, protocol, len(body), tos, ttl, label, flag, (ident + number) & 0xFFFF) + body)
+        return frames
+
+    @staticmethod
+    def _ip_header(version, addresses, protocol, size, tos, ttl, label, flag, ident):
+        if version == 6:
+            return struct.pack("!IHBB", 6 << 28 | tos << 20 | label, size, protocol, ttl) + addresses
+        header = struct.pack("!BBHHHBBH", 0x45, tos, 20 + size, ident, flag, ttl, protocol, 0) + addresses
+        return header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+
+    def long_frame(self):
+        """About as long as an MTU of 1,500 lets through; tags may be taken off it or put on it."""
+        return self._sound().ljust(self.rng.choice((1500, 1510, 1513, 1514, 1515, 1517, 1518, 1519, 1522, 1526, 1600)), b"\x5a")
+
     def _chance(self, probability):
         return self.rng.random() < probability
 

@@ -152,7 +152,7 @@ class Switch:
 
     def vsctl(self, *arguments, **options):
         done = self.tool("vsctl", *self.kind.add_port(arguments), check=False, **options)
-        if self.kind.words and ("built without" in done.stderr or "the kernel has no" in done.stderr):
+        if self.kind.words and port_kinds.is_missing(done.stderr):
             raise port_kinds.Missing(done.stderr.strip())
         if done.returncode != 0:
             raise Failure(f"vsctl {' '.join(map(str, arguments))}: exit status {done.returncode}\n{done.stdout}{done.stderr}".rstrip())

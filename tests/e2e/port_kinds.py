@@ -10,6 +10,11 @@ class Missing(Exception):
     """This build or kernel has no such ports; the text says what is missing."""
 
 
+def is_missing(error):
+    """Whether a refusal means that."""
+    return "built without" in error or "the kernel has no" in error
+
+
 class PortKind:
     def __init__(self, name, words=(), daemon=(), settings=(), whole_frames=False):
         self.name = name

@@ -1,0 +1,159 @@
+"""Tables whose frames come in all at once, as a busy wire brings them: what leaves is compared with what Open vSwitch sends for them.
+
+Frames do not influence each other unless rules learn (`normal`); tables that do go frame by frame, as in comparison.py. For the
+others, vswitch gets many frames on many ports, twice: first no flow is there, then all are. What Open vSwitch sends for each frame
+by itself must leave by each port, byte for byte, no more and no less. In which order is open between connections; frames of one
+connection must keep theirs, and so must what one frame makes.
+
+Where batches differ, the frames at fault are found by sending them singly, with traces; the EXCEPTIONS of run.py count there.
+"""
+import collections
+import random
+
+import comparison
+import ovs
+import packets
+import topology
+import wires
+
+ETHERNET = 14  # bytes of a header
+
+
+def messages_of(table, seed, ports):
+    """What hosts send: the table's own frames, more of the kind, long ones, and bursts of connections, interleaved."""
+    rng = random.Random(f"{seed}/{table.number}/batch")
+    maker = packets.FrameMaker(rng)
+    anywhere = lambda: rng.choice(topology.DUMMIES)
+    singles = [*table.frames, *((anywhere(), maker.frame()) for _ in range(14)), *((anywhere(), maker.long_frame()) for _ in range(2))]
+    # Less than an Ethernet header: no device of the kernel, and not Open vSwitch, lets one in.
+    singles += [(name, rng.randbytes(rng.randrange(1, ETHERNET))) for name, port in ports.items() if isinstance(port, wires.DummyPort)]
+    singles = [(port, frame) for port, frame in singles if not table.is_fatal(frame)]
+    flows = [[wires.Message(port, (frame,), flow=flow)] for flow, (port, frame) in enumerate(singles)]
+    for _ in range(4):
+        port, frames, flow = anywhere(), maker.burst(), len(flows)
+        way = rng.choice(("whole", "partial", "super"))
+        if ports[port].whole_only:
+            way = "whole"
+        cuts = [tuple(frames)] if way == "super" else [(frame,) for frame in frames]
+        flows.append([wires.Message(port, cut, way, flow) for cut in cuts])
+    messages = []
+    while flows:
+        chosen = rng.randrange(len(flows))
+        messages.append(flows[chosen].pop(0))
+        if not flows[chosen]:
+            flows.pop(chosen)
+    return sorted(messages, key=lambda message: message.port)  # stable: connections stay interleaved
+
+
+class Sample:
+    """One frame of a message, and what is made of it: {port: [frames]}."""
+
+    def __init__(self, message, frame):
+        self.port, self.flow, self.frame = message.port, message.flow, frame
+        self.made = {}
+
+
+class BatchComparison(comparison.Comparison):
+    def _frames(self, table):
+        if not table.keep_flows:
+            return super()._frames(table)
+        messages = messages_of(table, self.seed, self.subject.ports)
+        samples = [Sample(message, frame) for message in messages for frame in message.frames]
+        try:
+            for sample in samples:
+                arriving = self.subject.arrives(sample.port, sample.frame)
+                if arriving is None:
+                    self.statistics["frames lost on the wire"] += 1
+                elif len(arriving) >= ETHERNET:
+                    sample.made = self.subject.visible(self.oracle.receive(sample.port, arriving))
+            for turn in ("without flows", "with flows"):
+                difference = self._batch(table, messages, samples, turn)
+                if difference:
+                    return difference
+        except ovs.Refused as error:
+            return self._report(table, "no answer", str(error))
+        return None
+
+    def _batch(self, table, messages, samples, turn):
+        sent = self.subject.receive_all(messages, made_by(samples))
+        self.statistics[f"frames in batches, {turn}"] += len(samples)
+        self.statistics.update(f"messages: {message.way}" for message in messages)
+        self.statistics["frames sent"] += sum(map(len, sent.values()))
+        difference = tell(samples, sent)
+        # Those first for which something is missing; what is there too often may be of any.
+        missing = subtract(made_by(samples), sent)
+        suspects = [sample for sample in samples if any(frame in missing.get(port, ()) for port in sample.made for frame in sample.made[port])]
+        for chosen in (suspects, samples):
+            if not difference:
+                return None
+            for sample in chosen:
+                report = self._singly(table, sample)
+                if report:
+                    return report
+            difference = tell(samples, sent)
+        if difference:
+            return self._report(table, f"a batch {turn} differs from its frames", self._batch_details(messages, difference))
+        return None
+
+    def _singly(self, table, sample):
+        if len(sample.frame) < ETHERNET:
+            return None
+        self.statistics["frames looked at singly"] += 1
+        difference = self._frame(table, sample.port, sample.frame)
+        if difference:
+            return self._report(table, f"a frame of a batch ({sample.port}): {difference[0]}", difference[1])
+        sample.made = self.last_sent
+        return None
+
+    @staticmethod
+    def _batch_details(messages, difference):
+        lines = [difference, "--- messages"]
+        lines += [f"{message.port} flow {message.flow} {message.way}: {' '.join(frame.hex() for frame in message.frames)}" for message in messages]
+        return "\n".join(lines)
+
+
+def made_by(samples):
+    """All that the samples make: {port: [frames]}."""
+    result = collections.defaultdict(list)
+    for sample in samples:
+        for port, frames in sample.made.items():
+            result[port] += frames
+    return result
+
+
+def subtract(these, others):
+    """{port: the frames of `these` that `others` has not, or not as often}."""
+    left = {port: collections.Counter(frames) - collections.Counter(others.get(port, ())) for port, frames in these.items()}
+    return {port: frames for port, frames in left.items() if frames}
+
+
+def tell(samples, sent):
+    """"" if what was sent is what the samples make, in an order that may be; else what is wrong."""
+    made = made_by(samples)
+    lines = [f"{what}, {port}: {frame.hex()} ({times} times)" for what, ports in (("missing", subtract(made, sent)), ("too much", subtract(sent, made)))
+             for port, frames in ports.items() for frame, times in frames.items()]
+    return "\n".join(lines) or wrong_order(samples, sent)
+
+
+def wrong_order(samples, sent):
+    """As tell(), of the order alone."""
+    for port, frames in sent.items():
+        times = collections.Counter(frames)
+        place = {frame: at for at, frame in enumerate(frames) if times[frame] == 1}  # others cannot be told apart
+        for kind, sequence in sequences(samples, port):
+            places = [place[frame] for frame in sequence if frame in place]
+            if places != sorted(places):
+                return f"{port}: {kind} changed places: " + ", ".join(f"{at}: {frames[at].hex()}" for at in places)
+    return ""
+
+
+def sequences(samples, port):
+    """What must keep its order on a port: what one frame makes; and the first, second, ... things made of a flow's frames."""
+    flows = collections.defaultdict(list)
+    for sample in samples:
+        made = sample.made.get(port, [])
+        yield "what a frame makes", made
+        flows[sample.flow, len(made)].append(made)
+    for rows in flows.values():
+        for column in zip(*rows):
+            yield "frames of a connection", column
