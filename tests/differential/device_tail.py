@@ -10,6 +10,7 @@ import struct
 
 import packets
 
+SO_RCVBUFFORCE = 33
 SOL_PACKET, PACKET_AUXDATA, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 8, 15, 23
 ETH_P_ALL = 3
 VLAN_VALID, VLAN_TPID_VALID = 1 << 4, 1 << 6
@@ -39,7 +40,7 @@ def socket_in(namespace, device, protocol):
     opened.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     opened.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
     opened.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
     opened.setblocking(False)
     opened.bind((device, protocol))
     return opened
