@@ -54,8 +54,31 @@ Status PortChanges::add(const std::string& name) {
   return status;
 }
 
+Status PortChanges::update_all(std::string* failed_port) {
+  std::vector<std::string> waiting(plan_.updated_ports.begin(), plan_.updated_ports.end());
+  while (!waiting.empty()) {
+    std::vector<std::string> blocked;
+    for (const std::string& name : waiting) {
+      const Status status = update(name);
+      if (status.ok()) continue;
+      *failed_port = name;
+      if (status.code() != StatusCode::already_exists) return status;
+      blocked.push_back(name);
+    }
+    if (blocked.size() == waiting.size()) {
+      // Each wants what the next one has, in a ring (two tunnels swap their keys): one lets go.
+      const std::string name = blocked.back();
+      blocked.pop_back();
+      VSWITCH_RETURN_IF_ERROR(remove(name));
+      to_make_anew_.push_back(name);
+    }
+    waiting = std::move(blocked);
+  }
+  return {};
+}
+
 Status PortChanges::apply(std::string* failed_port) {
-  const auto each = [&](const std::set<std::string>& names, Status (PortChanges::*step)(const std::string&)) -> Status {
+  const auto each = [&](const auto& names, Status (PortChanges::*step)(const std::string&)) -> Status {
     for (const std::string& name : names) {
       const Status status = (this->*step)(name);
       if (status.ok()) continue;
@@ -66,7 +89,11 @@ Status PortChanges::apply(std::string* failed_port) {
     return {};
   };
   VSWITCH_RETURN_IF_ERROR(each(plan_.deleted_ports, &PortChanges::remove));
-  VSWITCH_RETURN_IF_ERROR(each(plan_.updated_ports, &PortChanges::update));
+  if (const Status status = update_all(failed_port); !status.ok()) {
+    undo();
+    return status;
+  }
+  VSWITCH_RETURN_IF_ERROR(each(to_make_anew_, &PortChanges::add));
   return each(plan_.created_ports, &PortChanges::add);
 }
 
@@ -103,6 +130,7 @@ void PortChanges::undo() {
   for (auto updated = updated_.rbegin(); updated != updated_.rend(); ++updated) take_back(*updated);
   for (auto name = removed_.rbegin(); name != removed_.rend(); ++name) put_back(*name);
   added_.clear();
+  to_make_anew_.clear();
   updated_.clear();
   removed_.clear();
 }

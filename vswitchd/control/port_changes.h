@@ -1,6 +1,7 @@
 // PortChanges: carries out the port part of a ChangePlan on the datapath, and undoes it.
 //
-// Order: removals, updates, additions, so that what an old port held (a UDP port, a device) is free for a new one. What
+// Order: removals, updates, additions, so that what an old port held (a UDP port, a device) is free for a new one. Of
+// updates, one that wants what another gives up (the key of a tunnel) waits for that. What
 // outlives the daemon (persistent TAPs) is forgotten only by finish(), after the commit: until then undo() can bring
 // every port back.
 //
@@ -37,6 +38,7 @@ class PortChanges {
  private:
   Status remove(const std::string& name);
   Status update(const std::string& name);
+  Status update_all(std::string* failed_port);
   Status add(const std::string& name);
   void put_back(const std::string& name);
   struct Updated;
@@ -51,6 +53,7 @@ class PortChanges {
     VportState before;
   };
   std::vector<std::string> removed_, added_;
+  std::vector<std::string> to_make_anew_;  // removed, and added when the updates are done
   std::vector<Updated> updated_;
 };
 

@@ -663,6 +663,47 @@ TEST_F(SwitchTest, ADryRunTellsWhatTheSystemWouldRefuse) {
   test::delete_link("dev2");
 }
 
+// Tunnels may pass their keys on to each other in one transaction, also in a ring; and if something else fails, all
+// have what they had.
+TEST_F(SwitchTest, TunnelsSwapTheirKeys) {
+  apply({bridge("br0")});
+  for (const char* key : {"1", "2", "3"}) {
+    apply({port("br0", std::string("vx") + key, "vxlan", {{"remote_ip", "10.9.9.9"}, {"key", key}})});
+  }
+  const auto changes = [&](const std::map<std::string, std::string>& keys) {
+    std::vector<Operation> updates;
+    for (const auto& [name, key] : keys) {
+      UpdatePort update{sw_->port(name)->config};
+      update.config.vport.options["key"] = key;
+      updates.push_back(update);
+    }
+    return updates;
+  };
+  const auto has = [&](const std::string& name, const std::string& key) {
+    EXPECT_EQ(sw_->port(name)->config.vport.options.at("key"), key);
+    EXPECT_EQ(sw_->port(name)->state.error, "port " + name + ": no route to 10.9.9.9") << "and no other error";
+    const Operation other = port("br0", "vx9", "vxlan", {{"remote_ip", "10.9.9.9"}, {"key", key}});
+    EXPECT_EQ(refusal({other}).substr(0, 23), "port vx9: port " + name + " alre");
+  };
+  apply(changes({{"vx1", "2"}, {"vx2", "4"}}));  // the other order
+  has("vx1", "2");
+  has("vx2", "4");
+  apply(changes({{"vx1", "4"}, {"vx2", "2"}}));
+  has("vx1", "4");
+  has("vx2", "2");
+  apply(changes({{"vx1", "2"}, {"vx2", "3"}, {"vx3", "4"}}));
+  has("vx1", "2");
+  has("vx2", "3");
+  has("vx3", "4");
+  std::vector<Operation> failing = changes({{"vx1", "3"}, {"vx2", "2"}});
+  failing.push_back(port("br0", "no-such-dev", "netdev"));
+  const std::string before = snapshot();
+  EXPECT_NE(refusal(failing), "");
+  EXPECT_EQ(snapshot(), before);
+  has("vx1", "2");
+  has("vx2", "3");
+}
+
 TEST_F(SwitchTest, ARefusedRuleIsNamed) {
   add_three_ports();
   const std::string before = snapshot();
