@@ -89,6 +89,8 @@ class ForwardingThread::Processor final : public PacketProcessor {
         setup_.flows().lookup(key) != nullptr) {
       return turn_away(std::move(packet));
     }
+    // What the packet made before it recirculated leaves first: the handler will not wait for our queues.
+    if (__builtin_expect(key.recirc_id != 0, 0)) flush();
     offer({std::move(packet), Upcall::Kind::miss, {}, UpcallQueue::bucket_of(flow_hash), source_of(key)});
   }
   bool any_must_wait() const override { return !upcalls_.empty(); }

@@ -1,11 +1,16 @@
 #include "datapath/core/userspace_datapath.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
 #include <atomic>
+#include <cstring>
+#include <fstream>
+#include <iterator>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "datapath/base/unique_fd.h"
@@ -56,6 +61,22 @@ class RouteHandler final : public UpcallHandler {
   std::atomic<uint64_t> spun{0};
   std::atomic<uint64_t> misses{0}, uncounted_packets{0}, packet_ins{0};
 };
+
+// The frames of a capture file.
+std::vector<Bytes> read_capture(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string data(std::istreambuf_iterator<char>(file), {});
+  std::vector<Bytes> frames;
+  for (size_t at = 24; at + 16 <= data.size();) {
+    uint32_t size = 0;
+    std::memcpy(&size, data.data() + at + 8, sizeof size);
+    at += 16;
+    if (at + size > data.size()) break;
+    frames.emplace_back(data.begin() + static_cast<ptrdiff_t>(at), data.begin() + static_cast<ptrdiff_t>(at + size));
+    at += size;
+  }
+  return frames;
+}
 
 class UserspaceDatapathTest : public ::testing::TestWithParam<test::Lookup> {
  protected:
@@ -372,6 +393,32 @@ TEST_P(UserspaceDatapathTest, APacketMayRecirculateInSeveralCopies) {
   EXPECT_EQ(books.dropped_total(), kPackets);
   EXPECT_EQ(sent_by(out), 3 * kPackets);
   EXPECT_EQ(sent_by(other), kPackets);
+}
+
+// What a packet makes before it recirculates leaves before what it makes after, also when that is up to the handler.
+TEST_P(UserspaceDatapathTest, ACopyDoesNotOvertakeWhatThePacketMadeBefore) {
+  const std::string capture = fmt::format("{}/overtake-{}-{}.pcap", testing::TempDir(), ::getpid(), GetParam().name);
+  const uint32_t in = add_dummy("in"), out = add("out", "dummy", {{"tx_pcap", capture}});
+  handler_.routes[in] = out;
+  NewFlow flow;
+  flow.key.in_port = in;
+  flow.mask.in_port = flow.mask.recirc_id = ~uint32_t{0};
+  flow.actions = {OutputAction{out}, PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, RecircAction{1}};
+  ASSERT_TRUE(datapath_.put_flow(flow).ok());
+  constexpr uint16_t kPackets = 4000;  // each needs the handler for its second pass
+  for (uint16_t i = 0; i < kPackets; i += 8) ASSERT_TRUE(datapath_.inject(in, frames(8, 1 + i, 8)).ok());
+  EXPECT_EQ(settled(in, kPackets).dropped_total(), 0u);
+  std::set<uint16_t> seen;
+  size_t overtaken = 0;
+  for (const Bytes& frame : read_capture(capture)) {
+    const bool tagged = frame[12] == 0x81;
+    const auto port = load_unaligned<be16>(frame.data() + (tagged ? 38 : 34)).host();
+    if (!tagged) seen.insert(port);
+    overtaken += tagged && !seen.contains(port);
+  }
+  EXPECT_EQ(seen.size(), kPackets);
+  EXPECT_EQ(overtaken, 0u);
+  ::unlink(capture.c_str());
 }
 
 // Copies without end are a drop with a name.
