@@ -92,9 +92,19 @@ class OpenVSwitch:
         self._wait_for(where / "vswitchd.ctl")
         self.control = UnixControl(where / "vswitchd.ctl")
 
+    @staticmethod
+    def _listens(path):
+        """A socket is there a moment before anybody listens to it."""
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
     def _wait_for(self, path):
         end = time.monotonic() + 20
-        while not path.exists():
+        while not self._listens(path):
             if any(process.poll() is not None for process in self.processes) or time.monotonic() > end:
                 raise Refused(f"Open vSwitch did not start: no {path.name}; see the logs in {self.directory}")
             time.sleep(0.01)
