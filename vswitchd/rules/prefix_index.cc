@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <new>
+#include <utility>
 
 #include "vswitchd/rules/rule_memory.h"
 
@@ -12,7 +13,10 @@ namespace {
 constexpr unsigned kStride = 4;  // bits that a node looks at
 constexpr unsigned kFanout = 1u << kStride;
 constexpr unsigned kFirstCapacity = 2, kMaxCapacity = 32;
-constexpr size_t kFetchedLines = 6;  // most of a bucket
+// Of a bucket, always: a number that depended on the size would be a branch whose outcome waits for memory. The rest
+// follows by itself.
+constexpr size_t kFetchedLines = 4;
+constexpr size_t kLine = 64;
 
 // How an entry's two numbers share a word, so that readers see both at once: rules << 8 | length.
 constexpr unsigned kLengthBits = 8;
@@ -38,7 +42,10 @@ unsigned nibble_at(Bits value, unsigned depth) {
   return static_cast<unsigned>(static_cast<Bits>(value << depth) >> (sizeof(Bits) * 8 - kStride));
 }
 
-bool is_node(uintptr_t link) { return (link & 1) != 0; }
+// A link to a node has its lowest bit set, and the next one if the node may have prefixes of its own: most have none,
+// and nobody looks at the line where they would be.
+constexpr uintptr_t kNode = 1, kHasOwn = 2;
+bool is_node(uintptr_t link) { return (link & kNode) != 0; }
 
 }  // namespace
 
@@ -47,31 +54,49 @@ struct PrefixIndex<Bits>::Entry {
   Bits prefix;  // zero beyond its length; constant once published
   std::atomic<uint32_t> packed;
   SubtableSet subtables;
+
+  Entry(Bits bits, unsigned length) : prefix(bits), packed(pack(1, length)) {}
+  // Takes over the set of `other`, which readers may still use.
+  explicit Entry(const Entry& other) : prefix(other.prefix), packed(other.packed.load(std::memory_order_relaxed)) {
+    subtables.take(other.subtables);
+  }
+  bool is_live() const { return rules_of(packed.load(std::memory_order_relaxed)) != 0; }
 };
 
+// An array of entries and nothing else, so that they lie on few lines. What a link to it holds: its address, and in the
+// highest byte, which no address uses, the number of entries. With so many it has room for the next power of two.
 template <typename Bits>
 struct PrefixIndex<Bits>::Bucket {
-  static constexpr size_t kHeader = alignof(Entry) > 8 ? alignof(Entry) : 8;
-  Entry* entries() { return reinterpret_cast<Entry*>(reinterpret_cast<char*>(this) + kHeader); }
-  const Entry* entries() const { return reinterpret_cast<const Entry*>(reinterpret_cast<const char*>(this) + kHeader); }
-  size_t bytes() const { return kHeader + capacity * sizeof(Entry); }
-  unsigned live() const {
-    unsigned live = 0;
-    for (unsigned i = 0; i < size.load(std::memory_order_relaxed); ++i) {
-      live += rules_of(entries()[i].packed.load(std::memory_order_relaxed)) != 0;
-    }
-    return live;
-  }
-  Entry* find(Bits prefix, unsigned length) {
-    for (unsigned i = 0; i < size.load(std::memory_order_relaxed); ++i) {
-      Entry& entry = entries()[i];
-      if (entry.prefix == prefix && length_of(entry.packed.load(std::memory_order_relaxed)) == length) return &entry;
-    }
-    return nullptr;
-  }
+  static constexpr unsigned kSizeShift = 56;
+  static_assert(kMaxCapacity < 1u << 8);
 
-  std::atomic<uint16_t> size;
-  uint16_t capacity;
+  Bucket(Entry* at, unsigned n) : entries(at), size(n) {}
+  explicit Bucket(uintptr_t link)
+      : entries(reinterpret_cast<Entry*>(link & ((uintptr_t{1} << kSizeShift) - 1))),
+        size(static_cast<unsigned>(link >> kSizeShift)) {}
+  uintptr_t link() const { return reinterpret_cast<uintptr_t>(entries) | uintptr_t{size} << kSizeShift; }
+
+  static unsigned capacity_for(unsigned n) { return n == 0 ? 0 : std::bit_ceil(std::max(n, kFirstCapacity)); }
+  unsigned capacity() const { return capacity_for(size); }
+  size_t bytes() const { return capacity() * sizeof(Entry); }
+  unsigned live() const {
+    return static_cast<unsigned>(std::count_if(begin(), end(), [](const Entry& entry) { return entry.is_live(); }));
+  }
+  Entry* find(Bits prefix, unsigned length) const {
+    Entry* const found = std::find_if(begin(), end(), [&](const Entry& entry) {
+      return entry.prefix == prefix && length_of(entry.packed.load(std::memory_order_relaxed)) == length;
+    });
+    return found == end() ? nullptr : found;
+  }
+  void fetch() const {
+    const char* const first = reinterpret_cast<const char*>(begin());
+    for (size_t i = 0; i < kFetchedLines; ++i) __builtin_prefetch(first + kLine * i);
+  }
+  Entry* begin() const { return entries; }
+  Entry* end() const { return entries + size; }
+
+  Entry* entries;
+  unsigned size;
 };
 
 // At depth d: all that share their first d bits. Those no longer than d + 3 bits are its own, the others its
@@ -80,6 +105,10 @@ template <typename Bits>
 struct PrefixIndex<Bits>::Node {
   static void* operator new(size_t bytes) { return rule_memory::allocate(bytes); }
   static void operator delete(void* node) noexcept { rule_memory::free(node, sizeof(Node)); }
+  static Node& at(uintptr_t link) { return *reinterpret_cast<Node*>(link & ~(kNode | kHasOwn)); }
+  uintptr_t link() const {
+    return reinterpret_cast<uintptr_t>(this) | kNode | (own.load(std::memory_order_relaxed) == 0 ? 0 : kHasOwn);
+  }
 
   std::array<Link, kFanout> child{};
   Link own{0};  // a bucket; it never bursts, for there are only 15 such prefixes
@@ -94,30 +123,31 @@ template <typename Bits>
 void PrefixIndex<Bits>::destroy(uintptr_t link) {
   if (link == 0) return;
   if (is_node(link)) {
-    auto* node = reinterpret_cast<Node*>(link - 1);
+    Node* const node = &Node::at(link);
     for (Link& child : node->child) destroy(child.load(std::memory_order_relaxed));
     destroy(node->own.load(std::memory_order_relaxed));
     delete node;
     return;
   }
-  auto* bucket = reinterpret_cast<Bucket*>(link);
-  for (unsigned i = 0; i < bucket->size; ++i) bucket->entries()[i].subtables.destroy();
-  rule_memory::free(bucket, bucket->bytes());
+  const Bucket bucket(link);
+  for (Entry& entry : bucket) entry.subtables.destroy();
+  rule_memory::free(bucket.entries, bucket.bytes());
 }
 
+// Without entries. Whoever asks fills it so far that it has the capacity of its size.
 template <typename Bits>
-typename PrefixIndex<Bits>::Bucket* PrefixIndex<Bits>::make_bucket(unsigned capacity) {
-  const size_t bytes = Bucket::kHeader + capacity * sizeof(Entry);
-  auto* bucket = new (rule_memory::allocate(bytes)) Bucket{{0}, static_cast<uint16_t>(capacity)};
+typename PrefixIndex<Bits>::Bucket PrefixIndex<Bits>::make_bucket(unsigned capacity) {
+  const size_t bytes = capacity * sizeof(Entry);
   bytes_ += bytes;
-  return bucket;
+  return {static_cast<Entry*>(rule_memory::allocate(bytes)), 0};
 }
 
 // Its entries' sets live on elsewhere, or are gone.
 template <typename Bits>
-void PrefixIndex<Bits>::retire_bucket(Bucket* bucket) {
-  bytes_ -= bucket->bytes();
-  rule_memory::retire(bucket, bucket->bytes());
+void PrefixIndex<Bits>::retire_bucket(const Bucket& bucket) {
+  if (bucket.size == 0) return;
+  bytes_ -= bucket.bytes();
+  rule_memory::retire(bucket.entries, bucket.bytes());
 }
 
 // The link that leads on to a prefix from a node at `depth`.
@@ -127,97 +157,87 @@ typename PrefixIndex<Bits>::Link& PrefixIndex<Bits>::next_link(Node& node, Bits 
   return length < depth + kStride ? node.own : node.child[nibble_at(value, depth)];
 }
 
-// To a new node that no reader sees yet.
+// A copy of its live entries with room for one more, which is to be filled at once.
+template <typename Bits>
+typename PrefixIndex<Bits>::Bucket PrefixIndex<Bits>::grow(const Bucket& bucket) {
+  Bucket bigger = make_bucket(Bucket::capacity_for(bucket.live() + 1));
+  for (const Entry& entry : bucket) {
+    if (entry.is_live()) new (&bigger.entries[bigger.size++]) Entry(entry);
+  }
+  return bigger;
+}
+
+// To a new node that no reader sees yet. REQUIRES: the entry is live.
 template <typename Bits>
 void PrefixIndex<Bits>::move_entry(Link& link, const Entry& entry) {
-  auto* bucket = reinterpret_cast<Bucket*>(link.load(std::memory_order_relaxed));
-  if (bucket == nullptr || bucket->size == bucket->capacity) {
-    Bucket* bigger = make_bucket(bucket == nullptr ? kFirstCapacity : 2u * bucket->capacity);
-    if (bucket != nullptr) {
-      link.store(reinterpret_cast<uintptr_t>(bigger), std::memory_order_relaxed);
-      for (unsigned i = 0; i < bucket->size; ++i) move_entry(link, bucket->entries()[i]);
-      bytes_ -= bucket->bytes();
-      rule_memory::free(bucket, bucket->bytes());
-    }
-    bucket = bigger;
-    link.store(reinterpret_cast<uintptr_t>(bucket), std::memory_order_relaxed);
+  Bucket bucket(link.load(std::memory_order_relaxed));
+  if (bucket.size == bucket.capacity()) {
+    const Bucket full = std::exchange(bucket, grow(bucket));
+    bytes_ -= full.bytes();
+    rule_memory::free(full.entries, full.bytes());
   }
-  const uint16_t n = bucket->size.load(std::memory_order_relaxed);
-  Entry* to = new (&bucket->entries()[n]) Entry{entry.prefix, {entry.packed.load(std::memory_order_relaxed)}, {}};
-  to->subtables.take(entry.subtables);
-  bucket->size.store(static_cast<uint16_t>(n + 1), std::memory_order_release);
+  new (&bucket.entries[bucket.size++]) Entry(entry);
+  link.store(bucket.link(), std::memory_order_relaxed);
 }
 
 template <typename Bits>
 typename PrefixIndex<Bits>::Node* PrefixIndex<Bits>::burst(const Bucket& bucket, unsigned depth) {
   auto* node = new Node;
   bytes_ += sizeof(Node);
-  for (unsigned i = 0; i < bucket.size; ++i) {
-    const Entry& entry = bucket.entries()[i];
-    const uint32_t packed = entry.packed.load(std::memory_order_relaxed);
-    if (rules_of(packed) != 0) move_entry(next_link(*node, entry.prefix, length_of(packed), depth), entry);
+  for (const Entry& entry : bucket) {
+    if (entry.is_live())
+      move_entry(next_link(*node, entry.prefix, length_of(entry.packed.load(std::memory_order_relaxed)), depth), entry);
   }
   return node;
 }
 
-// REQUIRES: the link leads to a bucket with room (or to none).
+// REQUIRES: the link leads to a bucket or to none.
 template <typename Bits>
-void PrefixIndex<Bits>::append(Link& link, Bits prefix, unsigned length, uint32_t subtable, const Rule* rule) {
-  auto* bucket = reinterpret_cast<Bucket*>(link.load(std::memory_order_relaxed));
-  const bool made = bucket == nullptr;
-  if (made) bucket = make_bucket(kFirstCapacity);
-  const uint16_t n = bucket->size.load(std::memory_order_relaxed);
-  Entry* entry = new (&bucket->entries()[n]) Entry{prefix, {pack(1, length)}, {}};
+void PrefixIndex<Bits>::add_entry(Link& link, Bits prefix, unsigned length, uint32_t subtable, const Rule* rule) {
+  const Bucket old(link.load(std::memory_order_relaxed));
+  const bool is_full = old.size == old.capacity();
+  Bucket bucket = is_full ? grow(old) : old;
+  Entry* entry = new (&bucket.entries[bucket.size++]) Entry(prefix, length);
   entry->subtables.add(subtable, 0, rule);
-  bucket->size.store(static_cast<uint16_t>(n + 1), std::memory_order_release);
-  if (made) link.store(reinterpret_cast<uintptr_t>(bucket), std::memory_order_release);
+  link.store(bucket.link(), std::memory_order_release);
+  if (is_full) retire_bucket(old);
 }
 
 template <typename Bits>
 void PrefixIndex<Bits>::prefetch(Bits value, unsigned length) const {
   uintptr_t at = root_.load(std::memory_order_relaxed);
   for (unsigned depth = 0; is_node(at); depth += kStride) {
-    at = next_link(*reinterpret_cast<Node*>(at - 1), value, length, depth).load(std::memory_order_relaxed);
+    at = next_link(Node::at(at), value, length, depth).load(std::memory_order_relaxed);
   }
-  if (at == 0) return;
-  for (size_t i = 0; i < kFetchedLines; ++i) __builtin_prefetch(reinterpret_cast<const char*>(at) + 64 * i);
+  if (at != 0) Bucket(at).fetch();
 }
 
 template <typename Bits>
 void PrefixIndex<Bits>::insert(Bits value, unsigned length, uint32_t subtable, const Rule* rule) {
   const Bits prefix = keep_leading(value, length);
-  Link* link = &root_;
+  Link *link = &root_, *parent = nullptr;
   bool own = false;
   for (unsigned depth = 0;;) {
     const uintptr_t at = link->load(std::memory_order_relaxed);
     if (is_node(at)) {
       own = length < depth + kStride;
-      link = &next_link(*reinterpret_cast<Node*>(at - 1), prefix, length, depth);
+      parent = std::exchange(link, &next_link(Node::at(at), prefix, length, depth));
       depth += kStride;
       continue;
     }
-    auto* bucket = reinterpret_cast<Bucket*>(at);
-    if (bucket == nullptr) return append(*link, prefix, length, subtable, rule);
-    if (Entry* entry = bucket->find(prefix, length)) {
+    const Bucket bucket(at);
+    if (Entry* entry = bucket.find(prefix, length)) {
       const uint32_t rules = rules_of(entry->packed.load(std::memory_order_relaxed));
       entry->subtables.add(subtable, rules, rule);
       if (rules < kMaxRules) entry->packed.store(pack(rules + 1, length), std::memory_order_release);
       return;
     }
-    if (bucket->size < bucket->capacity) return append(*link, prefix, length, subtable, rule);
-    // A new one without the entries that are gone, with twice the room if there are none of these.
-    const unsigned live = bucket->live();
-    if (live == kMaxCapacity && !own) {
-      link->store(reinterpret_cast<uintptr_t>(burst(*bucket, depth)) | 1, std::memory_order_release);
-    } else {
-      Bucket* fresh = make_bucket(live == bucket->capacity ? 2 * live : bucket->capacity);
-      Link moved{reinterpret_cast<uintptr_t>(fresh)};
-      for (unsigned i = 0; i < bucket->size; ++i) {
-        const Entry& entry = bucket->entries()[i];
-        if (rules_of(entry.packed.load(std::memory_order_relaxed)) != 0) move_entry(moved, entry);
-      }
-      link->store(moved.load(), std::memory_order_release);
+    if (own || bucket.size < kMaxCapacity || bucket.live() < kMaxCapacity) {
+      add_entry(*link, prefix, length, subtable, rule);
+      if (own) parent->store(parent->load(std::memory_order_relaxed) | kHasOwn, std::memory_order_release);
+      return;
     }
+    link->store(burst(bucket, depth)->link(), std::memory_order_release);
     retire_bucket(bucket);
   }
 }
@@ -228,21 +248,21 @@ void PrefixIndex<Bits>::remove(Bits value, unsigned length, uint32_t subtable) {
   std::array<Link*, kBits / kStride + 2> path{&root_};
   size_t steps = 0;
   for (unsigned depth = 0; is_node(path[steps]->load(std::memory_order_relaxed)); depth += kStride, ++steps) {
-    auto* node = reinterpret_cast<Node*>(path[steps]->load(std::memory_order_relaxed) - 1);
+    Node* const node = &Node::at(path[steps]->load(std::memory_order_relaxed));
     path[steps + 1] = &next_link(*node, prefix, length, depth);
   }
-  auto* bucket = reinterpret_cast<Bucket*>(path[steps]->load(std::memory_order_relaxed));
-  Entry* entry = bucket == nullptr ? nullptr : bucket->find(prefix, length);
+  const Bucket bucket(path[steps]->load(std::memory_order_relaxed));
+  Entry* entry = bucket.find(prefix, length);
   if (entry == nullptr) return;
   const uint32_t rules = rules_of(entry->packed.load(std::memory_order_relaxed));
   if (rules == 0 || rules == kMaxRules) return;
   entry->packed.store(pack(rules - 1, length), std::memory_order_release);
   entry->subtables.remove(subtable, rules);
-  if (rules > 1 || bucket->live() != 0) return;
+  if (rules > 1 || bucket.live() != 0) return;
   path[steps]->store(0, std::memory_order_release);
   retire_bucket(bucket);
   while (steps-- > 0) {
-    auto* node = reinterpret_cast<Node*>(path[steps]->load(std::memory_order_relaxed) - 1);
+    Node* const node = &Node::at(path[steps]->load(std::memory_order_relaxed));
     const auto leads_nowhere = [](const Link& link) { return link.load(std::memory_order_relaxed) == 0; };
     if (!leads_nowhere(node->own) || !std::all_of(node->child.begin(), node->child.end(), leads_nowhere)) return;
     path[steps]->store(0, std::memory_order_release);
@@ -263,24 +283,24 @@ unsigned PrefixIndex<Bits>::bits_to_siblings(const Node& node, unsigned taken) {
 }
 
 template <typename Bits>
-void PrefixIndex<Bits>::Lookup::visit(const Bucket* bucket) {
-  if (bucket == nullptr) return;
-  const char* line = reinterpret_cast<const char*>(bucket);
-  for (size_t i = 0; i < kFetchedLines; ++i) __builtin_prefetch(line + 64 * i);
+void PrefixIndex<Bits>::Lookup::visit(uintptr_t bucket) {
+  if (bucket == 0) return;
+  Bucket(bucket).fetch();
   buckets_[n_buckets_++] = bucket;
 }
 
 template <typename Bits>
 bool PrefixIndex<Bits>::Lookup::walk() {
   if (!is_node(link_)) {
-    visit(reinterpret_cast<const Bucket*>(link_));
+    visit(link_);
     link_ = 0;
     return false;
   }
-  const Node& node = *reinterpret_cast<const Node*>(link_ - 1);
+  const Node& node = Node::at(link_);
   const unsigned nibble = nibble_at(value_, depth_);
+  const bool has_own = (link_ & kHasOwn) != 0;
   link_ = node.child[nibble].load(std::memory_order_acquire);
-  visit(reinterpret_cast<const Bucket*>(node.own.load(std::memory_order_acquire)));
+  if (has_own) visit(node.own.load(std::memory_order_acquire));
   if (link_ == 0) {
     const unsigned needed = bits_to_siblings(node, nibble);
     if (needed != 0) decisive_ = depth_ + needed;
@@ -288,13 +308,13 @@ bool PrefixIndex<Bits>::Lookup::walk() {
   }
   depth_ += kStride;
   decisive_ = depth_;
-  if (is_node(link_)) __builtin_prefetch(reinterpret_cast<const char*>(link_) + sizeof(node.child));
+  if ((link_ & (kNode | kHasOwn)) == (kNode | kHasOwn)) __builtin_prefetch(&Node::at(link_).own);
   return true;
 }
 
 template <typename Bits>
 unsigned PrefixIndex<Bits>::Lookup::search() {
-  for (unsigned i = 0; i < n_buckets_; ++i) search(*buckets_[i]);
+  for (unsigned i = 0; i < n_buckets_; ++i) search(Bucket(buckets_[i]));
   return decisive_;
 }
 
@@ -302,14 +322,12 @@ unsigned PrefixIndex<Bits>::Lookup::search() {
 // the smallest number: so its bits are counted once in the end, not for every prefix.
 template <typename Bits>
 void PrefixIndex<Bits>::Lookup::search(const Bucket& bucket) {
-  const Entry* entry = bucket.entries();
-  const Entry* const end = entry + bucket.size.load(std::memory_order_acquire);
   Bits nearest = ~Bits{0};
   bool any = false;
-  for (; entry != end; ++entry) {
-    const uint32_t packed = entry->packed.load(std::memory_order_acquire);
+  for (const Entry& entry : bucket) {
+    const uint32_t packed = entry.packed.load(std::memory_order_acquire);
     const unsigned length = length_of(packed);
-    const Bits difference = entry->prefix ^ value_;
+    const Bits difference = entry.prefix ^ value_;
     if (rules_of(packed) == 0) continue;
     if (difference >> (kBits - length) != 0) {
       any = true;
@@ -317,7 +335,7 @@ void PrefixIndex<Bits>::Lookup::search(const Bucket& bucket) {
       continue;
     }
     decisive_ = std::max(decisive_, length);
-    if (n_found_ < found_.size()) found_[n_found_++] = entry->subtables.load();
+    if (n_found_ < found_.size()) found_[n_found_++] = entry.subtables.load();
   }
   if (any) decisive_ = std::max(decisive_, leading_zeros(nearest) + 1);
 }

@@ -32,6 +32,8 @@ class PrefixIndex {
   struct Entry;
   struct Bucket;
   struct Node;
+  // A node, a bucket with how many entries it has, or 0.
+  using Link = std::atomic<uintptr_t>;
 
  public:
   static constexpr unsigned kBits = sizeof(Bits) * 8;
@@ -73,24 +75,22 @@ class PrefixIndex {
 
    private:
     void search(const Bucket& bucket);
-    void visit(const Bucket* bucket);
+    void visit(uintptr_t bucket);
 
     Bits value_ = 0;
     uintptr_t link_ = 0;
     unsigned depth_ = 0, decisive_ = 0, n_buckets_ = 0, n_found_ = 0;
-    std::array<const Bucket*, kBits / 4 + 1> buckets_;
-    std::array<uintptr_t, kBits> found_;  // sets: at most one for each length
+    std::array<uintptr_t, kBits / 4 + 1> buckets_;  // links to them
+    std::array<uintptr_t, kBits> found_;            // sets: at most one for each length
   };
   bool empty() const { return root_.load(std::memory_order_acquire) == 0; }
   size_t memory_bytes() const { return bytes_; }  // writer
 
  private:
-  // A pointer to a Bucket, to a Node with its lowest bit set, or 0.
-  using Link = std::atomic<uintptr_t>;
-
-  Bucket* make_bucket(unsigned capacity);
-  void retire_bucket(Bucket* bucket);
-  void append(Link& link, Bits prefix, unsigned length, uint32_t subtable, const Rule* rule);
+  Bucket make_bucket(unsigned capacity);
+  void retire_bucket(const Bucket& bucket);
+  Bucket grow(const Bucket& bucket);
+  void add_entry(Link& link, Bits prefix, unsigned length, uint32_t subtable, const Rule* rule);
   Node* burst(const Bucket& bucket, unsigned depth);
   void move_entry(Link& link, const Entry& entry);
   static Link& next_link(Node& node, Bits value, unsigned length, unsigned depth);

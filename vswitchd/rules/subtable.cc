@@ -209,10 +209,8 @@ void look_up(const std::array<PrefixIndex<Bits>, 2>& indexes, unsigned fields, c
              std::span<const std::span<uint64_t>> answers, std::span<unsigned> decisive, uint32_t first_field,
              std::vector<OnlyRule>& only) {
   if (fields == 0) return;
-  std::array<typename PrefixIndex<Bits>::Lookup, 2> lookups;
-  for (size_t i = 0; i < 2; ++i) {
-    if ((fields & 1u << i) != 0) lookups[i] = typename PrefixIndex<Bits>::Lookup(indexes[i], values[i]);
-  }
+  using Lookup = typename PrefixIndex<Bits>::Lookup;
+  std::array<Lookup, 2> lookups{Lookup(indexes[0], values[0]), Lookup(indexes[1], values[1])};
   for (unsigned walking = fields; walking != 0;) {
     for (size_t i = 0; i < 2; ++i) {
       if ((walking & 1u << i) != 0 && !lookups[i].walk()) walking &= ~(1u << i);

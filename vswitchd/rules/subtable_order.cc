@@ -27,7 +27,7 @@ class Search {
         wildcards_(wildcards),
         n_words_((order.by_number.size() + 63) / 64),
         scratch_(scratch()) {
-    scratch_.clear((kPrefixFields + order.groups.size() * (1 + kPrefixFields)) * n_words_);
+    scratch_.clear((kPrefixFields + order.groups.size()) * n_words_);
   }
   Search(const Search&) = delete;
   Search& operator=(const Search&) = delete;
@@ -41,10 +41,11 @@ class Search {
     uint16_t max_priority;
     OnlyRule only;  // its rule null: any of the subtable's rules may match
   };
-  // Subtables that have no rule with the key's prefix in `field`: n_words_ words from `at`.
-  struct RuledOut {
-    size_t field;
-    size_t at;
+  // A group some of whose subtables, n_words_ words from `members`, were asked the prefix indexes of `fields` for.
+  struct Asked {
+    const SubtableOrder::Group* group;
+    size_t members;
+    unsigned fields;
   };
   // Kept from lookup to lookup, so that none allocates.
   struct Scratch {
@@ -52,7 +53,7 @@ class Search {
     std::vector<const Subtable*> missed;
     std::vector<OnlyRule> only;
     std::vector<OnlyRule> only_missed;
-    std::vector<RuledOut> ruled_out;
+    std::vector<Asked> asked;
     std::vector<uint64_t> words;
     size_t used_words = 0;
     void clear(size_t most_words) {
@@ -60,7 +61,7 @@ class Search {
       missed.clear();
       only.clear();
       only_missed.clear();
-      ruled_out.clear();
+      asked.clear();
       used_words = 0;
       if (words.size() < most_words) words.resize(most_words);
     }
@@ -77,13 +78,41 @@ class Search {
     std::fill_n(words_at(scratch_.used_words), n_words_, uint64_t{0});
     return std::exchange(scratch_.used_words, scratch_.used_words + n_words_);
   }
-  uint64_t* words_at(size_t at) { return scratch_.words.data() + at; }
+  uint64_t* words_at(size_t at) const { return scratch_.words.data() + at; }
 
   bool open_groups();
   void open(const SubtableOrder::Group& group);
-  unsigned ask_prefixes(const SubtableOrder::Group& group, size_t members);
-  void rule_out(const SubtableOrder::Group& group, size_t field, size_t members);
-  void add_candidates(size_t members);
+  unsigned fields_of(const SubtableOrder::Group& group, const uint64_t* members) const;
+  void ask_prefixes(unsigned fields);
+  // What an index answered, as words: a bit stays where it is set in `matching`, or the subtable does not have the
+  // field.
+  struct Filter {
+    const uint64_t* matching;
+    const uint64_t* with_field;
+  };
+  class Filters {
+   public:
+    void add(const Filter& filter) { filters_[n_++] = filter; }
+    uint64_t apply(uint64_t members, size_t i) const {
+      for (size_t f = 0; f < n_; ++f) members &= filters_[f].matching[i] | ~filters_[f].with_field[i];
+      return members;
+    }
+
+   private:
+    std::array<Filter, kPrefixFields> filters_;
+    size_t n_ = 0;
+  };
+  Filter filter_of(const Asked& asked, size_t field) const {
+    return {words_at(matching_[field]), asked.group->with_field[field].data()};
+  }
+  Filters filters_of(const Asked& asked, unsigned fields) const {
+    Filters filters;
+    for (; fields != 0; fields &= fields - 1)
+      filters.add(filter_of(asked, static_cast<size_t>(std::countr_zero(fields))));
+    return filters;
+  }
+  void add_candidates(const Asked& asked);
+  void add_candidate(size_t number);
   static void sort_by_rank(std::span<Candidate> candidates);
   void fetch_ahead();
   // Whether a rule of the subtable could have been found instead of the best: it comes earlier or has a higher
@@ -96,7 +125,8 @@ class Search {
   void look_at_only(const Candidate& candidate);
   void mark_only_missed(const OnlyRule& only);
   void mark();
-  unsigned longest_prefix(size_t field, const uint64_t* subtables, unsigned enough) const;
+  void mark_ruled_out(const Asked& asked, size_t field);
+  unsigned longest_prefix(const Asked& asked, size_t field, unsigned enough) const;
 
   const SubtableOrder& order_;
   const PrefixIndexes& prefixes_;
@@ -145,54 +175,50 @@ bool Search::open_groups() {
 }
 
 void Search::open(const SubtableOrder::Group& group) {
-  const size_t members = add_words();
-  switch (group.group->find(key_, {words_at(members), n_words_}, wildcards_)) {
+  const size_t at = add_words();
+  uint64_t* const members = words_at(at);
+  switch (group.group->find(key_, {members, n_words_}, wildcards_)) {
     case SubtableGroup::Answer::none:
       return;
     case SubtableGroup::Answer::unknown:
-      std::copy(group.members.begin(), group.members.end(), words_at(members));
+      std::copy(group.members.begin(), group.members.end(), members);
       break;
     case SubtableGroup::Answer::some:  // perhaps of subtables that are newer than this order
-      for (size_t i = 0; i < n_words_; ++i) words_at(members)[i] &= group.members[i];
+      for (size_t i = 0; i < n_words_; ++i) members[i] &= group.members[i];
       break;
   }
-  const unsigned fields = ask_prefixes(group, members);
-  for (size_t field = 0; field < kPrefixFields; ++field) {
-    if ((fields & 1u << field) != 0) rule_out(group, field, members);
-  }
-  add_candidates(members);
+  const Asked asked{&group, at, fields_of(group, members)};
+  ask_prefixes(asked.fields);
+  add_candidates(asked);
+  if (asked.fields != 0) scratch_.asked.push_back(asked);
 }
 
-// Asks the prefix indexes of all fields that the members have, as far as this lookup has not asked them yet. Returns
-// which fields those are.
-unsigned Search::ask_prefixes(const SubtableOrder::Group& group, size_t members) {
-  unsigned fields = 0, unknown = 0;
-  PrefixIndexes::Answers answers;
+// The fields whose prefix indexes know about some of the members.
+unsigned Search::fields_of(const SubtableOrder::Group& group, const uint64_t* members) const {
+  unsigned fields = 0;
   for (size_t field = 0; field < kPrefixFields; ++field) {
-    if (group.with_field[field].empty()) continue;
-    uint64_t concerned = 0;
-    for (size_t i = 0; i < n_words_; ++i) concerned |= words_at(members)[i] & group.with_field[field][i];
-    if (concerned == 0) continue;
-    fields |= 1u << field;
+    const std::vector<uint64_t>& with_field = group.with_field[field];
+    for (size_t i = 0; i < with_field.size(); ++i) {
+      if ((members[i] & with_field[i]) == 0) continue;
+      fields |= 1u << field;
+      break;
+    }
+  }
+  return fields;
+}
+
+// As far as this lookup has not asked them yet.
+void Search::ask_prefixes(unsigned fields) {
+  unsigned unknown = 0;
+  PrefixIndexes::Answers answers;
+  for (; fields != 0; fields &= fields - 1) {
+    const auto field = static_cast<size_t>(std::countr_zero(fields));
     if (matching_[field] != kNotAsked) continue;
     unknown |= 1u << field;
     matching_[field] = add_words();
     answers[field] = {words_at(matching_[field]), n_words_};
   }
   if (unknown != 0) prefixes_.lookup(unknown, key_, answers, decisive_, scratch_.only);
-  return fields;
-}
-
-// Takes those out of the words at `members` that the prefix index of `field` excludes.
-void Search::rule_out(const SubtableOrder::Group& group, size_t field, size_t members) {
-  const uint64_t* with_field = group.with_field[field].data();
-  const size_t out = wildcards_ == nullptr ? kNotAsked : add_words();
-  for (size_t i = 0; i < n_words_; ++i) {
-    const uint64_t excluded = words_at(members)[i] & with_field[i] & ~words_at(matching_[field])[i];
-    words_at(members)[i] &= ~excluded;
-    if (out != kNotAsked) words_at(out)[i] = excluded;
-  }
-  if (out != kNotAsked) scratch_.ruled_out.push_back({field, out});
 }
 
 // By insertion where they are few, as nearly always.
@@ -214,19 +240,22 @@ OnlyRule Search::only_rule_of(uint32_t subtable) const {
   return {};
 }
 
-void Search::add_candidates(size_t members) {
-  auto& candidates = scratch_.candidates;
+void Search::add_candidates(const Asked& asked) {
+  const uint64_t* const members = words_at(asked.members);
+  const Filters filters = filters_of(asked, asked.fields);
   for (size_t i = 0; i < n_words_; ++i) {
-    for (uint64_t left = words_at(members)[i]; left != 0; left &= left - 1) {
-      const auto number = static_cast<uint32_t>(i * 64) + static_cast<uint32_t>(std::countr_zero(left));
-      const SubtableOrder::Place& place = order_.by_number[number];
-      const OnlyRule only = only_rule_of(number);
-      if (only.rule == nullptr) place.subtable->prefetch();
-      candidates.push_back({place.subtable, place.rank, place.max_priority, only});
-    }
+    for (uint64_t left = filters.apply(members[i], i); left != 0; left &= left - 1)
+      add_candidate(i * 64 + static_cast<size_t>(std::countr_zero(left)));
   }
   fetched_ = next_;
-  sort_by_rank(std::span(candidates).subspan(next_));
+  sort_by_rank(std::span(scratch_.candidates).subspan(next_));
+}
+
+void Search::add_candidate(size_t number) {
+  const SubtableOrder::Place& place = order_.by_number[number];
+  const OnlyRule only = only_rule_of(static_cast<uint32_t>(number));
+  if (only.rule == nullptr) place.subtable->prefetch();
+  scratch_.candidates.push_back({place.subtable, place.rank, place.max_priority, only});
 }
 
 void Search::fetch_ahead() {
@@ -283,12 +312,16 @@ void Search::mark_only_missed(const OnlyRule& only) {
   mark_difference(only.rule->match(), key_, *wildcards_);
 }
 
-// Of those that mattered, the length of the longest prefix: no more bits of the field than that were needed to rule
-// them all out, nor more than `enough`.
-unsigned Search::longest_prefix(size_t field, const uint64_t* subtables, unsigned enough) const {
+// Of those that the field ruled out and that mattered, the length of the longest prefix: no more bits of the field than
+// that were needed to rule them all out, nor more than `enough`.
+unsigned Search::longest_prefix(const Asked& asked, size_t field, unsigned enough) const {
+  const uint64_t* const members = words_at(asked.members);
+  const Filters before = filters_of(asked, asked.fields & ((1u << field) - 1));
+  const Filter own = filter_of(asked, field);
   unsigned longest = 0;
   for (size_t i = 0; i < n_words_; ++i) {
-    for (uint64_t left = subtables[i]; left != 0; left &= left - 1) {
+    for (uint64_t left = before.apply(members[i], i) & own.with_field[i] & ~own.matching[i]; left != 0;
+         left &= left - 1) {
       const SubtableOrder::Place& place = order_.by_number[i * 64 + static_cast<size_t>(std::countr_zero(left))];
       if (place.prefix_lengths[field] <= longest || !mattered(place)) continue;
       longest = place.prefix_lengths[field];
@@ -298,13 +331,18 @@ unsigned Search::longest_prefix(size_t field, const uint64_t* subtables, unsigne
   return longest;
 }
 
+void Search::mark_ruled_out(const Asked& asked, size_t field) {
+  const unsigned enough = decisive_[field];
+  if (prefix_is_marked(*wildcards_, field, enough)) return;
+  mark_prefix(*wildcards_, field, longest_prefix(asked, field, enough));
+}
+
 // Those that had to be looked at last: a subtable that found nothing need not prove it with bits that are marked
 // anyway.
 void Search::mark() {
-  for (const RuledOut& out : scratch_.ruled_out) {
-    const unsigned enough = decisive_[out.field];
-    if (prefix_is_marked(*wildcards_, out.field, enough)) continue;
-    mark_prefix(*wildcards_, out.field, longest_prefix(out.field, words_at(out.at), enough));
+  for (const Asked& asked : scratch_.asked) {
+    for (unsigned fields = asked.fields; fields != 0; fields &= fields - 1)
+      mark_ruled_out(asked, static_cast<size_t>(std::countr_zero(fields)));
   }
   for (const OnlyRule& only : scratch_.only_missed) mark_only_missed(only);
   for (const Subtable* subtable : scratch_.missed) subtable->mark_miss(key_, *wildcards_);

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <random>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -129,6 +131,48 @@ TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv4) {
 
 TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6) {
   for (uint64_t seed = 1; seed <= 10; ++seed) ASSERT_NO_FATAL_FAILURE(check_insertions_and_removals<Uint128>(seed));
+}
+
+bool finds(const PrefixIndex<uint32_t>& index, const Prefix<uint32_t>& prefix) {
+  PrefixIndex<uint32_t>::Lookup lookup(index, prefix.value);
+  while (lookup.walk()) {
+  }
+  const unsigned decisive = lookup.search();
+  Numbers numbers{};
+  lookup.finish(numbers);
+  return decisive >= prefix.length && (numbers[prefix.subtable / 64] >> (prefix.subtable % 64) & 1) != 0;
+}
+
+// Buckets grow and burst, and nodes get their first short prefixes, under a reader that wants what was there before.
+TEST(PrefixIndexTest, ReadersSeeWhatWasInsertedBefore) {
+  std::mt19937_64 random(1);
+  std::vector<Prefix<uint32_t>> prefixes;
+  for (uint32_t i = 0; i < 20'000; ++i) {
+    const auto length = static_cast<unsigned>(i % 3 == 0 ? 1 + random() % 20 : 21 + random() % 12);
+    prefixes.push_back(
+        {static_cast<uint32_t>(random()) >> (random() % 2 * 8), length, static_cast<uint32_t>(random() % kSubtables)});
+  }
+  PrefixIndex<uint32_t> index;
+  std::atomic<size_t> inserted{0};
+  size_t missed = 0;
+  std::thread reader([&] {
+    const rcu::ThreadRegistration registration;
+    std::mt19937_64 choose(2);
+    for (size_t n = 0; n < prefixes.size();) {
+      n = inserted.load(std::memory_order_acquire);
+      rcu::quiescent();
+      // The latest as well as any.
+      if (n > 0) missed += !finds(index, prefixes[n - 1]) + !finds(index, prefixes[choose() % n]);
+    }
+  });
+  for (size_t i = 0; i < prefixes.size(); ++i) {
+    index.insert(prefixes[i].value, prefixes[i].length, prefixes[i].subtable);
+    inserted.store(i + 1, std::memory_order_release);
+  }
+  reader.join();
+  EXPECT_EQ(missed, 0u);
+  EXPECT_TRUE(std::all_of(prefixes.begin(), prefixes.end(), [&](const auto& prefix) { return finds(index, prefix); }));
+  rcu::barrier();
 }
 
 }  // namespace
