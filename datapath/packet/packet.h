@@ -30,6 +30,9 @@ namespace vswitch {
 
 class PacketPool;
 
+// What kind of memory a packet lies in: its pool's. All but the heap have free lists of their own (packet_pool.h).
+enum class PacketMemory : uint8_t { heap, umem, mbuf };
+
 enum class ChecksumState : uint16_t { none, verified, partial };
 enum class GsoType : uint8_t { none, tcp4, tcp6, udp_l4 };
 
@@ -52,7 +55,8 @@ struct LayerOffsets {
 };
 
 // What travels with the frame (host order); what the flow key takes from here, see flow/extract.h. All of it is set for
-// every packet that is received. That takes a few wide stores, as there are no holes (so ChecksumState has 16 bits).
+// every packet that is received, by copying what all packets of the source begin with (start_received()): that takes
+// three wide stores, as there are no holes (so ChecksumState has 16 bits).
 struct PacketMetadata {
   uint32_t in_port = 0;    // datapath port number the packet came in by (0 is never a port)
   uint32_t recirc_id = 0;  // 0: not recirculated
@@ -68,12 +72,21 @@ struct PacketMetadata {
 };
 static_assert(sizeof(PacketMetadata) == 48 && std::has_unique_object_representations_v<PacketMetadata>);
 
+// What a packet that came in by that port begins with.
+inline PacketMetadata received_by(uint32_t port_no) {
+  PacketMetadata metadata;
+  metadata.in_port = port_no;
+  return metadata;
+}
+
 class Packet : public PacketMetadata {
-  // What every packet needs shares one cache line with the metadata.
+  // What every packet needs on its way shares one cache line with the metadata.
   uint32_t size_;
-  uint32_t buffer_size_;
+  PacketMemory memory_;
   uint8_t* data_;
+  // The second line.
   uint8_t* buffer_;
+  uint32_t buffer_size_;
   PacketPool* pool_;
   Packet* next_free_ = nullptr;  // the pool's free list
 
@@ -116,13 +129,11 @@ class Packet : public PacketMetadata {
   // Empties the packet and sets the head room. REQUIRES: headroom <= capacity().
   void reset(size_t headroom = kDefaultHeadroom) {
     assert(headroom <= buffer_size_);
-    start_received(buffer_ + headroom, 0, 0);
+    start_received(buffer_ + headroom, 0, {});
   }
-  // A frame of `size` bytes that a device wrote to `data`, inside the buffer, and that came in by port `port_no`:
-  // metadata as after reset().
-  void start_received(uint8_t* data, uint32_t size, uint32_t port_no) {
-    metadata() = {};
-    in_port = port_no;
+  // A frame of `size` bytes that a device wrote to `data`, inside the buffer. `begin`: received_by() its port.
+  void start_received(uint8_t* data, uint32_t size, const PacketMetadata& begin) {
+    metadata() = begin;
     data_ = data;
     size_ = size;
   }
@@ -132,11 +143,18 @@ class Packet : public PacketMetadata {
   TunnelMetadata tunnel;  // valid only if has_tunnel
 
   PacketPool* pool() const { return pool_; }
+  // The pool's, known without looking at it.
+  PacketMemory memory() const { return memory_; }
 
  private:
   friend class PacketPool;
-  Packet(PacketPool* pool, uint8_t* buffer, size_t buffer_size)
-      : size_(0), buffer_size_(static_cast<uint32_t>(buffer_size)), data_(buffer), buffer_(buffer), pool_(pool) {}
+  Packet(PacketPool* pool, PacketMemory memory, uint8_t* buffer, size_t buffer_size)
+      : size_(0),
+        memory_(memory),
+        data_(buffer),
+        buffer_(buffer),
+        buffer_size_(static_cast<uint32_t>(buffer_size)),
+        pool_(pool) {}
   ~Packet() = default;
 
   // All four layers at once, without a branch.

@@ -77,7 +77,9 @@ void PacketPool::adopt(void* object, uint8_t* buffer) {
   free_list_ = packet;
 }
 
-Packet* PacketPool::construct(void* object, uint8_t* buffer) { return new (object) Packet(this, buffer, buffer_size_); }
+Packet* PacketPool::construct(void* object, uint8_t* buffer) {
+  return new (object) Packet(this, memory_, buffer, buffer_size_);
+}
 
 bool PacketPool::take_returned() {
   // A plain load first: an empty pool under load must not keep stealing the cache line from the threads that give back.

@@ -22,7 +22,7 @@ namespace vswitch {
 
 class PacketPool {
  public:
-  enum class Memory : uint8_t { heap, umem, mbuf };  // all but heap: foreign
+  using Memory = PacketMemory;  // all but heap: foreign
 
   virtual ~PacketPool() = default;
   PacketPool(const PacketPool&) = delete;

@@ -26,7 +26,7 @@ struct ThreadContext {
   // A copy, in memory of the same kind if it can be had there, so that the copy too can leave without another. Null when no
   // pool has room.
   PacketPtr clone(const Packet& packet) {
-    if (__builtin_expect(packet.pool()->foreign(), 0)) {
+    if (__builtin_expect(packet.memory() != PacketMemory::heap, 0)) {
       if (PacketPtr copy = clone_packet(packet, *packet.pool())) return copy;
     }
     return clone_packet(packet, pool);

@@ -155,7 +155,7 @@ void group_flows(PacketBatch& batch) {
 
 bool comes_as_on_the_wire(const PacketBatch& batch) {
   for (size_t i = 0; batch.size() > 2 && i < batch.size(); ++i) {
-    if (batch[i].pool()->foreign()) return true;
+    if (batch[i].memory() != PacketMemory::heap) return true;
   }
   return false;
 }

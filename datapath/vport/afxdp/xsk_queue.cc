@@ -183,12 +183,13 @@ size_t XskQueue::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batc
   const size_t replaced = pool_->take(fresh, wanted);
   const size_t passed = count - (wanted - replaced);  // the first ones
   size_t back = replaced;
+  const PacketMetadata begin = received_by(port_no);
   size_t received = 0;
   uint64_t bytes = 0, multicast = 0;
   for (uint32_t i = 0; i < count; ++i) {
     const xdp_desc* const descriptor = xsk_ring_cons__rx_desc(&rx_, at + i);
     Packet* packet = frames[i];
-    packet->start_received(pool_->area() + descriptor->addr, descriptor->len, port_no);
+    packet->start_received(pool_->area() + descriptor->addr, descriptor->len, begin);
     DropReason why_not = DropReason::rx_invalid_packet;
     bool taken = descriptor->len >= kShortestFrame;
     if (i < passed) {

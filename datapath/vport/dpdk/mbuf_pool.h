@@ -48,7 +48,7 @@ class MbufPool final : public PacketPool {
   static Packet* packet_of(rte_mbuf* mbuf) { return reinterpret_cast<Packet*>(mbuf + 1); }
   // REQUIRES: packet.pool() is an MbufPool.
   static rte_mbuf* mbuf_of(Packet* packet) { return reinterpret_cast<rte_mbuf*>(packet) - 1; }
-  static bool holds(const Packet& packet) { return packet.pool()->memory() == Memory::mbuf; }
+  static bool holds(const Packet& packet) { return packet.memory() == Memory::mbuf; }
 
  private:
   MbufPool(rte_mempool* mempool, const MbufPoolConfig& config);

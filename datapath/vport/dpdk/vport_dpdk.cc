@@ -29,7 +29,7 @@ constexpr uint64_t kUnusual = kForeignBuffer | RTE_MBUF_F_RX_VLAN_STRIPPED;
 class Queue final : public RxSource {
  public:
   Queue(uint16_t device, uint16_t queue, uint32_t port_no, std::shared_ptr<VportCounters> counters)
-      : device_(device), queue_(queue), port_no_(port_no), counters_(std::move(counters)) {}
+      : device_(device), queue_(queue), begin_(received_by(port_no)), counters_(std::move(counters)) {}
 
   size_t receive(ThreadContext& ctx, PacketBatch& batch) override;
   int poll_fd() const override { return -1; }
@@ -42,7 +42,7 @@ class Queue final : public RxSource {
 
   const uint16_t device_;
   const uint16_t queue_;
-  const uint32_t port_no_;
+  const PacketMetadata begin_;  // of every packet
   const std::shared_ptr<VportCounters> counters_;
 };
 
@@ -59,14 +59,13 @@ size_t Queue::receive(ThreadContext& ctx, PacketBatch& batch) {
   VportCounters::Slot& counters = counters_->slot(ctx);
   // On the stack while they are gathered: what the loop writes to packets cannot be them, and they stay in registers.
   Packet* packets[PacketBatch::kMaxPackets];
-  const uint32_t port_no = port_no_;
   size_t received = 0;
   uint64_t bytes = 0, multicast = 0;
   for (uint16_t i = 0; i < count; ++i) {
     rte_mbuf* const mbuf = mbufs[i];
     Packet* packet = MbufPool::packet_of(mbuf);
     if (__builtin_expect(mbuf->nb_segs == 1 && (mbuf->ol_flags & kUnusual) == 0, 1)) {
-      packet->start_received(rte_pktmbuf_mtod(mbuf, uint8_t*), mbuf->data_len, port_no);
+      packet->start_received(rte_pktmbuf_mtod(mbuf, uint8_t*), mbuf->data_len, begin_);
     } else if (packet = take_unusual(ctx, mbuf, counters); packet == nullptr) {
       continue;
     }
@@ -85,13 +84,13 @@ Packet* Queue::take_unusual(ThreadContext& ctx, rte_mbuf* mbuf, VportCounters::S
   PacketPtr packet;
   if (mbuf->nb_segs == 1 && (mbuf->ol_flags & kForeignBuffer) == 0) {
     packet.reset(MbufPool::packet_of(mbuf));
-    packet->start_received(rte_pktmbuf_mtod(mbuf, uint8_t*), mbuf->data_len, port_no_);
+    packet->start_received(rte_pktmbuf_mtod(mbuf, uint8_t*), mbuf->data_len, begin_);
   } else {
     packet = copy_out(ctx, mbuf, counters);
     if (!packet) return nullptr;
   }
   if (tag_aside && !reinsert_vlan_tag(*packet, RTE_ETHER_TYPE_VLAN, tci)) {
-    drop_on_receive(ctx, port_no_, DropReason::rx_invalid_packet, counters);
+    drop_on_receive(ctx, begin_.in_port, DropReason::rx_invalid_packet, counters);
     return nullptr;
   }
   return packet.release();
@@ -106,11 +105,11 @@ PacketPtr Queue::copy_out(ThreadContext& ctx, rte_mbuf* mbuf, VportCounters::Slo
     const void* const frame = rte_pktmbuf_read(mbuf, 0, size, packet->data());
     if (frame != packet->data()) std::memcpy(packet->data(), frame, size);
     packet->set_size(size);
-    packet->in_port = port_no_;
+    packet->in_port = begin_.in_port;
   }
   rte_pktmbuf_free(mbuf);
   if (fits) return packet;
-  drop_on_receive(ctx, port_no_, packet ? DropReason::rx_invalid_packet : DropReason::rx_no_buffer, counters);
+  drop_on_receive(ctx, begin_.in_port, packet ? DropReason::rx_invalid_packet : DropReason::rx_no_buffer, counters);
   return nullptr;
 }
 
@@ -149,12 +148,13 @@ class DpdkVport final : public Vport {
   bool try_again();
   void publish(std::unique_ptr<dpdk::Device> device) REQUIRES(mutex_);
   // True if the packet can go as it is: in an mbuf, complete, and not too long.
-  bool is_ready(const Packet& packet) const {
+  static bool is_ready(const Packet& packet, uint32_t max_frame) {
     return MbufPool::holds(packet) && packet.offload.checksum != ChecksumState::partial &&
-           packet.offload.gso == GsoType::none && packet.size() <= max_frame_;
+           packet.offload.gso == GsoType::none && packet.size() <= max_frame;
   }
   [[gnu::noinline]] void send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
-  void transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+  template <bool kCheck>
+  bool transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
   uint16_t burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count);
 
   VportHost& host_;
@@ -254,11 +254,9 @@ void DpdkVport::send(ThreadContext& ctx, PacketBatch& batch) {
     drop_on_send(ctx, batch, DropReason::port_down, counters);
     return;
   }
+  if (batch.empty()) return;
   dpdk::register_thread();
-  uint64_t unready = 0;
-  for (size_t i = 0; i < batch.size(); ++i) unready |= uint64_t{!is_ready(batch[i])};
-  if (__builtin_expect(unready != 0, 0)) return send_one_by_one(ctx, batch, counters);
-  transmit(ctx, batch, counters);
+  if (__builtin_expect(!transmit<true>(ctx, batch, counters), 0)) send_one_by_one(ctx, batch, counters);
 }
 
 // Brings packets into wire form and into mbufs, in order.
@@ -277,7 +275,7 @@ void DpdkVport::send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCou
       packet = std::move(copy);
     }
     out.add(std::move(packet));
-    if (out.full()) transmit(ctx, out, counters);
+    if (out.full()) transmit<false>(ctx, out, counters);
   };
   for (size_t i = 0; i < batch.size(); ++i) {
     PacketPtr packet = batch.release(i);
@@ -288,18 +286,14 @@ void DpdkVport::send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCou
     }
   }
   batch.reset_released();
-  if (!out.empty()) transmit(ctx, out, counters);
+  if (!out.empty()) transmit<false>(ctx, out, counters);
 }
 
-// The ports that packets came in by, kept for the books: a frame that was sent is not ours any more. Nearly always it
-// is one port for all.
+// Books packets as sent by the ports that they came in by: a frame that was sent is not ours any more, so the ports are
+// noted before. Nearly always it is one port for all.
 class InPorts {
  public:
-  explicit InPorts(const PacketBatch& batch) {
-    uint32_t difference = 0;
-    if (!batch.empty()) first_ = batch[0].in_port;
-    for (size_t i = 0; i < batch.size(); ++i) difference |= batch[i].in_port ^ first_;
-    mixed_ = difference != 0;
+  InPorts(const PacketBatch& batch, bool mixed) : first_(batch[0].in_port), mixed_(mixed) {
     if (!mixed_) return;
     for (size_t i = 0; i < batch.size(); ++i) each_[i] = batch[i].in_port;
   }
@@ -310,27 +304,35 @@ class InPorts {
   }
 
  private:
-  uint32_t first_ = 0;
-  bool mixed_ = false;
+  const uint32_t first_;
+  const bool mixed_;
   std::array<uint32_t, PacketBatch::kMaxPackets> each_;
 };
 
-// REQUIRES: all packets are in mbufs and in wire form.
-void DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
+// One pass over the packets: their lines come into the cache once. With `kCheck`: false, and nothing sent, if one
+// cannot go as it is. Without: REQUIRES that all are in mbufs and in wire form. REQUIRES: there are some.
+template <bool kCheck>
+bool DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
   rte_mbuf* mbufs[PacketBatch::kMaxPackets];
   const auto count = static_cast<uint16_t>(batch.size());
-  const InPorts in_ports(batch);
+  const uint32_t max_frame = max_frame_, in_port = batch[0].in_port;
+  uint32_t difference = 0;
   uint64_t bytes = 0;
   for (uint16_t i = 0; i < count; ++i) {
-    const auto size = static_cast<uint32_t>(batch[i].size());
-    rte_mbuf* const mbuf = MbufPool::mbuf_of(&batch[i]);
-    mbuf->data_off = static_cast<uint16_t>(batch[i].headroom());
+    Packet& packet = batch[i];
+    const auto size = static_cast<uint32_t>(packet.size());
+    if (kCheck && __builtin_expect(!is_ready(packet, max_frame), 0)) return false;
+    difference |= packet.in_port ^ in_port;
+    bytes += size;
+    rte_mbuf* const mbuf = MbufPool::mbuf_of(&packet);
+    // The frame lies in the mbuf's own buffer, whose address is in the line that is written here.
+    mbuf->data_off = static_cast<uint16_t>(packet.data() - static_cast<uint8_t*>(mbuf->buf_addr));
     mbuf->data_len = static_cast<uint16_t>(size);
     mbuf->pkt_len = size;
     mbuf->ol_flags = 0;
-    bytes += size;
     mbufs[i] = mbuf;
   }
+  const InPorts in_ports(batch, difference != 0);
   batch.reset_released();  // they are the device's now
   const uint16_t sent = burst(ctx, mbufs, count);
   for (uint16_t i = sent; i < count; ++i) {
@@ -341,10 +343,12 @@ void DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::
   counters.tx_packets.add(sent);
   counters.tx_bytes.add(bytes);
   in_ports.book(ctx, sent);
+  return true;
 }
 
 uint16_t DpdkVport::burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count) {
-  const auto queue = static_cast<uint16_t>(ctx.index % n_txq_);
+  // Without a division where each thread has a queue.
+  const auto queue = static_cast<uint16_t>(ctx.index < n_txq_ ? ctx.index : ctx.index % n_txq_);
   const bool shared = n_txq_ < kMaxThreads;
   if (shared) rte_spinlock_lock(&tx_locks_[queue].lock);
   uint16_t sent = rte_eth_tx_burst(device_id_, queue, mbufs, count);

@@ -126,6 +126,40 @@ TEST_F(DpdkTest, CopiesStayInTheMemoryOfDevices) {
   EXPECT_EQ(to_bytes(*copy), to_bytes(batch[0]));
 }
 
+// Packets of two devices and of our memory, in one batch.
+TEST_F(DpdkTest, MixedBatchesKeepTheirOrderAndTheirBooks) {
+  const auto first = create("d0", "net_ring0");
+  const auto second = create("d1", "net_ring1");
+  ASSERT_TRUE(first && second);
+  PacketBatch mixed;
+  std::vector<size_t> sizes;
+  const auto add_received = [&](Vport& port, size_t payload) {
+    bench_.send(port, packet(payload));
+    PacketBatch batch = bench_.receive(port);
+    ASSERT_EQ(batch.size(), 1u);
+    sizes.push_back(batch[0].size());
+    mixed.add(batch.release(0));
+    batch.reset_released();
+  };
+  for (const bool one_of_ours : {false, true}) {
+    sizes.clear();
+    add_received(*first, 101);
+    add_received(*second, 102);
+    if (one_of_ours) {
+      mixed.add(packet(103));
+      sizes.push_back(mixed[2].size());
+    }
+    add_received(*first, 104);
+    second->send(bench_.ctx(), mixed);
+    EXPECT_TRUE(mixed.empty());
+    const PacketBatch back = bench_.receive(*second);
+    ASSERT_EQ(back.size(), sizes.size());
+    for (size_t i = 0; i < sizes.size(); ++i) EXPECT_EQ(back[i].size(), sizes[i]) << i;
+  }
+  EXPECT_EQ(bench_.ctx().ledger.port(1).sent.get(), 4u);
+  EXPECT_EQ(bench_.ctx().ledger.port(2).sent.get(), 2u);
+}
+
 TEST_F(DpdkTest, NoBufferIsLost) {
   const auto ring = create("d0", "net_ring0", {{"dpdk-mbufs", "1024"}});
   ASSERT_TRUE(ring);
