@@ -46,29 +46,45 @@ Flow* FlowCache::lookup(uint64_t hash, const FlowKey& key) const {
   return nullptr;
 }
 
+namespace {
+
+// Calls function(i) for each bit of `bits`, of which there are `count` at most. Nearly always all of them are set.
+template <typename Function>
+inline void for_each_bit(uint32_t bits, Function&& function) {
+  if (__builtin_expect((bits & (bits + 1)) == 0, 1)) {
+    const auto count = static_cast<size_t>(std::popcount(bits));
+    for (size_t i = 0; i < count; ++i) function(i);
+    return;
+  }
+  for (; bits != 0; bits &= bits - 1) function(static_cast<size_t>(std::countr_zero(bits)));
+}
+
+}  // namespace
+
 uint32_t FlowCache::find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted,
                                Flow* flows[]) const {
-  uint32_t likely = 0;
-  for (uint32_t left = wanted; left != 0; left &= left - 1) {
-    const auto i = static_cast<unsigned>(std::countr_zero(left));
-    const Bucket& bucket = buckets_[hashes[i] & mask_];
-    const uint32_t found = candidates(bucket, tag_of(hashes[i]));
-    if (found == 0) continue;
-    flows[i] = bucket.flows[static_cast<size_t>(std::countr_zero(found))];
-    if (flows[i] == nullptr) continue;
-    flows[i]->prefetch();
-    likely |= uint32_t{1} << i;
-  }
-  uint32_t hits = 0;
-  for (uint32_t left = likely; left != 0; left &= left - 1) {
-    const auto i = static_cast<unsigned>(std::countr_zero(left));
-    if (__builtin_expect(!is_flow_of(*flows[i], *keys[i]), 0)) {
-      // Rare: two connections in one bucket with one tag, or a flow that is gone.
-      flows[i] = lookup(hashes[i], *keys[i]);
-      if (flows[i] == nullptr) continue;
-    }
-    hits |= uint32_t{1} << i;
-  }
+  // Bits are taken away where something is missing, which is rare.
+  uint32_t likely = wanted;
+  for_each_bit(
+      wanted, [&](size_t i) __attribute__((always_inline)) {
+        const Bucket& bucket = buckets_[hashes[i] & mask_];
+        const uint32_t found = candidates(bucket, tag_of(hashes[i]));
+        Flow* const flow = found == 0 ? nullptr : bucket.flows[static_cast<size_t>(std::countr_zero(found))];
+        if (__builtin_expect(flow == nullptr, 0)) {
+          likely &= ~(uint32_t{1} << i);
+          return;
+        }
+        flows[i] = flow;
+        flow->prefetch();
+      });
+  uint32_t hits = likely;
+  for_each_bit(
+      likely, [&](size_t i) __attribute__((always_inline)) {
+        if (__builtin_expect(is_flow_of(*flows[i], *keys[i]), 1)) return;
+        // Rare: two connections in one bucket with one tag, or a flow that is gone.
+        flows[i] = lookup(hashes[i], *keys[i]);
+        if (flows[i] == nullptr) hits &= ~(uint32_t{1} << i);
+      });
   return hits;
 }
 

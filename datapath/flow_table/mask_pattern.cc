@@ -10,6 +10,7 @@ MaskPattern::MaskPattern(const FlowMask& mask) : shallow_(is_shallow(mask)) {
     if (words(mask)[i] != 0) rest_.push_back({words(mask)[i], static_cast<uint32_t>(i)});
   }
   rest_.shrink_to_fit();
+  hot_only_ = rest_.empty();
 }
 
 FlowMask MaskPattern::expand() const {
