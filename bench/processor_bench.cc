@@ -108,7 +108,7 @@ void run(benchmark::State& state, Setting& setting) {
       batch.add(PacketPtr(packet));
       if (++next == setting.packets.size()) next = 0;
     }
-    processor.process(batch);
+    processor.process(batch, 1);  // as from a source with one port
     processor.flush();
     processor.before_quiescent();
   };

@@ -328,8 +328,13 @@ bool ForwardingThread::poll_round() {
     some_cold_ = some_cold_ || !polled.hot;
     if (n == 0) continue;
     any = true;
-    book_received(batch);
-    processor_->process(batch);
+    const uint32_t sole_port = polled.source->sole_port();
+    if (sole_port != 0) {
+      ctx_.ledger.port(sole_port).received.add(n);
+    } else {
+      book_received(batch);
+    }
+    processor_->process(batch, sole_port);
     processor_->wake_handler();
   }
   if (any) {

@@ -11,15 +11,9 @@ namespace vswitch {
 namespace {
 
 constexpr uint32_t kTriesOfAlike = 8;
-// How far ahead of extraction frames are fetched.
+// How far ahead of a look at their headers frames are fetched.
 constexpr size_t kPrefetchAhead = 4;
 
-// The cache and ordering identity of a packet: its flow hash, and where it is in its way through the switch.
-uint64_t identity_hash(const Packet& packet) {
-  const uint64_t place = packet.in_port ^ uint64_t { packet.recirc_id } * 0x9e3779b97f4a7c15ULL;
-  const uint64_t h = (packet.rss_hash ^ place << 32) * 0xc2b2ae3d27d4eb4fULL;
-  return h ^ h >> 32;
-}
 uint32_t ordering_hash(uint64_t identity) { return static_cast<uint32_t>(identity >> 32); }
 
 uint32_t all_of(size_t n) { return n >= 32 ? ~uint32_t{0} : (uint32_t{1} << n) - 1; }
@@ -36,7 +30,7 @@ PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, con
     : ctx_(ctx), flows_(flows), ports_(ports), options_(options), transmit_queues_(kMaxPorts) {
   static_assert(kBatch == 32, "a bit of an uint32_t for each packet");
   to_flush_.reserve(kMaxPorts);
-  for (size_t i = 0; i < kBatch; ++i) key_pointers_[i] = &keys_[i].key;
+  for (size_t i = 0; i < kBatch; ++i) key_pointers_[i] = &keys_[i];
 }
 
 // ---- One flow for the whole batch
@@ -107,9 +101,9 @@ bool PacketProcessor::process_alike(PacketBatch& batch) {
   }
   mixed_batches_ = 0;
   Packet& first = batch[0];
-  if (extract_flow_keys(batch.raw(), 1, keys_.data()) == 0) return false;
-  const FlowKey& key = keys_[0].key;
-  const uint64_t hash = identity_hash(first);
+  if (extract_flow_keys(batch.raw(), 1, keys_, hashes_.data()) == 0) return false;
+  const FlowKey& key = keys_[0];
+  const uint64_t hash = hashes_[0];
   Flow* flow = options_.cache ? cache_.lookup(hash, key) : nullptr;
   if (flow != nullptr) {
     counters_.cache_hits.add(size);
@@ -130,18 +124,16 @@ bool PacketProcessor::process_alike(PacketBatch& batch) {
 
 // ---- Extract, look up
 
-uint32_t PacketProcessor::extract(PacketBatch& batch) {
+uint32_t PacketProcessor::extract(PacketBatch& batch, uint32_t sole_port) {
   const size_t size = batch.size();
-  uint32_t good = extract_flow_keys(batch.raw(), size, keys_.data());
+  uint32_t good = extract_flow_keys(batch.raw(), size, keys_, hashes_.data(), sole_port);
+  // Of those without a key, some bucket: it does no harm.
+  for (size_t i = 0; i < size; ++i) cache_.prefetch(hashes_[i]);
   for_each_bit(all_of(size) & ~good, [&](size_t i) { ctx_.drop(batch.release(i), DropReason::rx_invalid_packet); });
-  for_each_bit(good, [&](size_t i) {
-    hashes_[i] = identity_hash(batch[i]);
-    cache_.prefetch(hashes_[i]);
-  });
   if (__builtin_expect(any_must_wait(), 0)) {
     for_each_bit(good, [&](size_t i) {
       if (!must_wait(ordering_hash(hashes_[i]))) return;
-      miss(batch.release(i), keys_[i].key, ordering_hash(hashes_[i]));
+      miss(batch.release(i), keys_[i], ordering_hash(hashes_[i]));
       good &= ~(uint32_t{1} << i);
     });
   }
@@ -196,12 +188,49 @@ void PacketProcessor::group(Packet& packet, size_t i) {
   }
   Group& group = groups_[g - 1];
   group.bytes += packet.size();
-  group.tcp_flags = static_cast<uint16_t>(group.tcp_flags | keys_[i].key.tcp_flags.host());
+  group.tcp_flags = static_cast<uint16_t>(group.tcp_flags | keys_[i].tcp_flags.host());
   group.members[group.count++] = static_cast<uint8_t>(i);
 }
 
-// Neighbours of one flow are counted together.
+// The port that the flows of the first `count` packets all send to, doing nothing else. 0: there is none.
+uint32_t PacketProcessor::common_output(size_t count) const {
+  const Flow::Shortcut first = found_[0]->shortcut();
+  uint32_t difference = 0;
+  for (size_t i = 1; i < count; ++i) difference |= found_[i]->shortcut().value() ^ first.value();
+  return difference == 0 ? first.port_no() : 0;
+}
+
+// Every packet of the batch in its flow. Neighbours of one flow are counted together.
+void PacketProcessor::count_in_flows(const PacketBatch& batch) {
+  const size_t size = batch.size(), index = ctx_.index;
+  const Nanoseconds now = ctx_.now;
+  uint64_t packets = 0, bytes = 0;
+  be16 tcp_flags{};
+  found_[size] = nullptr;
+  for (size_t i = 0; i < size; ++i) {
+    ++packets;
+    bytes += batch[i].size();
+    tcp_flags = tcp_flags | keys_[i].tcp_flags;
+    if (found_[i] == found_[i + 1]) continue;
+    found_[i]->count(index, packets, bytes, now, tcp_flags.host());
+    packets = bytes = 0;
+    tcp_flags = {};
+  }
+}
+
+// Whoever wants to see packets one by one must have the batch take the way of mixed ones.
 void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
+  if (found == all_of(batch.size())) {
+    if (const uint32_t port_no = common_output(batch.size()); port_no != 0) {
+      count_in_flows(batch);
+      return output_batch(ctx_, port_no, batch);
+    }
+  }
+  dispatch_mixed(batch, found);
+}
+
+// Neighbours of one flow are counted together.
+void PacketProcessor::dispatch_mixed(PacketBatch& batch, uint32_t found) {
   group_count_ = 0;
   Flow* counting = nullptr;
   uint64_t packets = 0, bytes = 0;
@@ -222,7 +251,7 @@ void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
     }
     ++packets;
     bytes += batch[i].size();
-    tcp_flags = static_cast<uint16_t>(tcp_flags | keys_[i].key.tcp_flags.host());
+    tcp_flags = static_cast<uint16_t>(tcp_flags | keys_[i].tcp_flags.host());
     if (__builtin_expect(shortcut.drops(), 0)) {
       ctx_.ledger.drop(batch[i].in_port, shortcut.reason());
       dropped.add(batch.release(i));
@@ -236,7 +265,7 @@ void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
 
 inline void PacketProcessor::send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no) {
   TransmitQueue& queue = transmit_queue(port_no);
-  if (__builtin_expect(queue.batch.full(), 0)) send(port_no, queue);
+  if (__builtin_expect(queue.batch.full(), 0)) send(port_no, queue.batch);
   queue.batch.add(batch.release(i));
 }
 
@@ -256,17 +285,17 @@ void PacketProcessor::run(PacketBatch& batch, const Group& group) {
   execute_actions(ctx_, group.flow->actions(), of_flow, *this);
 }
 
-void PacketProcessor::process(PacketBatch& batch) {
-  process_once(batch);
+void PacketProcessor::process(PacketBatch& batch, uint32_t sole_port) {
+  process_once(batch, sole_port);
   process_recirculated();
 }
 
-void PacketProcessor::process_once(PacketBatch& batch) {
+void PacketProcessor::process_once(PacketBatch& batch, uint32_t sole_port) {
   if (batch.empty() || (!any_must_wait() && (process_shallow(batch) || process_alike(batch)))) return;
-  const uint32_t wanted = extract(batch);
+  const uint32_t wanted = extract(batch, sole_port);
   const uint32_t found = look_up(wanted);
   // Before the packets that found a flow: no later packet of the same flow may overtake.
-  for_each_bit(wanted & ~found, [&](size_t i) { miss(batch.release(i), keys_[i].key, ordering_hash(hashes_[i])); });
+  for_each_bit(wanted & ~found, [&](size_t i) { miss(batch.release(i), keys_[i], ordering_hash(hashes_[i])); });
   dispatch(batch, found);
   batch.reset_released();
 }
@@ -279,7 +308,7 @@ void PacketProcessor::process_recirculated() {
       round.add(std::move(recirculated_[recirculated_first_]));
       recirculated_first_ = (recirculated_first_ + 1) % kMaxRecirculated;
     }
-    process_once(round);
+    process_once(round, 0);
   }
 }
 
@@ -296,15 +325,16 @@ void PacketProcessor::output(ThreadContext&, uint32_t port_no, PacketPtr packet)
     return;
   }
   TransmitQueue& queue = transmit_queue(port_no);
-  if (queue.batch.full()) send(port_no, queue);
+  if (queue.batch.full()) send(port_no, queue.batch);
   queue.batch.add(std::move(packet));
 }
 
-// A batch that finds the way out free becomes its queue as it is.
+// A batch that finds the way out free becomes its queue as it is, or leaves at once if it would fill it.
 void PacketProcessor::output_batch(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch) {
   if (port_no < kMaxPorts) {
     TransmitQueue& queue = transmit_queue(port_no);
     if (queue.batch.empty()) {
+      if (batch.full()) return send(port_no, batch);
       queue.batch = std::move(batch);
       return;
     }
@@ -313,20 +343,20 @@ void PacketProcessor::output_batch(ThreadContext& ctx, uint32_t port_no, PacketB
   batch.reset_released();
 }
 
-void PacketProcessor::send(uint32_t port_no, TransmitQueue& queue) {
+void PacketProcessor::send(uint32_t port_no, PacketBatch& batch) {
   if (Vport* port = ports_.find(port_no)) {
-    port->send(ctx_, queue.batch);
+    port->send(ctx_, batch);
     return;
   }
-  for (size_t i = 0; i < queue.batch.size(); ++i) ctx_.drop(queue.batch.release(i), DropReason::invalid_port);
-  queue.batch.reset_released();
+  for (size_t i = 0; i < batch.size(); ++i) ctx_.drop(batch.release(i), DropReason::invalid_port);
+  batch.reset_released();
 }
 
 void PacketProcessor::flush() {
   for (const uint32_t port_no : to_flush_) {
     TransmitQueue& queue = *transmit_queues_[port_no];
     queue.listed = false;
-    if (!queue.batch.empty()) send(port_no, queue);
+    if (!queue.batch.empty()) send(port_no, queue.batch);
   }
   to_flush_.clear();
 }

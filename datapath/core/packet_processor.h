@@ -12,8 +12,9 @@
 // - extract: a key and a hash each; the hash's bucket of the cache is fetched.
 // - cache: the buckets' flows are fetched, then compared.
 // - table: for those that the cache does not know.
-// - dispatch: flows that only send to one port go straight into that port's queue, those that only drop to an end. The
-//   others are grouped by flow, and their actions executed for each group at once.
+// - dispatch: a batch whose flows all only send to one and the same port becomes that port's queue as it is. Otherwise
+//   flows that only send to one port go straight into that port's queue, those that only drop to an end. The others are
+//   grouped by flow, and their actions executed for each group at once.
 //
 // Thread safety: one thread. The thread is a registered RCU reader.
 #pragma once
@@ -45,7 +46,8 @@ class PacketProcessor : public ActionSink {
   PacketProcessor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports, LookupOptions options);
 
   // Takes every packet of the batch through the flow table. Packets bound for ports are buffered until flush().
-  void process(PacketBatch& batch);
+  // `sole_port`: that of their source (RxSource::sole_port()).
+  void process(PacketBatch& batch, uint32_t sole_port = 0);
   // Sends what is buffered.
   void flush();
   // Before rcu::quiescent(), where the thread holds no packets.
@@ -95,7 +97,7 @@ class PacketProcessor : public ActionSink {
     Flow* flow = nullptr;
     uint64_t generation = 0;  // of the table: while no flow is removed, the flow is there and right
   };
-  void process_once(PacketBatch& batch);
+  void process_once(PacketBatch& batch, uint32_t sole_port);
   bool process_shallow(PacketBatch& batch);
   bool process_alike(PacketBatch& batch);
   // All of the batch belongs to `flow`; empties it.
@@ -103,16 +105,19 @@ class PacketProcessor : public ActionSink {
   Flow* find_shallow(uint32_t in_port, ShallowSignature signature);
 
   // Each: which packets (a bit each) go on to the next step.
-  uint32_t extract(PacketBatch& batch);
+  uint32_t extract(PacketBatch& batch, uint32_t sole_port);
   uint32_t look_up_cached(uint32_t wanted);
   uint32_t look_up(uint32_t wanted);
   void dispatch(PacketBatch& batch, uint32_t found);
+  uint32_t common_output(size_t count) const;
+  void count_in_flows(const PacketBatch& batch);
+  void dispatch_mixed(PacketBatch& batch, uint32_t found);
   void send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no);
   void group(Packet& packet, size_t i);
   void run_groups(PacketBatch& batch);
   void run(PacketBatch& batch, const Group& group);
 
-  void send(uint32_t port_no, TransmitQueue& queue);
+  void send(uint32_t port_no, PacketBatch& batch);
   // The queue of a way out, on the list of those to flush.
   TransmitQueue& transmit_queue(uint32_t port_no);
   [[gnu::noinline]] TransmitQueue& list_transmit_queue(uint32_t port_no);
@@ -125,10 +130,10 @@ class PacketProcessor : public ActionSink {
   std::array<ShallowEntry, 64> shallow_;
 
   // Of the batch being processed.
-  std::array<KeySlot, kBatch> keys_;
+  KeySlots keys_;
   std::array<const FlowKey*, kBatch> key_pointers_;
-  std::array<uint64_t, kBatch> hashes_;
-  std::array<Flow*, kBatch> found_;
+  std::array<uint64_t, kBatch> hashes_{};
+  std::array<Flow*, kBatch + 1> found_;  // one more than there are: where a run of equal ones ends
   std::array<Group, kBatch> groups_;
   size_t group_count_ = 0;
 

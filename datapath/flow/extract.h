@@ -26,6 +26,8 @@
 // Thread-safe: touches only its arguments.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "datapath/flow/flow_key.h"
@@ -37,17 +39,38 @@ namespace vswitch {
 // initialisers) in which tun_metadata is zero wherever tun_metadata_present is: these 256 bytes are not cleared again.
 [[nodiscard]] bool extract_flow_key(Packet& packet, FlowKey& key);
 
-// A key that is extracted into again and again, by extract_flow_keys() only.
-struct KeySlot {
-  alignas(64) FlowKey key;
-  // All words of the key behind the hot ones are zero (as after TCP and UDP over IPv4 without metadata): they need not be
-  // cleared again.
-  bool cold_is_zero = false;
+// Keys of a batch that are extracted into again and again, by extract_flow_keys() only: what the last packet left clear
+// need not be cleared again.
+class KeySlots {
+ public:
+  static constexpr size_t kCount = 32;
+
+  const FlowKey& operator[](size_t i) const { return slots_[i].key; }
+
+ private:
+  friend uint32_t extract_flow_keys(Packet* const[], size_t, KeySlots&, uint64_t[], uint32_t);
+  struct alignas(64) Slot {
+    FlowKey key;
+  };
+  std::array<Slot, kCount> slots_;
+  // A bit each: all words of the key behind the hot ones are zero, as after TCP and UDP over IPv4 without metadata. Not
+  // in the slots, where asking would take a cache line for each.
+  uint32_t cold_is_zero_ = 0;
 };
 
-// The same for up to 32 packets. Returns a bit for each packet that has a key now; the others are shorter than an Ethernet
-// header.
-[[nodiscard]] uint32_t extract_flow_keys(Packet* const packets[], size_t count, KeySlot slots[]);
+// The same for up to 32 packets. Returns a bit for each packet that has a key now; the others are shorter than an
+// Ethernet header. Those that have one get identities[i], too: connection_identity() of the packet. `sole_port`: not 0:
+// the port that all of them came in by, with no other metadata that goes into the key.
+[[nodiscard]] uint32_t extract_flow_keys(Packet* const packets[], size_t count, KeySlots& slots, uint64_t identities[],
+                                         uint32_t sole_port = 0);
+
+// What tells connections apart wherever they are on their way through the switch: the flow's hash, the port that it
+// came in by and its recirculation. All bits are good.
+inline uint64_t connection_identity(uint32_t flow_hash, uint32_t in_port, uint32_t recirc_id) {
+  const uint64_t place = in_port ^ uint64_t { recirc_id } * 0x9e3779b97f4a7c15ULL;
+  const uint64_t h = (flow_hash ^ place << 32) * 0xc2b2ae3d27d4eb4fULL;
+  return h ^ h >> 32;
+}
 
 // A hash of what makes a flow: IP addresses, protocol and ports; addresses only for fragments, since later ones have no
 // ports; Ethernet addresses, type and tags of what is not IP. The same for all packets of a flow, not symmetric, never

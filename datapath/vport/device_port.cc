@@ -71,6 +71,7 @@ class DevicePort::Source final : public RxSource {
     return received;
   }
   int poll_fd() const override { return queue_fd(0); }
+  uint32_t sole_port() const override { return port_no_; }
 
   size_t receive_queue(size_t queue, ThreadContext& ctx, PacketBatch& batch) {
     DeviceIo* io = io_.load(std::memory_order_acquire);
@@ -127,6 +128,7 @@ class DevicePort::FurtherQueue final : public RxSource {
   FurtherQueue(std::shared_ptr<Source> first, size_t number) : first_(std::move(first)), number_(number) {}
   size_t receive(ThreadContext& ctx, PacketBatch& batch) override { return first_->receive_queue(number_, ctx, batch); }
   int poll_fd() const override { return first_->queue_fd(number_); }
+  uint32_t sole_port() const override { return first_->sole_port(); }
 
  private:
   const std::shared_ptr<Source> first_;

@@ -71,6 +71,9 @@ class RxSource {
   // What epoll watches (level-triggered EPOLLIN) while the thread sleeps; -1 while there is nothing to wait for. May
   // change only together with VportHost::sources_changed().
   virtual int poll_fd() const = 0;
+  // Not 0: every packet from here came in by this port and has no other metadata that a flow key takes (a mark, a tunnel):
+  // whoever takes them need not look at each.
+  virtual uint32_t sole_port() const { return 0; }
   // True: never sleep while this source exists (in-memory replay).
   virtual bool always_ready() const { return false; }
 };

@@ -110,6 +110,7 @@ class Replay final : public RxSource {
   }
 
   int poll_fd() const override { return -1; }
+  uint32_t sole_port() const override { return port_no_; }
   bool always_ready() const override { return running(); }
 
   void pause(bool pause) { paused_.store(pause, std::memory_order_relaxed); }

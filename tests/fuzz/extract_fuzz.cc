@@ -31,10 +31,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::memset(static_cast<void*>(&used), 0x5a, sizeof used);
   const bool valid = extract_flow_key(packet, key);
   // The way of batches, into a slot that the last frame left as it did.
-  static vswitch::KeySlot slot;
+  static vswitch::KeySlots slots;
+  uint64_t identity = 0;
   vswitch::Packet* const batch[] = {&packet};
-  require((extract_flow_keys(batch, 1, &slot) != 0) == valid);
-  if (valid) require(slot.key == key);
+  require((extract_flow_keys(batch, 1, slots, &identity) != 0) == valid);
+  if (valid) require(slots[0] == key);
   require(valid == (size >= 14));
   require(extract_flow_key(packet, used) == valid);
   if (!valid) return 0;

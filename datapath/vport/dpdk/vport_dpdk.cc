@@ -33,6 +33,7 @@ class Queue final : public RxSource {
 
   size_t receive(ThreadContext& ctx, PacketBatch& batch) override;
   int poll_fd() const override { return -1; }
+  uint32_t sole_port() const override { return begin_.in_port; }
   bool always_ready() const override { return true; }  // polled: nothing tells when a frame is there
 
  private:

@@ -107,6 +107,59 @@ TEST_P(PacketProcessorTest, MixedBatchesKeepTheirOrderAndLoseNothing) {
   }
 }
 
+// Batches whose flows all send to one port, in runs and in turn: full ones leave at once, others wait for the flush.
+TEST_P(PacketProcessorTest, BatchesForOnePortKeepTheirOrderAndAreCounted) {
+  Flow* const flows[] = {add_flow(1, {OutputAction{2}}), add_flow(2, {OutputAction{2}}),
+                         add_flow(3, {OutputAction{2}})};
+  add_flow(4, {OutputAction{3}});
+  add_flow(5, {DropAction{DropReason::no_output}});
+  std::vector<std::vector<uint16_t>> batches;
+  std::vector<uint16_t> in_turn, in_runs;
+  for (uint16_t i = 0; i < 32; ++i) {
+    in_turn.push_back(static_cast<uint16_t>(1 + i % 3));
+    in_runs.push_back(static_cast<uint16_t>(1 + i / 11));
+  }
+  for (const uint32_t sole_port : {0u, 1u}) {
+    for (int round = 0; round < 3; ++round) {
+      batches.push_back({3, 1, 1, 2});  // waits, so that the next ones must go behind it
+      batches.push_back(in_turn);
+      batches.push_back(in_runs);
+      batches.push_back({4, 4, 1, 5, 2});
+      batches.push_back({4, 4, 4, 4});
+    }
+    for (const std::vector<uint16_t>& to : batches) {
+      PacketBatch batch;
+      for (const uint16_t port : to) {
+        batch.add(packet(port));
+        if (sole_port != 0) batch[batch.size() - 1].skb_mark = 0;
+      }
+      processor_->process(batch, sole_port);
+      EXPECT_TRUE(batch.empty());
+    }
+    processor_->flush();
+    std::map<uint16_t, uint64_t> count;
+    std::vector<uint16_t> to_two;
+    for (const std::vector<uint16_t>& to : batches) {
+      for (const uint16_t port : to) {
+        ++count[port];
+        if (port <= 3) to_two.push_back(port);
+      }
+    }
+    ASSERT_EQ(two_.frames.size(), to_two.size());
+    for (size_t i = 0; i < to_two.size(); ++i) EXPECT_EQ(two_.frames[i][37], to_two[i]) << i;
+    EXPECT_EQ(three_.frames.size(), count[4]);
+    EXPECT_EQ(dropped(DropReason::no_output), count[5] * (sole_port + 1));
+    for (uint16_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(flows[i]->stats().packets, count[static_cast<uint16_t>(i + 1)] * (sole_port + 1));
+      EXPECT_EQ(flows[i]->stats().bytes, flows[i]->stats().packets * 60);
+    }
+    two_.frames.clear();
+    three_.frames.clear();
+    batches.clear();
+  }
+  EXPECT_EQ(processor_->missed, 0u);
+}
+
 // Batches of one connection, whose flow looks deep; and after many others, too.
 TEST_P(PacketProcessorTest, BatchesWithTheSameHeaders) {
   Flow* to_two = add_flow(1, {OutputAction{2}});

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <array>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -255,7 +257,8 @@ TEST(ExtractProperty, RandomBytesAreSafeAndRepeatable) {
 // follow each other in the same slots, most of them plain TCP and UDP, some damaged.
 TEST(ExtractProperty, BatchesGiveTheSameAsSinglePackets) {
   HeapPacketPool pool(HeapPacketPool::kFrameBuffer, 64);
-  std::vector<KeySlot> slots(32);
+  KeySlots slots;
+  std::array<uint64_t, KeySlots::kCount> identities{};
   size_t plain = 0;
   ASSERT_TRUE(rc::check("extract_flow_keys == extract_flow_key", [&](uint64_t seed) {
     test::Random random(seed);
@@ -289,12 +292,13 @@ TEST(ExtractProperty, BatchesGiveTheSameAsSinglePackets) {
       copies.push_back(clone_packet(*packets.back(), pool));
       pointers.push_back(packets.back().get());
     }
-    const uint32_t good = extract_flow_keys(pointers.data(), pointers.size(), slots.data());
+    const uint32_t good = extract_flow_keys(pointers.data(), pointers.size(), slots, identities.data());
     for (size_t i = 0; i < 32; ++i) {
       FlowKey expected;
       RC_ASSERT(extract_flow_key(*copies[i], expected) == ((good >> i & 1) != 0));
       if ((good >> i & 1) == 0) continue;
-      RC_ASSERT(slots[i].key == expected);
+      RC_ASSERT(slots[i] == expected);
+      RC_ASSERT(identities[i] == connection_identity(flow_hash(expected), expected.in_port, expected.recirc_id));
       RC_ASSERT(packets[i]->rss_hash == copies[i]->rss_hash);
       RC_ASSERT(packets[i]->layers.l2_5 == copies[i]->layers.l2_5);
       RC_ASSERT(packets[i]->layers.l3 == copies[i]->layers.l3);
@@ -303,6 +307,54 @@ TEST(ExtractProperty, BatchesGiveTheSameAsSinglePackets) {
     }
   }));
   EXPECT_GT(plain, 500u);
+}
+
+// A source all of whose packets came in by one port says so, and their metadata is not looked at: that must not show.
+// Lengths and types are damaged, so that each reason to leave the short way occurs, at any place in the batch.
+TEST(ExtractProperty, BatchesOfOneSourceGiveTheSame) {
+  HeapPacketPool pool(HeapPacketPool::kFrameBuffer, 64);
+  KeySlots slots;
+  std::array<uint64_t, KeySlots::kCount> identities{};
+  size_t short_batches = 0;
+  ASSERT_TRUE(rc::check("extract_flow_keys == extract_flow_key", [&](uint64_t seed) {
+    test::Random random(seed);
+    const size_t count = 1 + random() % KeySlots::kCount;
+    std::vector<PacketPtr> packets, copies;
+    std::vector<Packet*> pointers;
+    bool damaged = false;
+    for (size_t i = 0; i < count; ++i) {
+      PacketBuilder builder;
+      builder.ethernet().ipv4("10.0.0.1", "10.0.0.2");
+      Bytes frame = random() % 2 != 0 ? builder.tcp(static_cast<uint16_t>(random()), 80).build()
+                                      : builder.udp(static_cast<uint16_t>(random()), 53).build();
+      frame.resize(frame.size() + random() % 30);
+      if (random() % 64 == 0) {
+        damaged = true;
+        constexpr size_t kTelling[] = {12, 13, 14, 15, 16, 17, 20, 21, 23, 46, 47};
+        const size_t at = kTelling[random() % std::size(kTelling)];
+        if (at < frame.size()) frame[at] = static_cast<uint8_t>(random());
+        if (random() % 4 == 0) frame.resize(random() % frame.size() + 1);
+      }
+      packets.push_back(test::make_packet(pool, frame));
+      packets.back()->in_port = 7;
+      copies.push_back(clone_packet(*packets.back(), pool));
+      pointers.push_back(packets.back().get());
+    }
+    if (!damaged) ++short_batches;
+    const uint32_t good = extract_flow_keys(pointers.data(), count, slots, identities.data(), 7);
+    for (size_t i = 0; i < count; ++i) {
+      FlowKey expected;
+      RC_ASSERT(extract_flow_key(*copies[i], expected) == ((good >> i & 1) != 0));
+      if ((good >> i & 1) == 0) continue;
+      RC_ASSERT(slots[i] == expected);
+      RC_ASSERT(packets[i]->rss_hash == copies[i]->rss_hash);
+      RC_ASSERT(identities[i] == connection_identity(copies[i]->rss_hash, 7, 0));
+      RC_ASSERT(std::memcmp(&packets[i]->layers, &copies[i]->layers, sizeof(LayerOffsets)) == 0);
+    }
+    const uint64_t beyond = uint64_t{good} >> count;
+    RC_ASSERT(beyond == 0u);
+  }));
+  EXPECT_GT(short_batches, 10u);
 }
 
 TEST(Extract, TunnelOnlyIfThePacketHasOne) {

@@ -158,6 +158,7 @@ TEST_F(DpdkTest, MixedBatchesKeepTheirOrderAndTheirBooks) {
   }
   EXPECT_EQ(bench_.ctx().ledger.port(1).sent.get(), 4u);
   EXPECT_EQ(bench_.ctx().ledger.port(2).sent.get(), 2u);
+  for (const std::shared_ptr<RxSource>& source : second->sources()) EXPECT_EQ(source->sole_port(), 2u);
 }
 
 TEST_F(DpdkTest, NoBufferIsLost) {
