@@ -11,6 +11,7 @@ option(VSWITCH_BENCH "Build the benchmarks" OFF)
 option(VSWITCH_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 set(VSWITCH_DPDK AUTO CACHE STRING "Ports of type dpdk: ON, OFF, or AUTO (if libdpdk-dev is installed)")
 set(VSWITCH_AFXDP AUTO CACHE STRING "Ports of type afxdp: ON, OFF, or AUTO (if libxdp-dev and libbpf-dev are installed)")
+set(VSWITCH_KERNEL_PATH AUTO CACHE STRING "The kernel path (docs/kernel-path.md): ON, OFF, or AUTO (if clang and libbpf-dev are installed)")
 set(VSWITCH_SANITIZE "" CACHE STRING "Value for -fsanitize=, e.g. address,undefined or thread")
 
 find_program(CCACHE_PROGRAM ccache)

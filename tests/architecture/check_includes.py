@@ -2,7 +2,8 @@
 """Checks that #include lines follow the one-way rule of docs/architecture.md: a folder includes only what stands below it.
 
 Also: only vswitchd/openflow sees libopenvswitch, only vswitchd/rpc and cli see gRPC and protobuf, only vswitchd/store sees SQLite, only
-datapath/vport/dpdk sees DPDK, only datapath/vport/afxdp sees libxdp and libbpf.
+datapath/vport/dpdk sees DPDK, only datapath/vport/afxdp sees libxdp, only that and datapath/kernel_path
+see libbpf.
 """
 import pathlib
 import re
@@ -18,12 +19,14 @@ ALLOWED = {
     "datapath/tunnel": ["datapath/base", "datapath/packet", "datapath/flow"],
     "datapath/actions": ["datapath/base", "datapath/packet", "datapath/flow"],
     "datapath/flow_table": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/actions"],
+    "datapath/kernel_path": ["datapath/base", "datapath/packet", "datapath/flow"],
     "datapath/vport": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/tunnel", "datapath/actions",
+                       "datapath/kernel_path",
                        "datapath/vport/afxdp", "datapath/vport/dpdk"],
     "datapath/vport/afxdp": ["datapath/base", "datapath/packet", "datapath/vport"],
     "datapath/vport/dpdk": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/vport"],
     "datapath/core": ["datapath/base", "datapath/packet", "datapath/flow", "datapath/tunnel", "datapath/actions",
-                      "datapath/flow_table", "datapath/vport"],
+                      "datapath/flow_table", "datapath/kernel_path", "datapath/vport"],
     "vswitchd/rules": ["datapath/"],
     "vswitchd/openflow": ["datapath/", "vswitchd/rules"],
     "vswitchd/translate": ["datapath/", "vswitchd/rules", "vswitchd/openflow"],
@@ -40,7 +43,8 @@ RESTRICTED = {
     re.compile(r"^sqlite3\.h$"): ["vswitchd/store"],
     re.compile(r"^netlink/"): ["datapath/vport"],
     re.compile(r"^rte_"): ["datapath/vport/dpdk"],
-    re.compile(r"^(xdp|bpf)/"): ["datapath/vport/afxdp"],
+    re.compile(r"^xdp/"): ["datapath/vport/afxdp"],
+    re.compile(r"^bpf/"): ["datapath/vport/afxdp", "datapath/kernel_path"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]')
 

@@ -1,0 +1,209 @@
+#include "datapath/kernel_path/kernel_path.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace vswitch {
+namespace {
+
+constexpr uint32_t kEthernetHeader = 14;
+
+std::atomic_ref<uint32_t> state_of(kernel_connection& connection) { return std::atomic_ref(connection.state); }
+
+uint64_t read(__u64& counter) { return std::atomic_ref(counter).load(std::memory_order_relaxed); }
+
+}  // namespace
+
+void KernelPath::Hook::set_mtu(uint32_t mtu) { path_.mtu_changed(id_, mtu); }
+void KernelPath::Hook::close() { path_.closed(id_); }
+std::string KernelPath::Hook::problem() const { return path_.problem_of(id_); }
+
+// ---------------------------------------------------------------- devices
+
+std::unique_ptr<KernelPath::Hook> KernelPath::hook(int socket, uint32_t ifindex, uint32_t mtu) {
+  MutexLock lock(mutex_);
+  const HookId id = ++last_id_;
+  std::unique_ptr<Hook> hook(new Hook(*this, id));
+  Device& device = devices_[id];
+  device.hook = hook.get();
+  device.socket = socket;
+  device.ifindex = ifindex;
+  device.mtu = mtu;
+  if (enabled_) start(device);
+  return hook;
+}
+
+void KernelPath::load() {
+  if (programs_ != nullptr || !load_problem_.empty()) return;
+  Result<std::unique_ptr<KernelPrograms>> loaded = KernelPrograms::load();
+  if (!loaded.ok()) {
+    load_problem_ = loaded.status().message();
+    return;
+  }
+  programs_ = std::move(*loaded);
+  ways_.resize(kMaxConnections);
+  free_.resize(kMaxConnections);
+  for (uint32_t i = 0; i < kMaxConnections; ++i) free_[i] = static_cast<uint32_t>(kMaxConnections) - 1 - i;
+}
+
+// Of two ports on one device each is to have every frame, so only one may take frames from its socket.
+bool KernelPath::has_other(const Device& device) const {
+  return std::ranges::any_of(
+      devices_, [&device](const auto& entry) { return entry.second.ifindex == device.ifindex && entry.second.link; });
+}
+
+void KernelPath::start(Device& device) {
+  load();
+  if (programs_ == nullptr || device.working()) return;
+  device.problem.clear();
+  device.hook->working_.store(true, std::memory_order_release);
+  working_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void KernelPath::end(HookId id, Device& device) {
+  if (!device.working()) return;
+  device.hook->working_.store(false, std::memory_order_release);
+  working_.fetch_sub(1, std::memory_order_relaxed);
+  stop_all(id, true);
+  if (!device.link) return;
+  programs_->remove_filter(device.socket);
+  leftover_.push_back(std::move(device.link));
+  on_leftover_();
+}
+
+Status KernelPath::attach(Device& device) {
+  if (has_other(device)) return failed_precondition("another port has the same device");
+  leftover_.clear();  // one may be of this device, which takes the program only once
+  Result<UniqueFd> link = programs_->attach(device.socket, device.ifindex);
+  if (link.ok()) device.link = std::move(*link);
+  return link.status();
+}
+
+void KernelPath::clear_up() {
+  std::vector<UniqueFd> links;
+  MutexLock lock(mutex_);
+  links.swap(leftover_);
+}
+
+void KernelPath::stop_all(HookId id, bool incoming) {
+  if (free_.size() == ways_.size()) return;
+  for (uint32_t element = 0; element < ways_.size(); ++element) {
+    if (ways_[element].out == id || (incoming && ways_[element].in == id)) stop(element);
+  }
+}
+
+void KernelPath::set_enabled(bool enabled) {
+  MutexLock lock(mutex_);
+  if (std::exchange(enabled_, enabled) == enabled) return;
+  for (auto& [id, device] : devices_) {
+    if (enabled) {
+      start(device);
+    } else {
+      end(id, device);
+    }
+  }
+}
+
+void KernelPath::closed(HookId id) {
+  MutexLock lock(mutex_);
+  const auto it = devices_.find(id);
+  if (it == devices_.end()) return;
+  end(id, it->second);
+  devices_.erase(it);
+}
+
+void KernelPath::give_up(HookId id, std::string reason) {
+  MutexLock lock(mutex_);
+  const auto it = devices_.find(id);
+  if (it == devices_.end()) return;
+  end(id, it->second);
+  it->second.problem = std::move(reason);
+}
+
+std::string KernelPath::problem_of(HookId id) const {
+  MutexLock lock(mutex_);
+  const auto it = devices_.find(id);
+  return it == devices_.end() ? "" : it->second.problem;
+}
+
+void KernelPath::mtu_changed(HookId id, uint32_t mtu) {
+  MutexLock lock(mutex_);
+  const auto it = devices_.find(id);
+  if (it == devices_.end() || std::exchange(it->second.mtu, mtu) == mtu) return;
+  stop_all(id, false);
+}
+
+std::string KernelPath::off_because() const {
+  MutexLock lock(mutex_);
+  if (!enabled_) return "switched off";
+  if (!load_problem_.empty()) return load_problem_;
+  const std::string* problem = nullptr;
+  for (const auto& [id, device] : devices_) {
+    if (device.working()) return "";
+    if (!device.problem.empty()) problem = &device.problem;
+  }
+  return problem == nullptr ? "" : *problem;
+}
+
+// ---------------------------------------------------------------- connections
+
+Result<KernelPath::Use> KernelPath::add(ConnectionKey key, HookId in, HookId out) {
+  MutexLock lock(mutex_);
+  const auto from = devices_.find(in), to = devices_.find(out);
+  if (from == devices_.end() || to == devices_.end() || !from->second.working() || !to->second.working()) {
+    return failed_precondition("a device has no kernel path any more");
+  }
+  if (!from->second.link) {
+    if (Status status = attach(from->second); !status.ok()) {
+      end(in, from->second);
+      from->second.problem = status.message();
+      return status;
+    }
+  }
+  if (free_.empty()) return resource_exhausted("the kernel path's table is full");
+  const uint32_t element = free_.back();
+  key.in_ifindex = from->second.ifindex;
+  kernel_connection& connection = at(element);
+  connection = {};
+  connection.key = key;
+  connection.out_ifindex = to->second.ifindex;
+  connection.max_length = to->second.mtu == 0 ? ~uint32_t{0} : to->second.mtu + kEthernetHeader;
+  std::atomic_thread_fence(std::memory_order_release);
+  VSWITCH_RETURN_IF_ERROR(programs_->insert(key, element));
+  free_.pop_back();
+  ways_[element] = {in, out};
+  if (++uses_ >= uint32_t{1} << 31) uses_ = 1;
+  const uint32_t state = uses_ << 1;
+  state_of(connection).store(state, std::memory_order_release);
+  return Use{element, state};
+}
+
+void KernelPath::activate(const Use& use) {
+  uint32_t pending = use.state;
+  state_of(at(use.element)).compare_exchange_strong(pending, use.state | KERNEL_CONNECTION_ACTIVE);
+}
+
+void KernelPath::stop(uint32_t element) { state_of(at(element)).store(0); }
+
+bool KernelPath::stopped(uint32_t element) const { return state_of(at(element)).load() == 0; }
+
+KernelPath::Counts KernelPath::counts(uint32_t element) const {
+  kernel_connection& c = at(element);
+  return {.packets = read(c.packets),
+          .bytes = read(c.bytes),
+          .full = read(c.full),
+          .failed = read(c.failed),
+          .overruled = read(c.overruled),
+          .lost_bytes = read(c.lost_bytes),
+          .tcp_flags = std::atomic_ref(c.tcp_flags).load(std::memory_order_relaxed)};
+}
+
+void KernelPath::erase(uint32_t element) { programs_->erase(at(element).key); }
+
+void KernelPath::free(uint32_t element) {
+  MutexLock lock(mutex_);
+  ways_[element] = {};
+  free_.push_back(element);
+}
+
+}  // namespace vswitch
