@@ -22,6 +22,14 @@
 
 namespace vswitch {
 
+// The kernel path: connections that the kernel forwards on the datapath's behalf (docs/kernel-path.md).
+struct KernelPathStats {
+  std::string off_because;   // "": it is on
+  uint64_t ports = 0;        // that it serves
+  uint64_t connections = 0;  // directions of connections that it forwards now
+  uint64_t hits = 0;         // packets that it has forwarded; none of them is among DatapathStats::hits
+};
+
 struct DatapathStats {
   uint64_t hits = 0;           // packets that found a flow ...
   uint64_t cache_hits = 0;     // ... of these, in the exact-match cache
@@ -33,6 +41,7 @@ struct DatapathStats {
   uint64_t masks = 0;
   uint64_t narrowed = 0;  // flows that were installed under another mask than they needed (FlowTable::kMaxMasks)
   uint64_t cache_evictions = 0;  // entries that made room for others, in the flow caches of the threads there are
+  KernelPathStats kernel_path{};
 };
 
 // The sums of all threads' books for one port (packet/ledger.h).
@@ -92,6 +101,8 @@ class Datapath {
   // No flow is installed beyond so many; packets that would need one are then translated one by one. Before that, the
   // handler is told by UpcallHandler::crowded(), so that it can take out flows that are of little use.
   virtual void set_max_flows(size_t max_flows) = 0;
+  // Whether the kernel may forward connections on the datapath's behalf, where it can. When false returns, it does not.
+  virtual void set_kernel_path(bool enabled) = 0;
 
   // ---- execution
   // Runs `actions` on a frame on behalf of in_port (0: none), with `key`'s metadata; returns when done.

@@ -170,11 +170,13 @@ PacketPtr WaitingRoom::admit(PacketPtr& packet, size_t in_place, bool* is_in_pla
 }
 
 ForwardingThread::ForwardingThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports,
-                                   const Clock& clock, Wakeup& handler_wakeup, LookupOptions options)
+                                   const Clock& clock, Wakeup& handler_wakeup, LookupOptions options,
+                                   std::unique_ptr<ConnectionSampler> sampler)
     : clock_(clock),
       pool_(HeapPacketPool::kSuperFrameBuffer, kPoolPackets),
       ctx_{index, pool_, ledger, clock.now()},
       sources_(new Published{1, 0, {}}),  // not yet adopted
+      sampler_(std::move(sampler)),
       processor_(
           std::make_unique<Processor>(ctx_, setup, ports, upcalls_, waiting_room_, handler_wakeup, clock, options)),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
@@ -207,6 +209,7 @@ void ForwardingThread::set_sources(SourceList sources, bool renew) {
 void ForwardingThread::run() {
   pool_.claim();
   waiting_room_.claim();
+  processor_->show_connections(sampler_.get());
   rcu::ThreadRegistration registration;
   watch_wakeup();
   int idle_rounds = 0;
@@ -216,6 +219,7 @@ void ForwardingThread::run() {
     if (published->generation != adopted_) adopt_sources(*published);
     if (idle_rounds != 0 || progress_.rounds() % kRoundsBetweenClockReads == 0) ctx_.now = clock_.now();
     const bool any = poll_round();
+    if (!any && upcalls_.empty()) sampler_->idle();
     progress_.round();
     idle_rounds = any ? 0 : idle_rounds + 1;
     processor_->before_quiescent();

@@ -49,9 +49,9 @@ class ForwardingThread {
   static constexpr size_t kPoolPackets = 8192;
 
   // `index`: the thread's slot in per-thread statistics; `ledger` and `setup` outlive the thread. `handler_wakeup` is
-  // signalled when the upcall queue has something.
+  // signalled when the upcall queue has something. `sampler`: of this thread only.
   ForwardingThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock,
-                   Wakeup& handler_wakeup, LookupOptions options);
+                   Wakeup& handler_wakeup, LookupOptions options, std::unique_ptr<ConnectionSampler> sampler);
   ~ForwardingThread();  // stops the thread; the handler must not use upcalls() any more
 
   // Publishes the list of sources to poll. Control thread. The old list is freed after a grace period. `renew`: the
@@ -60,6 +60,7 @@ class ForwardingThread {
   const SourceList& sources() const { return sources_.load(std::memory_order_acquire)->sources; }  // control thread
 
   UpcallQueue& upcalls() { return upcalls_; }
+  ConnectionSampler* sampler() { return sampler_.get(); }
   const LookupCounters& counters() const;
   uint64_t cache_evictions() const;
   // False if the thread has been in one round for a second. One caller at a time.
@@ -104,6 +105,8 @@ class ForwardingThread {
   std::atomic<const Published*> sources_;
   std::atomic<bool> stop_{false};
   Progress progress_;
+
+  const std::unique_ptr<ConnectionSampler> sampler_;
 
   // The thread's own.
   std::unique_ptr<Processor> processor_;

@@ -39,6 +39,9 @@ void PacketProcessor::run_whole(PacketBatch& batch, Flow& flow, uint64_t bytes, 
   counters_.hits.add(batch.size());
   flow.count(ctx_.index, batch.size(), bytes, ctx_.now, tcp_flags);
   if (const uint32_t port = flow.shortcut().port_no(); port != 0) {
+    if (sampler_ != nullptr && sampler_->wanted() && flow.takes_connections_whole()) {
+      for (size_t i = 0; i < batch.size(); ++i) sampler_->look(batch[i], port, ctx_.now);
+    }
     output_batch(ctx_, port, batch);
   } else {
     execute_actions(ctx_, flow.actions(), batch, *this);
@@ -218,10 +221,19 @@ void PacketProcessor::count_in_flows(const PacketBatch& batch) {
   }
 }
 
-// Whoever wants to see packets one by one must have the batch take the way of mixed ones.
+// Of packets that all go to this port, those that the kernel could forward.
+void PacketProcessor::show_to_sampler(const PacketBatch& batch, uint32_t port_no) {
+  for (size_t i = 0; i < batch.size(); ++i) {
+    if (found_[i]->takes_connections_whole()) sampler_->look(batch[i], port_no, ctx_.now);
+  }
+}
+
+// Whoever wants to see packets one by one must have the batch take the way of mixed ones; the sampler sees them both
+// ways.
 void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
   if (found == all_of(batch.size())) {
     if (const uint32_t port_no = common_output(batch.size()); port_no != 0) {
+      if (__builtin_expect(sampler_ != nullptr && sampler_->wanted(), 0)) show_to_sampler(batch, port_no);
       count_in_flows(batch);
       return output_batch(ctx_, port_no, batch);
     }
@@ -239,6 +251,7 @@ void PacketProcessor::dispatch_mixed(PacketBatch& batch, uint32_t found) {
     if (counting != nullptr) counting->count(ctx_.index, packets, bytes, ctx_.now, tcp_flags);
   };
   PacketBatch dropped;
+  const bool sampling = sampler_ != nullptr && sampler_->wanted();
   for_each_bit(found, [&](size_t i) {
     Flow* flow = found_[i];
     const Flow::Shortcut shortcut = flow->shortcut();
@@ -256,6 +269,9 @@ void PacketProcessor::dispatch_mixed(PacketBatch& batch, uint32_t found) {
       ctx_.ledger.drop(batch[i].in_port, shortcut.reason());
       dropped.add(batch.release(i));
     } else {
+      if (__builtin_expect(sampling, 0) && flow->takes_connections_whole()) {
+        sampler_->look(batch[i], shortcut.port_no(), ctx_.now);
+      }
       send_to_only_output(batch, i, shortcut.port_no());
     }
   });

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "datapath/actions/execute.h"
+#include "datapath/core/connection_sampler.h"
 #include "datapath/core/lookup_options.h"
 #include "datapath/core/port_map.h"
 #include "datapath/flow/extract.h"
@@ -52,6 +53,9 @@ class PacketProcessor : public ActionSink {
   void flush();
   // Before rcu::quiescent(), where the thread holds no packets.
   void before_quiescent() { cache_.maintain(); }
+
+  // Of packets that came in just now, shows the sampler those that the kernel could forward. Outlives this.
+  void show_connections(ConnectionSampler* sampler) { sampler_ = sampler; }
 
   const LookupCounters& counters() const { return counters_; }
   uint64_t cache_evictions() const { return cache_.evictions(); }  // any thread
@@ -111,6 +115,7 @@ class PacketProcessor : public ActionSink {
   void dispatch(PacketBatch& batch, uint32_t found);
   uint32_t common_output(size_t count) const;
   void count_in_flows(const PacketBatch& batch);
+  [[gnu::noinline]] void show_to_sampler(const PacketBatch& batch, uint32_t port_no);
   void dispatch_mixed(PacketBatch& batch, uint32_t found);
   void send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no);
   void group(Packet& packet, size_t i);
@@ -125,6 +130,7 @@ class PacketProcessor : public ActionSink {
   const FlowTable& flows_;
   const PortMap& ports_;
   const LookupOptions options_;
+  ConnectionSampler* sampler_ = nullptr;
   uint32_t mixed_batches_ = 0;  // in a row
   FlowCache cache_;
   std::array<ShallowEntry, 64> shallow_;

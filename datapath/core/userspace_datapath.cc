@@ -14,9 +14,11 @@
 namespace vswitch {
 namespace {
 
-// Slot 0 of the per-thread statistics is the handler's, the others are the forwarding threads'.
+// Slot 0 of the per-thread statistics is the handler's, the last the kernel path's, the others are the forwarding
+// threads'.
 constexpr size_t kHandlerIndex = 0;
-constexpr size_t kMaxForwardingThreads = kMaxThreads - 1;
+constexpr size_t kMaxForwardingThreads = kMaxThreads - 2;
+static_assert(kKernelPathIndex > kMaxForwardingThreads);
 constexpr auto kRerankInterval = 1s;
 
 std::string joined_type_names() {
@@ -53,11 +55,12 @@ UserspaceDatapath::UserspaceDatapath(const UserspaceDatapathOptions& options, co
     : clock_(clock),
       links_(std::move(links)),
       tunnels_(make_tunnel_endpoints()),
-      environment_(new VportEnvironment{*this, *links_, *tunnels_, clock}),
       port_map_(std::make_unique<PortMap>()),
       lookup_(options.lookup),
       flows_(clock, options.max_flows, options.lookup.max_masks) {
   for (std::unique_ptr<Ledger>& ledger : ledgers_) ledger = std::make_unique<Ledger>();
+  kernel_ = std::make_unique<KernelConnections>(flows_, *port_map_, ledger(kKernelPathIndex), clock_);
+  environment_.reset(new VportEnvironment{*this, *links_, *tunnels_, clock_, &kernel_->path()});
   handler_ = std::make_unique<HandlerThread>(kHandlerIndex, ledger(kHandlerIndex), setup_, *port_map_, clock_, lookup_);
   maintenance_ = std::thread([this] { maintain(); });
   const Status status =
@@ -73,8 +76,10 @@ UserspaceDatapath::~UserspaceDatapath() {
     maintenance_wakeup_.notify_all();
   }
   maintenance_.join();
+  kernel_->set_enabled(false);
   MutexLock lock(mutex_);
   handler_->set_queues({});
+  for (const std::unique_ptr<ForwardingThread>& thread : threads_) kernel_->remove_sampler(thread->sampler());
   threads_.clear();
   handler_.reset();
   for (auto& [port_no, attached] : ports_) port_map_->set(port_no, nullptr);
@@ -159,6 +164,7 @@ void UserspaceDatapath::release_new_ports() {
 
 // Takes the port out of every packet thread's sight; returns when none can be using it.
 std::unique_ptr<Vport> UserspaceDatapath::detach(uint32_t port_no) {
+  kernel_->port_goes(port_no);
   auto it = ports_.find(port_no);
   std::unique_ptr<Vport> port = std::move(it->second.port);
   ports_.erase(it);
@@ -229,6 +235,7 @@ std::optional<VportStats> UserspaceDatapath::port_stats(uint32_t port_no) const 
   MutexLock lock(mutex_);
   auto it = ports_.find(port_no);
   if (it == ports_.end()) return std::nullopt;
+  collect_for(port_no);
   return it->second.port->stats();
 }
 
@@ -349,7 +356,10 @@ Result<Ufid> UserspaceDatapath::put_flow(NewFlow flow) {
 }
 
 bool UserspaceDatapath::set_flow_actions(const Ufid& ufid, ActionList actions) {
-  return flows_.set_actions(ufid, std::move(actions));
+  const rcu::ReaderScope reader;
+  if (!flows_.set_actions(ufid, std::move(actions))) return false;
+  if (const Flow* flow = flows_.find(ufid)) kernel_->flow_changed(*flow);
+  return true;
 }
 
 std::vector<std::shared_ptr<const Flow>> UserspaceDatapath::remove_flows(std::span<const Ufid> ufids) {
@@ -358,22 +368,27 @@ std::vector<std::shared_ptr<const Flow>> UserspaceDatapath::remove_flows(std::sp
   for (const Ufid& ufid : ufids) {
     if (std::shared_ptr<const Flow> flow = flows_.remove(ufid)) removed.push_back(std::move(flow));
   }
+  kernel_->flows_removed(removed);
   if (!removed.empty()) rcu::synchronize();
   return removed;
 }
 
 void UserspaceDatapath::visit_flows(const std::function<bool(Flow&)>& visit) const {
+  kernel_->collect();
   rcu::ReaderScope reader;
   flows_.for_each(visit);
 }
 
 bool UserspaceDatapath::visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const {
+  if (cursor.at_begin()) kernel_->collect();
   return flows_.visit(cursor, most, visit);
 }
 
 std::vector<FlowTable::MaskInfo> UserspaceDatapath::masks() const { return flows_.masks(); }
 
 void UserspaceDatapath::set_max_flows(size_t max_flows) { flows_.set_max_flows(max_flows); }
+
+void UserspaceDatapath::set_kernel_path(bool enabled) { kernel_->set_enabled(enabled); }
 
 // ---------------------------------------------------------------- execution and upcalls
 
@@ -421,14 +436,15 @@ void UserspaceDatapath::serve_all_queues() {
 
 void UserspaceDatapath::start_forwarding_thread() {
   const size_t index = threads_.size() + 1;
-  threads_.push_back(
-      std::make_unique<ForwardingThread>(index, ledger(index), setup_, *port_map_, clock_, handler_->wakeup(), lookup_));
+  threads_.push_back(std::make_unique<ForwardingThread>(index, ledger(index), setup_, *port_map_, clock_,
+                                                        handler_->wakeup(), lookup_, kernel_->make_sampler()));
   serve_all_queues();
 }
 
 void UserspaceDatapath::stop_forwarding_thread() {
   std::unique_ptr<ForwardingThread> last = std::move(threads_.back());
   threads_.pop_back();
+  kernel_->remove_sampler(last->sampler());
   last->set_sources({}, false);
   rcu::synchronize();
   // No packet is lost: what it had queued is handled before its queue goes.
@@ -466,6 +482,7 @@ void UserspaceDatapath::book_lookups(const LookupCounters& counters, DatapathSta
 
 DatapathStats UserspaceDatapath::stats() const {
   DatapathStats stats;
+  stats.kernel_path = kernel_->stats();
   MutexLock lock(mutex_);
   book_lookups(retired_counters_, stats);
   book_lookups(handler_->counters(), stats);
@@ -481,7 +498,17 @@ DatapathStats UserspaceDatapath::stats() const {
   return stats;
 }
 
+void UserspaceDatapath::collect_for(uint32_t port_no) const {
+  {
+    const rcu::ReaderScope reader;
+    const Vport* port = port_map_->find(port_no);
+    if (port == nullptr || port->kernel_path_hook() == 0) return;
+  }
+  kernel_->collect();
+}
+
 BooksSum UserspaceDatapath::books(uint32_t port_no) const {
+  collect_for(port_no);
   BooksSum sum;
   uint64_t queued = 0, dequeued = 0;
   for (const std::unique_ptr<Ledger>& ledger : ledgers_) {

@@ -21,6 +21,7 @@
 #include "datapath/core/datapath.h"
 #include "datapath/core/forwarding_thread.h"
 #include "datapath/core/handler_thread.h"
+#include "datapath/core/kernel_connections.h"
 #include "datapath/core/port_map.h"
 #include "datapath/vport/link_monitor.h"
 #include "datapath/vport/tunnel_endpoints.h"
@@ -61,6 +62,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   bool visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const override;
   std::vector<FlowTable::MaskInfo> masks() const override;
   void set_max_flows(size_t max_flows) override;
+  void set_kernel_path(bool enabled) override;
 
   Status execute(std::span<const uint8_t> frame, const FlowKey& metadata, const ActionList& actions) override;
 
@@ -98,6 +100,8 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   void serve_all_queues() REQUIRES(mutex_);
   Ledger& ledger(size_t index) const { return *ledgers_[index]; }
   void maintain();
+  // Before the counters of a port are read.
+  void collect_for(uint32_t port_no) const;
   void book_lookups(const LookupCounters& counters, DatapathStats& stats) const;
 
   const Clock& clock_;
@@ -108,8 +112,10 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   const LookupOptions lookup_;
   FlowTable flows_;
   FlowSetup setup_{flows_};
-  // Kept for good, so that no count is lost when a thread ends. Index 0 is the handler's.
+  // Kept for good, so that no count is lost when a thread ends. Index 0 is the handler's, kKernelPathIndex the kernel
+  // path's.
   std::array<std::unique_ptr<Ledger>, kMaxThreads> ledgers_;
+  std::unique_ptr<KernelConnections> kernel_;
   LookupCounters retired_counters_;  // of threads that have ended
 
   mutable Mutex mutex_;

@@ -43,6 +43,7 @@ void FlowImplementation::recycle(FlowArena& arena, Flow* flow) {
   flow->pattern_ = nullptr;
   flow->actions_.store(nullptr, std::memory_order_relaxed);
   flow->shortcut_.store(0, std::memory_order_relaxed);
+  flow->kernel_path_.store(0, std::memory_order_relaxed);
   flow->actions_owner_.reset();
   flow->installer_data_.reset();
   flow->clear_statistics();
@@ -53,6 +54,11 @@ void FlowImplementation::set_actions(Flow& flow, ActionList actions) {
   auto next = std::make_shared<Flow::SharedActions>(std::move(actions));
   flow.actions_.store(next.get(), std::memory_order_release);
   flow.shortcut_.store(next->shortcut.value(), std::memory_order_release);
+  if (next->shortcut.port_no() != 0 && flow.pattern_->whole_connections()) {
+    flow.kernel_path_.fetch_or(Flow::kTakesWhole, std::memory_order_seq_cst);
+  } else {
+    flow.kernel_path_.fetch_and(static_cast<uint8_t>(~Flow::kTakesWhole), std::memory_order_seq_cst);
+  }
   std::shared_ptr<const Flow::SharedActions> old = std::exchange(flow.actions_owner_, std::move(next));
   if (old != nullptr) rcu::retire([old = std::move(old)] {});
 }

@@ -22,7 +22,7 @@ struct FlowImplementation {
   static Flow* make(FlowArena& arena, const MaskPattern& pattern, const FlowKey& key);
   // From now on whoever comes by it may use it.
   static void publish(Flow& flow) { flow.alive_.store(true, std::memory_order_release); }
-  static void kill(Flow& flow) { flow.alive_.store(false, std::memory_order_release); }
+  static void kill(Flow& flow) { flow.alive_.store(false, std::memory_order_seq_cst); }
   // Gives up what the flow holds and the flow itself. REQUIRES: no reader can have found it alive.
   static void recycle(FlowArena& arena, Flow* flow);
   // The list that was there before is freed after a grace period. Table's lock.

@@ -60,6 +60,7 @@ using HotWords = std::array<uint64_t, kHotWords>;
 // Where a walk through all flows has got to: see FlowTable::visit(). Begins at the beginning.
 struct FlowCursor {
   size_t size_class = 0, chunk = 0, flow = 0;
+  bool at_begin() const { return (size_class | chunk | flow) == 0; }
 };
 
 // A datapath flow: masked key + mask + actions + statistics.
@@ -126,7 +127,21 @@ class alignas(64) Flow {
   void count_in_passing(size_t index, uint64_t packets, uint64_t bytes, Nanoseconds now, uint16_t tcp_flags);
   Nanoseconds created() const { return created_; }
   // Set once the flow is unlinked. Whoever found the flow other than by lookup (a cache) must ask first.
-  bool dead() const { return !alive_.load(std::memory_order_acquire); }
+  bool dead() const { return !alive_.load(std::memory_order_seq_cst); }
+  // The kernel path (core/kernel_connections.h). Whether all packets of a TCP or UDP connection over IP are the same to
+  // the flow's mask (it looks at nothing that changes within one), and all are just sent to one port.
+  bool takes_connections_whole() const { return (kernel_path_.load(std::memory_order_relaxed) & kTakesWhole) != 0; }
+  // Whether the kernel forwards, or did so lately, connections of this flow. Set by the kernel path before it lets the
+  // kernel have the first, cleared when the last has been counted. Sequentially consistent, as is dead(): either who
+  // removes or changes the flow sees the mark, or who sets the mark sees the change.
+  bool in_kernel_path() const { return (kernel_path_.load(std::memory_order_seq_cst) & kInKernel) != 0; }
+  void mark_in_kernel_path(bool yes) {
+    if (yes) {
+      kernel_path_.fetch_or(kInKernel, std::memory_order_seq_cst);
+    } else {
+      kernel_path_.fetch_and(static_cast<uint8_t>(~kInKernel), std::memory_order_seq_cst);
+    }
+  }
   void prefetch() const {
     __builtin_prefetch(&hot_);
     __builtin_prefetch(&pattern_);
@@ -176,7 +191,9 @@ class alignas(64) Flow {
   const MaskPattern* pattern_ = nullptr;  // with a reference
   std::atomic<const SharedActions*> actions_{nullptr};
   std::atomic<uint32_t> shortcut_{0};
+  static constexpr uint8_t kTakesWhole = 1, kInKernel = 2;
   std::atomic<bool> alive_{false};
+  std::atomic<uint8_t> kernel_path_{0};
   std::atomic<uint16_t> installer_bits_{0};
   Slot first_slot_;
   std::atomic<ExtraSlot*> more_slots_{nullptr};

@@ -54,6 +54,8 @@ class MaskPattern {
   const std::vector<Word>& rest() const { return rest_; }
   // Looks at no more of a packet than its way in, EtherType, VLAN tags and fragment bits: see ShallowKey.
   bool shallow() const { return shallow_; }
+  // Looks at nothing that differs among the packets of a TCP or UDP connection over IP: TTL, IPv6 label, TCP flags.
+  bool whole_connections() const { return whole_connections_; }
   size_t memory_bytes() const { return sizeof *this + rest_.capacity() * sizeof(Word); }
 
   // Shared by the subtable and its flows.
@@ -90,6 +92,7 @@ class MaskPattern {
   std::vector<Word> rest_;
   bool hot_only_;  // rest_ is empty
   bool shallow_;
+  bool whole_connections_;
   mutable std::atomic<uint32_t> references_{1};
 };
 

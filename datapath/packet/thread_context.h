@@ -13,6 +13,8 @@
 namespace vswitch {
 
 inline constexpr size_t kMaxThreads = 16;
+// Of per-thread statistics: not a thread's, but of what the kernel forwarded (core/kernel_connections.h).
+inline constexpr size_t kKernelPathIndex = kMaxThreads - 1;
 
 struct ThreadContext {
   size_t index;         // < kMaxThreads

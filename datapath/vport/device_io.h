@@ -41,7 +41,14 @@ class DeviceIo {
   uint32_t ifindex() const { return descriptor_.ifindex; }
 
   // Limits what is sent; 0: no limit.
-  void set_mtu(uint32_t mtu) { mtu_.store(mtu, std::memory_order_relaxed); }
+  void set_mtu(uint32_t mtu) {
+    if (mtu_.exchange(mtu, std::memory_order_relaxed) != mtu) mtu_changed(mtu);
+  }
+  // The port takes the descriptor out of use, and closes it when no thread can be inside any more: what the kernel does
+  // by itself on the descriptor's behalf ends before this returns.
+  virtual void retire() {}
+  // As Vport::kernel_path_hook().
+  virtual uint64_t kernel_path_hook() const { return 0; }
 
   // Receive queues, each of which may be another thread's. At most kMaxQueues; constant.
   static constexpr size_t kMaxQueues = 64;
@@ -78,6 +85,7 @@ class DeviceIo {
   explicit DeviceIo(DeviceDescriptor descriptor) : descriptor_(std::move(descriptor)) {}
 
   uint32_t mtu() const { return mtu_.load(std::memory_order_relaxed); }
+  virtual void mtu_changed(uint32_t) {}
 
   // Sends outgoing.packets[begin...] in order until one fails or all are sent; returns how many were sent, and in
   // *error the errno of the one that failed (0: none; the rest is to be tried again). For kinds that do not send in a

@@ -94,11 +94,15 @@ class DevicePort::Source final : public RxSource {
       fds_[queue].store(queue < queues ? io->queue_fd(queue) : -1, std::memory_order_release);
     }
     std::unique_ptr<DeviceIo> old(io_.exchange(io.release(), std::memory_order_acq_rel));
-    if (old != nullptr) count_kernel_drops(*old);
+    if (old != nullptr) {
+      old->retire();
+      count_kernel_drops(*old);
+    }
     return old;
   }
 
   VportCounters::Slot& counters(const ThreadContext& ctx) { return counters_.slot(ctx); }
+  VportCounters::Slot& kernel_path_counters() { return counters_.kernel_path_slot(); }
   VportStats stats() {
     const rcu::ReaderScope reader;
     if (DeviceIo* io = this->io()) count_kernel_drops(*io);
@@ -331,6 +335,21 @@ VportState DevicePort::state() const {
 }
 
 VportStats DevicePort::stats() const { return source_->stats(); }
+
+uint64_t DevicePort::kernel_path_hook() const {
+  const rcu::ReaderScope reader;
+  const DeviceIo* io = source_->io();
+  return io == nullptr ? 0 : io->kernel_path_hook();
+}
+
+void DevicePort::count_kernel_path(const KernelPathCounts& counts) {
+  VportCounters::Slot& counters = source_->kernel_path_counters();
+  count_received(counts.rx_packets, counts.rx_bytes, counts.rx_multicast, counters);
+  counters.tx_packets.add(counts.tx_packets);
+  counters.tx_bytes.add(counts.tx_bytes);
+  counters.tx_dropped.add(counts.tx_dropped);
+  counters.tx_errors.add(counts.tx_errors);
+}
 
 Status DevicePort::reconfigure(const VportConfig& config) {
   {

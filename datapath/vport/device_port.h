@@ -58,6 +58,8 @@ class DevicePort final : public Vport {
   Status reconfigure(const VportConfig& config) override;
   Status set_admin_up(bool up) override;
   void forwarding_threads_changed() override { refresh(); }
+  uint64_t kernel_path_hook() const override;
+  void count_kernel_path(const KernelPathCounts& counts) override;
 
   // The device's name.
   const std::string& device() const { return device_; }

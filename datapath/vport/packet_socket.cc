@@ -96,7 +96,7 @@ struct PacketSocket::Incoming {
   }
 };
 
-Result<std::unique_ptr<PacketSocket>> PacketSocket::open(const LinkInfo& link) {
+Result<std::unique_ptr<PacketSocket>> PacketSocket::open(const LinkInfo& link, KernelPath* kernel_path) {
   // Protocol 0: nothing is received before the socket is bound to its device.
   UniqueFd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return socket_error(link.name, "cannot open a packet socket", errno);
@@ -116,6 +116,8 @@ Result<std::unique_ptr<PacketSocket>> PacketSocket::open(const LinkInfo& link) {
   }
   std::unique_ptr<PacketSocket> socket(
       new PacketSocket({DeviceDescriptor::Kind::packet_socket, std::move(fd), link.name, link.ifindex}));
+  socket->set_mtu(link.mtu);
+  if (kernel_path != nullptr) socket->hook_ = kernel_path->hook(socket->fd(), link.ifindex, link.mtu);
   socket->start();
   return socket;
 }
@@ -124,6 +126,14 @@ PacketSocket::PacketSocket(DeviceDescriptor descriptor)
     : DeviceIo(std::move(descriptor)), incoming_(std::make_unique<Incoming>()) {}
 
 PacketSocket::~PacketSocket() = default;
+
+void PacketSocket::retire() {
+  if (hook_ != nullptr) hook_->close();
+}
+
+void PacketSocket::mtu_changed(uint32_t mtu) {
+  if (hook_ != nullptr) hook_->set_mtu(mtu);
+}
 
 void PacketSocket::start() {
   try {
@@ -147,6 +157,9 @@ Status PacketSocket::start_receiving() {
 }
 
 void PacketSocket::describe(std::map<std::string, std::string>& status) const {
+  if (hook_ != nullptr) {
+    if (std::string problem = hook_->problem(); !problem.empty()) status["no_kernel_path"] = std::move(problem);
+  }
   if (ready_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
   if (const Status& result = ready_.get(); !result.ok()) status["receive_error"] = result.message();
 }

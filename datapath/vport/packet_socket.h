@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "datapath/base/status.h"
+#include "datapath/kernel_path/kernel_path.h"
 #include "datapath/vport/device_io.h"
 #include "datapath/vport/link_monitor.h"
 #include "datapath/vport/packet_ring.h"
@@ -23,8 +24,9 @@ class PacketSocket final : public DeviceIo {
  public:
   // A socket bound to the device, which must be up; promiscuous as long as it is open. It can send at once; it receives
   // as soon as it is ready: the kernel takes about 15 ms for a ring (it waits for all processors), which many ports
-  // that are opened at a time spend together.
-  static Result<std::unique_ptr<PacketSocket>> open(const LinkInfo& link);
+  // that are opened at a time spend together. With a kernel path (which must outlive it) the kernel may forward some of
+  // what arrives, which then is not received here.
+  static Result<std::unique_ptr<PacketSocket>> open(const LinkInfo& link, KernelPath* kernel_path = nullptr);
 
   ~PacketSocket() override;
 
@@ -32,6 +34,8 @@ class PacketSocket final : public DeviceIo {
   uint64_t take_kernel_drops() override;
   Status wait_until_ready() override { return ready_.get(); }
   void describe(std::map<std::string, std::string>& status) const override;
+  void retire() override;
+  uint64_t kernel_path_hook() const override { return hook_ == nullptr ? 0 : hook_->id(); }
 
  private:
   struct Incoming;
@@ -43,12 +47,14 @@ class PacketSocket final : public DeviceIo {
   void receive_queued();
   void found_nothing();
   size_t transmit(Outgoing& outgoing, size_t begin, int* error) override;
+  void mtu_changed(uint32_t mtu) override;
 
   const std::unique_ptr<Incoming> incoming_;
   std::unique_ptr<PacketRing> mapped_;
   std::atomic<PacketRing*> ring_{nullptr};  // mapped_, once frames come in
   bool found_nothing_ = false;              // when asked last
   std::atomic<uint64_t> cut_off_{0};        // frames too large for a slot that found the socket's queue full
+  std::unique_ptr<KernelPath::Hook> hook_;  // null: without kernel path
   std::shared_future<Status> ready_;        // last: ends first
 };
 

@@ -110,6 +110,15 @@ class Vport {
   // Administrative state (ofctl mod-port up/down). Control thread only.
   virtual Status set_admin_up(bool up) = 0;
 
+  // Which hook of the kernel path serves this port's device now (datapath/kernel_path); 0: none. Any thread.
+  virtual uint64_t kernel_path_hook() const { return 0; }
+  // Counts what the kernel path has received or sent on the port's behalf. Under the kernel path's lock only.
+  struct KernelPathCounts {
+    uint64_t rx_packets = 0, rx_bytes = 0, rx_multicast = 0;
+    uint64_t tx_packets = 0, tx_bytes = 0, tx_dropped = 0, tx_errors = 0;
+  };
+  virtual void count_kernel_path(const KernelPathCounts&) {}
+
  protected:
   Vport(std::string name, uint32_t port_no) : name_(std::move(name)), port_no_(port_no) {}
 
@@ -137,6 +146,7 @@ class VportHost {
 
 class LinkMonitor;       // vport/link_monitor.h: the kernel's links, addresses and routes, and their changes
 class TunnelEndpoints;   // vport/tunnel_endpoints.h: shared receiving sockets
+class KernelPath;        // kernel_path/kernel_path.h: connections that the kernel forwards
 
 // Services that port types share. Owned by the datapath, outlive every port.
 struct VportEnvironment {
@@ -144,6 +154,7 @@ struct VportEnvironment {
   LinkMonitor& links;
   TunnelEndpoints& tunnels;
   const Clock& clock;
+  KernelPath* kernel_path = nullptr;  // null: there is none
 };
 
 struct VportType {

@@ -24,6 +24,8 @@ class VportCounters {
 
   // REQUIRES: ctx.index < kMaxThreads
   Slot& slot(const ThreadContext& ctx) { return slots_[ctx.index]; }
+  // What the kernel forwarded is counted under its lock, in a slot that no thread has.
+  Slot& kernel_path_slot() { return slots_[kKernelPathIndex]; }
 
   VportStats total() const {
     VportStats sum;

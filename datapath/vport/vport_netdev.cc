@@ -16,7 +16,8 @@ constexpr std::array<std::string_view, 1> kOptions = {"device"};
 
 class NetdevDriver final : public DeviceDriver {
  public:
-  NetdevDriver(std::string device, const LinkMonitor& links) : device_(std::move(device)), links_(links) {}
+  NetdevDriver(std::string device, const LinkMonitor& links, KernelPath* kernel_path)
+      : device_(std::move(device)), links_(links), kernel_path_(kernel_path) {}
 
   std::string_view type() const override { return "netdev"; }
   std::string device_name(const VportConfig& config) const override { return kernel_device_of(config); }
@@ -26,7 +27,7 @@ class NetdevDriver final : public DeviceDriver {
     VSWITCH_RETURN_IF_ERROR(check_kernel_device(*link));
     last_ifindex_ = link->ifindex;
     if (!link->up) return unavailable(fmt::format("device {} is down", device_));
-    Result<std::unique_ptr<PacketSocket>> socket = PacketSocket::open(*link);
+    Result<std::unique_ptr<PacketSocket>> socket = PacketSocket::open(*link, kernel_path_);
     if (!socket) return socket.status();
     return std::unique_ptr<DeviceIo>(std::move(*socket));
   }
@@ -38,6 +39,7 @@ class NetdevDriver final : public DeviceDriver {
  private:
   const std::string device_;
   const LinkMonitor& links_;
+  KernelPath* const kernel_path_;
   uint32_t last_ifindex_ = 0;  // of the device, when it was here last
 };
 
@@ -48,8 +50,9 @@ Status validate(const VportConfig& config) {
 
 Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_no, VportEnvironment& environment,
                                       bool must_work) {
-  return DevicePort::create(config, port_no, environment, must_work,
-                            std::make_unique<NetdevDriver>(kernel_device_of(config), environment.links));
+  return DevicePort::create(
+      config, port_no, environment, must_work,
+      std::make_unique<NetdevDriver>(kernel_device_of(config), environment.links, environment.kernel_path));
 }
 
 }  // namespace

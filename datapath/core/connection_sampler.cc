@@ -1,0 +1,31 @@
+#include "datapath/core/connection_sampler.h"
+
+namespace vswitch {
+
+void ConnectionSampler::consider(const Packet& packet, uint32_t out_port, Nanoseconds now) {
+  if (packet.recirc_id != 0 || packet.has_tunnel || packet.in_port == out_port) return;
+  const bool super_frame = packet.offload.gso != GsoType::none;
+  const std::optional<ConnectionKey> key = connection_key_of(packet);
+  if (!key || (key->proto != kProtoTcp && !super_frame)) return;
+  const auto hash = static_cast<uint32_t>(ConnectionKeyHash()(*key)) ^ packet.in_port;
+  Tracked& tracked = tracked_[hash % kTracked];
+  if (tracked.tag != hash || now - tracked.since > kForget) tracked = {hash, 0, now, now};
+  tracked.worth += (static_cast<uint32_t>(packet.size()) + kPacketWorth) * (super_frame ? 1 : kSampled);
+  if (tracked.worth < kWorthIt || now < tracked.not_before || now - last_offer_ < kBetweenOffers) return;
+  tracked.worth = 0;
+  tracked.since = now;
+  tracked.not_before = now + kBeforeNextTry;
+  if (!served(packet.in_port) || !served(out_port)) return;
+  if (!candidates_.push({*key, packet.in_port, out_port})) return;
+  last_offer_ = now;
+  taker_.signal();
+}
+
+void ConnectionSampler::activate() {
+  ready_.store(false, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_acquire);
+  KernelPath::Use use{};
+  while (added_.pop(use)) path_.activate(use);
+}
+
+}  // namespace vswitch

@@ -1,0 +1,92 @@
+// ConnectionSampler: how a forwarding thread finds connections that are worth giving to the kernel (the kernel path,
+// kernel_connections.h), and how it lets the kernel have them.
+//
+// Which are worth it: TCP connections that move a lot (some super-frames, or some hundred packets, within a second),
+// and UDP ones of super-frames; small datagrams leave faster as trains of our own (vport/frame_train.h). Of packets
+// that are no super-frames one in sixteen is looked at.
+//
+// The thread that received a connection's packets is the one to switch it over, in a round in which no port had
+// anything: then none of its packets is still on its way through this thread, to be overtaken.
+//
+// Thread safety: the packet path's functions are the owner's; take() and hand_over() are those of one other thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "datapath/base/clock.h"
+#include "datapath/core/port_map.h"
+#include "datapath/core/spsc_ring.h"
+#include "datapath/core/wakeup.h"
+#include "datapath/kernel_path/kernel_path.h"
+#include "datapath/packet/packet.h"
+
+namespace vswitch {
+
+class ConnectionSampler {
+ public:
+  struct Candidate {
+    ConnectionKey key;
+    uint32_t in_port = 0, out_port = 0;
+  };
+
+  // `taker` is signalled when there are candidates. All outlive the sampler.
+  ConnectionSampler(const PortMap& ports, KernelPath& path, Wakeup& taker)
+      : ports_(ports), path_(path), taker_(taker) {}
+
+  // ---- the forwarding thread
+  bool wanted() const { return path_.useful(); }
+  // A packet that just came in, of a flow that takes connections whole and sends them to `out_port`.
+  void look(const Packet& packet, uint32_t out_port, Nanoseconds now) {
+    if (packet.offload.gso == GsoType::none && ++seen_ % kSampled != 0) return;
+    consider(packet, out_port, now);
+  }
+  // No packet is on its way through this thread.
+  void idle() {
+    if (__builtin_expect(ready_.load(std::memory_order_relaxed), 0)) activate();
+  }
+
+  // ---- the taker
+  bool take(Candidate& candidate) { return candidates_.pop(candidate); }
+  // The kernel may have this connection as soon as the forwarding thread has none of its packets. False: the thread is
+  // busy with others.
+  bool hand_over(KernelPath::Use use) {
+    if (!added_.push(std::move(use))) return false;
+    ready_.store(true, std::memory_order_release);
+    return true;
+  }
+
+ private:
+  static constexpr uint32_t kSampled = 16;
+  static constexpr size_t kTracked = 1024;  // a power of two
+  // What a packet is worth, besides its bytes, and what makes a candidate: 4 to 5 super-frames, or 250 small packets.
+  static constexpr uint32_t kPacketWorth = 1024, kWorthIt = 256 << 10;
+  static constexpr Nanoseconds kForget = 1s;
+  // Between any two offers, and between two of the same connection.
+  static constexpr Nanoseconds kBetweenOffers = 50us, kBeforeNextTry = 100ms;
+
+  struct Tracked {
+    uint32_t tag = 0, worth = 0;
+    Nanoseconds since{}, not_before{};
+  };
+
+  void consider(const Packet& packet, uint32_t out_port, Nanoseconds now);
+  void activate();
+  bool served(uint32_t port_no) const {
+    const Vport* port = ports_.find(port_no);
+    return port != nullptr && port->kernel_path_hook() != 0;
+  }
+
+  const PortMap& ports_;
+  KernelPath& path_;
+  Wakeup& taker_;
+  uint32_t seen_ = 0;
+  Nanoseconds last_offer_{};
+  std::array<Tracked, kTracked> tracked_;
+  SpscRing<Candidate> candidates_{256};
+  SpscRing<KernelPath::Use> added_{256};
+  std::atomic<bool> ready_{false};
+};
+
+}  // namespace vswitch

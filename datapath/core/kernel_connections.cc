@@ -1,0 +1,319 @@
+#include "datapath/core/kernel_connections.h"
+
+#include <poll.h>
+
+#include <algorithm>
+
+#include "datapath/base/rcu.h"
+
+namespace vswitch {
+namespace {
+
+constexpr Nanoseconds kIdle = 5s;
+constexpr int kTidyMilliseconds = 250;
+// So long a forwarding thread has for a round in which it has nothing to do. If it is that busy, some packets of a
+// connection may be overtaken by later ones, once.
+constexpr int kPatienceMilliseconds = 5;
+constexpr Nanoseconds kPatience = std::chrono::milliseconds(kPatienceMilliseconds);
+// Beyond so many connections those that were idle longest go, down to so many.
+constexpr size_t kCrowded = KernelPath::kMaxConnections - KernelPath::kMaxConnections / 16;
+constexpr size_t kAfterEviction = KernelPath::kMaxConnections - KernelPath::kMaxConnections / 8;
+
+KernelPath::Counts difference(const KernelPath::Counts& now, const KernelPath::Counts& before) {
+  return {.packets = now.packets - before.packets,
+          .bytes = now.bytes - before.bytes,
+          .full = now.full - before.full,
+          .failed = now.failed - before.failed,
+          .overruled = now.overruled - before.overruled,
+          .lost_bytes = now.lost_bytes - before.lost_bytes,
+          .tcp_flags = now.tcp_flags};
+}
+
+uint64_t lost_packets(const KernelPath::Counts& counts) { return counts.full + counts.failed + counts.overruled; }
+
+}  // namespace
+
+KernelConnections::KernelConnections(FlowTable& flows, const PortMap& ports, Ledger& ledger, const Clock& clock)
+    : flows_(flows),
+      ports_(ports),
+      ledger_(ledger),
+      clock_(clock),
+      path_([this] { wakeup_.signal(); }),
+      thread_([this] { run(); }) {}
+
+KernelConnections::~KernelConnections() {
+  stopping_.store(true);
+  wakeup_.signal();
+  thread_.join();
+  set_enabled(false);
+}
+
+void KernelConnections::set_enabled(bool enabled) {
+  path_.set_enabled(enabled);
+  if (enabled) return;
+  MutexLock lock(mutex_);
+  bury_stopped();
+}
+
+KernelPathStats KernelConnections::stats() {
+  KernelPathStats stats;
+  stats.off_because = path_.off_because();
+  stats.ports = path_.working_hooks();
+  MutexLock lock(mutex_);
+  collect_locked();
+  stats.connections = connections_.size();
+  stats.hits = hits_;
+  return stats;
+}
+
+std::unique_ptr<ConnectionSampler> KernelConnections::make_sampler() {
+  auto sampler = std::make_unique<ConnectionSampler>(ports_, path_, wakeup_);
+  MutexLock lock(mutex_);
+  samplers_.push_back(sampler.get());
+  return sampler;
+}
+
+void KernelConnections::remove_sampler(ConnectionSampler* sampler) {
+  MutexLock lock(mutex_);
+  std::erase(samplers_, sampler);
+}
+
+// ---------------------------------------------------------------- taking in
+
+void KernelConnections::run() {
+  rcu::ThreadRegistration registration;
+  Nanoseconds tidied = clock_.now();
+  while (!stopping_.load()) {
+    int timeout = -1;
+    {
+      MutexLock lock(mutex_);
+      if (!connections_.empty()) timeout = any_pending_ ? kPatienceMilliseconds : kTidyMilliseconds;
+    }
+    pollfd wakeup{wakeup_.fd(), POLLIN, 0};
+    {
+      const rcu::Offline offline;
+      static_cast<void>(::poll(&wakeup, 1, timeout));
+    }
+    wakeup_.clear();
+    if (stopping_.load()) return;
+    path_.clear_up();
+    take_candidates();
+    const Nanoseconds now = clock_.now();
+    if (now - tidied < std::chrono::milliseconds(kTidyMilliseconds)) continue;
+    tidied = now;
+    tidy();
+  }
+}
+
+void KernelConnections::take_candidates() {
+  MutexLock lock(mutex_);
+  for (ConnectionSampler* sampler : samplers_) {
+    ConnectionSampler::Candidate candidate;
+    while (sampler->take(candidate)) take_in(*sampler, candidate);
+  }
+  if (any_pending_ && clock_.now() - pending_since_ >= kPatience) activate_pending();
+}
+
+bool KernelConnections::may_have(const Flow& flow, uint32_t out_port) const {
+  return !flow.dead() && flow.takes_connections_whole() && flow.shortcut().port_no() == out_port;
+}
+
+// What the candidate's packet met is old news: all is looked up again.
+void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate) {
+  const rcu::ReaderScope reader;
+  const Vport* const from = ports_.find(candidate.in_port);
+  const Vport* const to = ports_.find(candidate.out_port);
+  if (from == nullptr || to == nullptr || from == to) return;
+  const KernelPath::HookId in = from->kernel_path_hook(), out = to->kernel_path_hook();
+  if (in == 0 || out == 0) return;
+  Flow* flow = flows_.lookup(flow_key_of(candidate.key, candidate.in_port));
+  if (flow == nullptr || !may_have(*flow, candidate.out_port)) return;
+  const Result<KernelPath::Use> use = path_.add(candidate.key, in, out);
+  if (!use.ok()) return;
+  flow->mark_in_kernel_path(true);
+  // Either the mark was there for who changed the flow meanwhile to see, or the change is there to be seen now.
+  if (!may_have(*flow, candidate.out_port)) {
+    if (!of_flow_.contains(flow)) flow->mark_in_kernel_path(false);
+    path_.stop(use->element);
+    path_.erase(use->element);
+    path_.free(use->element);  // at once: it has never been active
+    return;
+  }
+  const Nanoseconds now = clock_.now();
+  enter({.use = *use,
+         .flow = flow,
+         .in_port = candidate.in_port,
+         .out_port = candidate.out_port,
+         .from = from,
+         .to = to,
+         .in = in,
+         .multicast = (candidate.key.eth_dst[0] & 1) != 0,
+         .used = now});
+  if (!std::exchange(any_pending_, true)) pending_since_ = now;
+  static_cast<void>(sampler.hand_over(*use));  // if not: activate_pending()
+}
+
+void KernelConnections::enter(Connection connection) {
+  auto& siblings = of_flow_[connection.flow];
+  connection.place = siblings.size();
+  connections_.push_front(std::move(connection));
+  siblings.push_back(connections_.begin());
+}
+
+void KernelConnections::activate_pending() {
+  if (!std::exchange(any_pending_, false)) return;
+  for (Connection& connection : connections_) {
+    if (std::exchange(connection.pending, false)) path_.activate(connection.use);
+  }
+}
+
+// ---------------------------------------------------------------- counting
+
+void KernelConnections::collect() {
+  MutexLock lock(mutex_);
+  collect_locked();
+}
+
+void KernelConnections::collect_locked() {
+  if (connections_.empty()) return;
+  const rcu::ReaderScope reader;
+  const Nanoseconds now = clock_.now();
+  for (Connection& connection : connections_) count(connection, now);
+}
+
+void KernelConnections::count(Connection& connection, Nanoseconds now) {
+  const KernelPath::Counts counts = path_.counts(connection.use.element);
+  if (counts == connection.counted) return;
+  const KernelPath::Counts more = difference(counts, connection.counted);
+  connection.counted = counts;
+  connection.used = now;
+  hits_ += more.packets;
+  connection.flow->count(kKernelPathIndex, more.packets + lost_packets(more), more.bytes + more.lost_bytes, now,
+                         static_cast<uint16_t>(more.tcp_flags));
+  PortBooks& books = ledger_.port(connection.in_port);
+  books.received.add(more.packets + lost_packets(more));
+  books.sent.add(more.packets);
+  if (more.full != 0) ledger_.drop(connection.in_port, DropReason::tx_queue_full, more.full);
+  if (more.failed != 0) ledger_.drop(connection.in_port, DropReason::port_down, more.failed);
+  if (more.overruled != 0) {
+    ledger_.drop(connection.in_port, DropReason::tx_error, more.overruled);
+    path_.give_up(connection.in, "another program at the device's TC ingress takes its packets");
+  }
+  count_for_ports(connection, more);
+}
+
+void KernelConnections::count_for_ports(const Connection& connection, const KernelPath::Counts& more) {
+  Vport* const from = ports_.find(connection.in_port);
+  if (from != nullptr && from == connection.from) {
+    Vport::KernelPathCounts counts;
+    counts.rx_packets = more.packets + lost_packets(more);
+    counts.rx_bytes = more.bytes + more.lost_bytes;
+    counts.rx_multicast = connection.multicast ? counts.rx_packets : 0;
+    from->count_kernel_path(counts);
+  }
+  Vport* const to = ports_.find(connection.out_port);
+  if (to != nullptr && to == connection.to) {
+    Vport::KernelPathCounts counts;
+    counts.tx_packets = more.packets;
+    counts.tx_bytes = more.bytes;
+    counts.tx_dropped = more.full + more.failed;
+    counts.tx_errors = more.overruled;
+    to->count_kernel_path(counts);
+  }
+}
+
+// ---------------------------------------------------------------- ending
+
+void KernelConnections::tidy() {
+  const rcu::Offline offline;  // it may take long
+  MutexLock lock(mutex_);
+  if (connections_.empty()) return;
+  collect_locked();
+  stop_idle(clock_.now());
+  bury_stopped();
+}
+
+void KernelConnections::stop_idle(Nanoseconds now) {
+  Nanoseconds before = now - kIdle;
+  if (connections_.size() > kCrowded) {
+    std::vector<Nanoseconds> used;
+    used.reserve(connections_.size());
+    for (const Connection& connection : connections_) used.push_back(connection.used);
+    const auto last = used.begin() + static_cast<ptrdiff_t>(used.size() - kAfterEviction);
+    std::nth_element(used.begin(), last, used.end());
+    before = std::max(before, *last);
+  }
+  for (const Connection& connection : connections_) {
+    if (connection.used < before) path_.stop(connection.use.element);
+  }
+}
+
+KernelConnections::Connections::iterator KernelConnections::forget(Connections::iterator connection) {
+  const auto it = of_flow_.find(connection->flow);
+  auto& siblings = it->second;
+  siblings[connection->place] = siblings.back();
+  siblings[connection->place]->place = connection->place;
+  siblings.pop_back();
+  if (siblings.empty()) {
+    connection->flow->mark_in_kernel_path(false);
+    of_flow_.erase(it);
+  }
+  path_.free(connection->use.element);
+  return connections_.erase(connection);
+}
+
+void KernelConnections::bury_stopped() {
+  bool any = false;
+  for (Connection& connection : connections_) {
+    if (!path_.stopped(connection.use.element)) continue;
+    path_.erase(connection.use.element);
+    connection.erased = any = true;
+  }
+  if (!any) return;
+  path_.wait_for_running();
+  const rcu::ReaderScope reader;
+  const Nanoseconds now = clock_.now();
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    // One that was stopped since (by its hook) was not waited for.
+    if (!it->erased) {
+      ++it;
+      continue;
+    }
+    count(*it, now);
+    it = forget(it);
+  }
+}
+
+bool KernelConnections::stop_those_of(const Flow& flow) {
+  const auto it = of_flow_.find(&flow);
+  if (it == of_flow_.end()) return false;
+  for (const Connections::iterator& connection : it->second) path_.stop(connection->use.element);
+  return true;
+}
+
+void KernelConnections::flow_changed(const Flow& flow) {
+  if (!flow.in_kernel_path()) return;
+  MutexLock lock(mutex_);
+  stop_those_of(flow);
+}
+
+void KernelConnections::flows_removed(std::span<const std::shared_ptr<const Flow>> flows) {
+  if (std::ranges::none_of(flows, [](const auto& flow) { return flow->in_kernel_path(); })) return;
+  MutexLock lock(mutex_);
+  bool any = false;
+  for (const std::shared_ptr<const Flow>& flow : flows) any = stop_those_of(*flow) || any;
+  if (any) bury_stopped();
+}
+
+void KernelConnections::port_goes(uint32_t port_no) {
+  MutexLock lock(mutex_);
+  bool any = false;
+  for (const Connection& connection : connections_) {
+    if (connection.in_port != port_no && connection.out_port != port_no) continue;
+    path_.stop(connection.use.element);
+    any = true;
+  }
+  if (any) bury_stopped();
+}
+
+}  // namespace vswitch

@@ -1,0 +1,114 @@
+// KernelConnections: which connections the kernel forwards (kernel_path/kernel_path.h), on behalf of which flows, and
+// what they have counted.
+//
+// A connection is given to the kernel only if its flow treats all its packets alike and just sends them to one other
+// port (Flow::takes_connections_whole), and only as long as that flow is there unchanged: who removes or changes a flow
+// calls flow_removed() or flow_changed() before it tells anybody that it is done. The counters of the kernel's table
+// become those of the flow, of both ports and of the ledger with each collect(), which whoever reads them calls first.
+//
+// Threads: candidates come from the forwarding threads (connection_sampler.h), and are taken in by a thread of this
+// object's own, which sleeps while there are neither candidates nor connections; with connections it looks four times a
+// second after those that are idle.
+//
+// Lock: mutex_, inside the datapath's, and never taken by packet threads. A waiting holder waits for the kernel only.
+#pragma once
+
+#include <atomic>
+#include <list>
+#include <memory>
+#include <span>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "datapath/base/clock.h"
+#include "datapath/base/mutex.h"
+#include "datapath/core/connection_sampler.h"
+#include "datapath/core/datapath.h"
+#include "datapath/core/port_map.h"
+#include "datapath/core/wakeup.h"
+#include "datapath/flow_table/flow_table.h"
+#include "datapath/kernel_path/kernel_path.h"
+
+namespace vswitch {
+
+class KernelConnections {
+ public:
+  // `ledger`: nobody else writes to it. All outlive this.
+  KernelConnections(FlowTable& flows, const PortMap& ports, Ledger& ledger, const Clock& clock);
+  ~KernelConnections();  // ends all connections; the ports are still there
+  KernelConnections(const KernelConnections&) = delete;
+  KernelConnections& operator=(const KernelConnections&) = delete;
+
+  KernelPath& path() { return path_; }  // what ports hang their hooks on
+  void set_enabled(bool enabled);
+  KernelPathStats stats();
+
+  // The sampler of a forwarding thread that starts, and the end of it. The thread does not run when it is removed.
+  std::unique_ptr<ConnectionSampler> make_sampler();
+  void remove_sampler(ConnectionSampler* sampler);
+
+  // To be called when the flow is not as it was any more: the kernel forwards nothing for it from now on.
+  void flow_changed(const Flow& flow);
+  // The same for flows that are not in the table any more, and whose counts are final then.
+  void flows_removed(std::span<const std::shared_ptr<const Flow>> flows);
+  // Before the port goes: ends what comes from it or goes to it, and counts it.
+  void port_goes(uint32_t port_no);
+
+  // Brings flows, ports and ledger up to date.
+  void collect();
+  // Ends what has been idle for long; what the thread does from time to time (tests: after having turned the clock).
+  void tidy();
+
+ private:
+  struct Connection;
+  using Connections = std::list<Connection>;
+  struct Connection {
+    KernelPath::Use use{};
+    Flow* flow = nullptr;  // alive, or held by who is removing it
+    size_t place = 0;      // among those of its flow
+    uint32_t in_port = 0, out_port = 0;
+    const Vport* from = nullptr;  // to be compared only
+    const Vport* to = nullptr;
+    KernelPath::HookId in = 0;
+    bool multicast = false;
+    bool pending = true;  // perhaps not active yet
+    bool erased = false;  // stopped, and gone from the kernel's table
+    Nanoseconds used{};
+    KernelPath::Counts counted{};
+  };
+
+  void run();
+  void take_candidates() EXCLUDES(mutex_);
+  void take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate) REQUIRES(mutex_);
+  bool may_have(const Flow& flow, uint32_t out_port) const;
+  void activate_pending() REQUIRES(mutex_);
+  void collect_locked() REQUIRES(mutex_);
+  void count(Connection& connection, Nanoseconds now) REQUIRES(mutex_);
+  void count_for_ports(const Connection& connection, const KernelPath::Counts& more) REQUIRES(mutex_);
+  void stop_idle(Nanoseconds now) REQUIRES(mutex_);
+  void enter(Connection connection) REQUIRES(mutex_);
+  bool stop_those_of(const Flow& flow) REQUIRES(mutex_);
+  // Counts for the last time, and forgets, those that are stopped. Waits for the kernel if there are any.
+  void bury_stopped() REQUIRES(mutex_);
+  Connections::iterator forget(Connections::iterator connection) REQUIRES(mutex_);
+
+  FlowTable& flows_;
+  const PortMap& ports_;
+  Ledger& ledger_;
+  const Clock& clock_;
+  Wakeup wakeup_;
+  KernelPath path_;
+  std::atomic<bool> stopping_{false};
+
+  Mutex mutex_;
+  std::vector<ConnectionSampler*> samplers_ GUARDED_BY(mutex_);
+  Connections connections_ GUARDED_BY(mutex_);
+  std::unordered_map<const Flow*, std::vector<Connections::iterator>> of_flow_ GUARDED_BY(mutex_);
+  bool any_pending_ GUARDED_BY(mutex_) = false;
+  Nanoseconds pending_since_ GUARDED_BY(mutex_){};
+  uint64_t hits_ GUARDED_BY(mutex_) = 0;
+  std::thread thread_;
+};
+
+}  // namespace vswitch
