@@ -90,6 +90,8 @@ std::string counters_text(const v1::Datapath& dp) {
                      ratio(dp.masks_visited(), lookups), dp.narrowed());
   out += fmt::format("  cache: hit:{} hit-rate:{:.2f}% evicted:{}\n", dp.cache_hits(),
                      100 * ratio(dp.cache_hits(), lookups), dp.cache_evictions());
+  out += fmt::format("  kernel path: {} ports:{} connections:{} hit:{}\n", dp.kernel_path(), dp.kernel_path_ports(),
+                     dp.kernel_path_connections(), dp.kernel_path_hits());
   return out;
 }
 

@@ -442,6 +442,7 @@ Record open_vswitch_record(const v1::Settings& settings, const std::string& vers
   std::map<std::string, std::string> other_config = {
       {"flow-limit", std::to_string(settings.max_datapath_flows())},
       {"forwarding-threads", std::to_string(settings.forwarding_threads())},
+      {"kernel-path", settings.kernel_path() ? "true" : "false"},
       {"max-idle", std::to_string(settings.max_idle_ms())}};
   if (!settings.dpdk_extra().empty()) other_config["dpdk-extra"] = settings.dpdk_extra();
   if (!settings.dpdk_socket_mem().empty()) other_config["dpdk-socket-mem"] = settings.dpdk_socket_mem();
@@ -524,7 +525,8 @@ std::vector<std::string> other_config_keys(Table table, std::string_view column)
   if (table == Table::bridge) return {"mac-aging-time", "mac-table-size", "hwaddr"};
   if (table == Table::port) return {"priority-tags"};
   if (table != Table::open_vswitch) return {};
-  return {"max-idle", "flow-limit", "forwarding-threads", "dpdk-extra", "dpdk-socket-mem", "dpdk-hugepage-dir"};
+  return {"max-idle",   "flow-limit",      "forwarding-threads", "kernel-path",
+          "dpdk-extra", "dpdk-socket-mem", "dpdk-hugepage-dir"};
 }
 
 namespace {
@@ -658,8 +660,16 @@ std::string set_bridge_column(const ColumnExpression& what, Update<v1::Bridge>& 
       [&](const std::string& key, const std::string& value) { return set_bridge_other_config(key, value, update); });
 }
 
+static std::string set_kernel_path(const std::string& value, Update<v1::Settings>& update) {
+  bool on = true;
+  if (value != "[]" && !parse_flag(value, on)) return wrong("other_config:kernel-path", value, "true or false");
+  update.message.set_kernel_path(on);
+  update.mask.add_paths("kernel_path");
+  return "";
+}
+
 static std::string set_settings_key(const std::string& key, const std::string& value, Update<v1::Settings>& update) {
-  constexpr std::string_view kKnown[] = {"max-idle",   "flow-limit",      "forwarding-threads",
+  constexpr std::string_view kKnown[] = {"max-idle",   "flow-limit",      "forwarding-threads", "kernel-path",
                                          "dpdk-extra", "dpdk-socket-mem", "dpdk-hugepage-dir"};
   const ColumnExpression what{"other_config", "other_config", key, "=", value};
   uint32_t number = 0;
@@ -673,6 +683,8 @@ static std::string set_settings_key(const std::string& key, const std::string& v
   } else if (key == "forwarding-threads") {
     problem = set_number(what, "forwarding_threads", 1024, number, update.mask);
     update.message.set_forwarding_threads(number);
+  } else if (key == "kernel-path") {
+    problem = set_kernel_path(unquote(value), update);
   } else if (key == "dpdk-extra") {
     update.message.set_dpdk_extra(unquote(value));
     update.mask.add_paths("dpdk_extra");
@@ -692,7 +704,9 @@ std::string set_settings_column(const ColumnExpression& what, Update<v1::Setting
   constexpr std::string_view kColumns[] = {"other_config"};
   if (what.column != kColumns[0]) return unknown_column(Table::open_vswitch, what.column, kColumns);
   return set_other_config(
-      what, {"max-idle", "flow-limit", "forwarding-threads", "dpdk-extra", "dpdk-socket-mem", "dpdk-hugepage-dir"},
+      what,
+      {"max-idle", "flow-limit", "forwarding-threads", "kernel-path", "dpdk-extra", "dpdk-socket-mem",
+       "dpdk-hugepage-dir"},
       [&](const std::string& key, const std::string& value) { return set_settings_key(key, value, update); });
 }
 

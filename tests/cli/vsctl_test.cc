@@ -84,6 +84,8 @@ constexpr Case kCases[] = {
      R"(operations { update_bridge { bridge { name: "br0" } update_mask { paths: "external_ids.owner" } } })"},
     {"set open_vswitch . other_config:max-idle=500",
      R"(operations { update_settings { settings { max_idle_ms: 500 } update_mask { paths: "max_idle_ms" } } })"},
+    {"set open_vswitch . other_config:kernel-path=false",
+     R"(operations { update_settings { settings { kernel_path: false } update_mask { paths: "kernel_path" } } })"},
 };
 
 TEST(Vsctl, LinesBecomeOneRequest) {
@@ -96,6 +98,7 @@ TEST(Vsctl, RefusesWithWhatWouldBeAccepted) {
       {"add-port br0", "add-port: PORT is missing (usage: vsctl add-port BRIDGE PORT"},
       {"--may-exit add-br br0", "did you mean \"--may-exist\"?"},
       {"add-br br0 fail_mode=sekure", "standalone or secure"},
+      {"set open_vswitch . other_config:kernel-path=perhaps", "true or false"},
       {"add-br br0 fial_mode=secure", "did you mean \"fail_mode\"?"},
       {"set prt p1 tag=10", "unknown table"},
       {"set port p1 tag=4096", "a number from 0 to 4095"},

@@ -42,7 +42,8 @@ struct Settings {
   uint32_t forwarding_threads = 1;  // 1..kMaxThreads - 2
   uint32_t max_idle_ms = 10'000;    // datapath flows unused for this long go
   uint32_t max_datapath_flows = 1'000'000;
-  DpdkSettings dpdk{};  // at the start of DPDK: by the first port of type dpdk
+  DpdkSettings dpdk{};      // at the start of DPDK: by the first port of type dpdk
+  bool kernel_path = true;  // where it works
   bool operator==(const Settings&) const = default;
 };
 

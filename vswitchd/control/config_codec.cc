@@ -65,6 +65,7 @@ class ObjectReader {
   }
   // "" when it is not there: added after configurations were first written.
   std::string optional_text(const char* name) { return object_.contains(name) ? get<std::string>(name) : ""; }
+  bool optional_flag(const char* name, bool otherwise) { return object_.contains(name) ? get<bool>(name) : otherwise; }
   const json& member(const char* name) {
     ++read_;
     return object_.at(name);
@@ -205,9 +206,13 @@ Result<StoredPort> decode_port(std::string_view text) {
 }
 
 std::string encode_settings(const Settings& settings) {
-  return json{{"forwarding_threads", settings.forwarding_threads}, {"max_idle_ms", settings.max_idle_ms},
-              {"max_datapath_flows", settings.max_datapath_flows}, {"dpdk_extra", settings.dpdk.extra},
-              {"dpdk_socket_mem", settings.dpdk.socket_mem},       {"dpdk_hugepage_dir", settings.dpdk.hugepage_dir}}
+  return json{{"forwarding_threads", settings.forwarding_threads},
+              {"max_idle_ms", settings.max_idle_ms},
+              {"max_datapath_flows", settings.max_datapath_flows},
+              {"kernel_path", settings.kernel_path},
+              {"dpdk_extra", settings.dpdk.extra},
+              {"dpdk_socket_mem", settings.dpdk.socket_mem},
+              {"dpdk_hugepage_dir", settings.dpdk.hugepage_dir}}
       .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -217,6 +222,7 @@ Result<Settings> decode_settings(std::string_view text) {
     settings.forwarding_threads = reader.get<uint32_t>("forwarding_threads");
     settings.max_idle_ms = reader.get<uint32_t>("max_idle_ms");
     settings.max_datapath_flows = reader.get<uint32_t>("max_datapath_flows");
+    settings.kernel_path = reader.optional_flag("kernel_path", settings.kernel_path);
     settings.dpdk.extra = reader.optional_text("dpdk_extra");
     settings.dpdk.socket_mem = reader.optional_text("dpdk_socket_mem");
     settings.dpdk.hugepage_dir = reader.optional_text("dpdk_hugepage_dir");

@@ -164,6 +164,7 @@ Status Switch::Implementation::start_datapath() {
   if (!datapath.ok()) return datapath.status();
   datapath_ = std::move(*datapath);
   datapath_->set_upcall_handler(slow_path_.get());
+  datapath_->set_kernel_path(configuration_.settings.kernel_path);
   revalidator_ = std::make_unique<Revalidator>(*datapath_, views_, *slow_path_, clock_);
   max_idle_ms_ = configuration_.settings.max_idle_ms;
   return {};
@@ -486,6 +487,7 @@ Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& t
   dpdk.keep();
   max_idle_ms_ = plan->next.settings.max_idle_ms;
   datapath_->set_max_flows(plan->next.settings.max_datapath_flows);
+  datapath_->set_kernel_path(plan->next.settings.kernel_path);
   std::vector<ChangeEvent> rule_events;
   for (const auto& [bridge, change] : staged.by_bridge)
     std::ranges::move(describe_rules(bridge, change), std::back_inserter(rule_events));

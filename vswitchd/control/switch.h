@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "datapath/base/status.h"
+#include "datapath/core/datapath.h"
 #include "datapath/core/lookup_options.h"
 #include "datapath/flow_table/flow_table.h"
 #include "vswitchd/control/config.h"
@@ -100,6 +101,7 @@ struct DatapathCounters {
   uint64_t narrowed = 0;         // flows installed under another mask than they needed: there are enough masks
   uint64_t evictions = 0;        // flows that went to make room for others
   uint64_t cache_evictions = 0;  // likewise, entries of the flow caches
+  KernelPathStats kernel_path{};
 };
 struct DatapathFlow {
   Ufid ufid;
@@ -107,8 +109,9 @@ struct DatapathFlow {
   FlowMask mask;
   ActionList actions;
   FlowStats stats;
-  Nanoseconds age{};   // since creation
-  Nanoseconds idle{};  // since last use; negative: never used
+  Nanoseconds age{};         // since creation
+  Nanoseconds idle{};        // since last use; negative: never used
+  bool kernel_path = false;  // the kernel forwards connections of it
 };
 struct DropCount {
   uint32_t dp_port = 0;  // 0: no port

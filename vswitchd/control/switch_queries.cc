@@ -467,6 +467,7 @@ DatapathCounters Switch::datapath_counters() const {
   counters.narrowed = stats.narrowed;
   counters.evictions = impl_->revalidator_->evictions();
   counters.cache_evictions = stats.cache_evictions;
+  counters.kernel_path = stats.kernel_path;
   return counters;
 }
 
@@ -482,7 +483,8 @@ void Switch::visit_datapath_flows(const std::function<bool(const DatapathFlow&)>
     more = impl_->datapath_->visit_flows(cursor, kPart, [&](Flow& flow) {
       const FlowStats stats = flow.stats();
       const Nanoseconds idle = stats.used == Nanoseconds{} ? Nanoseconds{-1} : now - stats.used;
-      flows.push_back({flow.ufid(), flow.key(), flow.mask(), flow.actions(), stats, now - flow.created(), idle});
+      flows.push_back({flow.ufid(), flow.key(), flow.mask(), flow.actions(), stats, now - flow.created(), idle,
+                       flow.in_kernel_path()});
     });
     for (const DatapathFlow& flow : flows) {
       if (!visit(flow)) return;

@@ -596,6 +596,7 @@ std::string format_datapath_flow(const FlowKey& key, const FlowMask& mask, const
     text += "never";
   }
   if (counters.tcp_flags) text += ", flags:" + tcp_flag_letters(counters.tcp_flags);
+  if (counters.kernel_path) text += ", kernel_path:yes";
   return text + ", actions:" + format_datapath_actions(actions, options);
 }
 

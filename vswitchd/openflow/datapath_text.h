@@ -41,6 +41,7 @@ struct DatapathFlowCounters {
   uint64_t bytes = 0;
   std::optional<Nanoseconds> idle;  // since the last packet; absent: never used
   uint16_t tcp_flags = 0;           // seen so far
+  bool kernel_path = false;         // the kernel forwards connections of it
 };
 
 // One line of dpctl dump-flows, without newline.

@@ -343,6 +343,7 @@ v1::Settings to_proto(const Settings& settings) {
   out.set_dpdk_extra(settings.dpdk.extra);
   out.set_dpdk_socket_mem(settings.dpdk.socket_mem);
   out.set_dpdk_hugepage_dir(settings.dpdk.hugepage_dir);
+  out.set_kernel_path(settings.kernel_path);
   return out;
 }
 
@@ -351,6 +352,7 @@ Settings settings_from_proto(const v1::Settings& settings) {
   if (settings.forwarding_threads() != 0) out.forwarding_threads = settings.forwarding_threads();
   if (settings.max_idle_ms() != 0) out.max_idle_ms = settings.max_idle_ms();
   if (settings.max_datapath_flows() != 0) out.max_datapath_flows = settings.max_datapath_flows();
+  if (settings.has_kernel_path()) out.kernel_path = settings.kernel_path();
   out.dpdk = {settings.dpdk_extra(), settings.dpdk_socket_mem(), settings.dpdk_hugepage_dir()};
   return out;
 }

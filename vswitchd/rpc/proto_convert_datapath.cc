@@ -50,6 +50,11 @@ void counters_to_proto(const DatapathCounters& counters, v1::Datapath& out) {
   out.set_narrowed(counters.narrowed);
   out.set_evictions(counters.evictions);
   out.set_cache_evictions(counters.cache_evictions);
+  const KernelPathStats& kernel_path = counters.kernel_path;
+  out.set_kernel_path(kernel_path.off_because.empty() ? "on" : "off: " + kernel_path.off_because);
+  out.set_kernel_path_ports(kernel_path.ports);
+  out.set_kernel_path_connections(kernel_path.connections);
+  out.set_kernel_path_hits(kernel_path.hits);
 }
 
 void datapath_flow_to_proto(const DatapathFlow& flow, const DatapathTextOptions& options, bool typed,
@@ -58,6 +63,7 @@ void datapath_flow_to_proto(const DatapathFlow& flow, const DatapathTextOptions&
   counters.packets = flow.stats.packets;
   counters.bytes = flow.stats.bytes;
   counters.tcp_flags = flow.stats.tcp_flags;
+  counters.kernel_path = flow.kernel_path;
   if (flow.stats.packets != 0) counters.idle = flow.idle;
   std::string text = format_datapath_flow(flow.key, flow.mask, flow.actions, counters, options);
   out.set_ufid(ufid_to_text(flow.ufid));
@@ -75,6 +81,7 @@ void datapath_flow_to_proto(const DatapathFlow& flow, const DatapathTextOptions&
   out.set_age_ms(milliseconds(flow.age));
   if (flow.stats.packets != 0) out.set_idle_ms(milliseconds(flow.idle));
   out.set_tcp_flags(flow.stats.tcp_flags);
+  out.set_kernel_path(flow.kernel_path);
 }
 
 void mask_to_proto(const FlowTable::MaskInfo& mask, v1::DatapathMask& out) {

@@ -155,6 +155,16 @@ TEST(ConfigCodec, ReadsSettingsFromBeforeDpdk) {
   EXPECT_EQ(*settings, (Settings{2, 300, 1000, {}}));
 }
 
+TEST(ConfigCodec, RemembersThatTheKernelPathIsOff) {
+  for (const bool on : {false, true}) {
+    Settings settings;
+    settings.kernel_path = on;
+    Result<Settings> decoded = decode_settings(encode_settings(settings));
+    ASSERT_TRUE(decoded.ok());
+    EXPECT_EQ(decoded->kernel_path, on);
+  }
+}
+
 TEST(ConfigCodec, SurvivesAnything) {
   for (const std::string& text : {std::string(), std::string("null"), std::string("[]"), std::string("{"),
                                   std::string("\"bridge\""), std::string(100'000, '['), std::string("\xff\xfe{}")}) {

@@ -105,9 +105,11 @@ TEST(DatapathText, TunnelKey) {
 
 TEST(DatapathText, Counters) {
   const DatapathFlow f = datapath_flow("in_port=1,tcp", "tcp");
-  const DatapathFlowCounters counters{7, 420, Nanoseconds(1234567890), 0x012};
+  DatapathFlowCounters counters{7, 420, Nanoseconds(1234567890), 0x012};
   EXPECT_TRUE(format_datapath_flow(f.key, f.mask, {}, counters)
                   .ends_with(", packets:7, bytes:420, used:1.234s, flags:S., actions:drop"));
+  counters.kernel_path = true;
+  EXPECT_TRUE(format_datapath_flow(f.key, f.mask, {}, counters).ends_with(", flags:S., kernel_path:yes, actions:drop"));
 }
 
 TEST(DatapathText, Actions) {
