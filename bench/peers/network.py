@@ -35,6 +35,7 @@ class Kind:
     port_type: Optional[str] = None  # of the ports to the namespaces; None: the usual one (AF_PACKET)
     usual_to_b: bool = False  # the port to b is of the usual type all the same
     tso: bool = False  # Open vSwitch's userspace-tso-enable
+    kernel_path: bool = True  # ours: as users get it by default
     polling: bool = False  # Open vSwitch's polling threads, on DPDK's net_af_packet
 
     @property
@@ -43,6 +44,7 @@ class Kind:
 
 
 OURS, OURS_XDP, OURS_MIXED = Kind("ours"), Kind("ours", "afxdp"), Kind("ours", "afxdp", usual_to_b=True)
+OURS_DAEMON = Kind("ours", kernel_path=False)  # every packet by the daemon
 OVS, OVS_TSO, OVS_XDP = Kind("openvswitch"), Kind("openvswitch", tso=True), Kind("openvswitch", "afxdp")
 OVS_MIXED = Kind("openvswitch", "afxdp", usual_to_b=True)
 OVS_POLLING = Kind("openvswitch", polling=True)
@@ -116,6 +118,8 @@ def make_switch(lab, host, kind):
         switch = Ours(lab, host)
         if kind.port_type and not switch.knows_port_type(kind.port_type):
             raise Skip(f"this build knows no ports of type {kind.port_type}")
+        if not kind.kernel_path:
+            switch.vsctl("set", "open_vswitch", ".", "other_config:kernel-path=false")
         return switch
     settings = {"userspace-tso-enable": "true"} if kind.tso else {}
     if kind.polling:

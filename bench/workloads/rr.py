@@ -1,11 +1,11 @@
 """Latency."""
 from lab import Lab
 from peers import network
-from peers.network import KERNEL, OURS, OURS_XDP, OVS, OVS_POLLING, OVS_XDP, WIRE
+from peers.network import KERNEL, OURS, OURS_DAEMON, OURS_XDP, OVS, OVS_POLLING, OVS_XDP, WIRE
 from workload import Point, Required, workload
 
-BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-polling": OVS_POLLING, "openvswitch-afxdp": OVS_XDP,
-           "kernel": KERNEL, "wire": WIRE}
+BRIDGED = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_XDP, "openvswitch": OVS,
+           "openvswitch-polling": OVS_POLLING, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL, "wire": WIRE}
 OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 
 

@@ -4,12 +4,12 @@ import time
 import machine
 from lab import Lab
 from peers import network
-from peers.network import KERNEL, OURS, OURS_MIXED, OURS_XDP, OVS, OVS_MIXED, OVS_TSO, OVS_XDP, WIRE
+from peers.network import KERNEL, OURS, OURS_DAEMON, OURS_MIXED, OURS_XDP, OVS, OVS_MIXED, OVS_TSO, OVS_XDP, WIRE
 from workload import Point, Required, workload
 
 SECONDS = 4
-BRIDGED = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP,
-           "kernel": KERNEL, "wire": WIRE}
+BRIDGED = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_XDP, "openvswitch": OVS,
+           "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL, "wire": WIRE}
 MIXED = {"ours-afxdp": OURS_MIXED, "openvswitch-afxdp": OVS_MIXED}
 OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 

@@ -45,6 +45,7 @@ KINDS = [
     PortKind("dpdk", words=("type=dpdk", "dpdk-devargs=net_af_packet{number},iface={device},blocksz=4096,framesz=2048,framecnt=1024",
                             "dpdk-mbufs=8192"),
              settings=('other_config:dpdk-extra="--no-huge -m 512"',), whole_frames=True),
+    PortKind("no-kernel-path", settings=("other_config:kernel-path=false",)),
     PortKind("no-lookup-shortcuts", daemon=("--lookup=none",)),
     PortKind("cache-only", daemon=("--lookup=cache",)),
     PortKind("one-mask", daemon=("--max-masks=1",)),
