@@ -83,9 +83,8 @@ double ratio(uint64_t part, uint64_t whole) {
 
 std::string counters_text(const v1::Datapath& dp) {
   uint64_t lookups = dp.hits() + dp.misses();
-  std::string out =
-      fmt::format("  lookups: hit:{} missed:{} lost:{}\n  flows: {} evicted:{}\n", dp.hits(), dp.misses(),
-                  dp.lost(), dp.flows(), dp.evictions());
+  std::string out = fmt::format("  lookups: hit:{} missed:{} lost:{}\n  flows: {} evicted:{}\n", dp.hits(), dp.misses(),
+                                dp.lost(), dp.flows(), dp.evictions());
   out += fmt::format("  masks: hit:{} total:{} hit/pkt:{:.2f} narrowed:{}\n", dp.masks_visited(), dp.masks(),
                      ratio(dp.masks_visited(), lookups), dp.narrowed());
   out += fmt::format("  cache: hit:{} hit-rate:{:.2f}% evicted:{}\n", dp.cache_hits(),

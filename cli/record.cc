@@ -672,6 +672,7 @@ static std::string set_settings_key(const std::string& key, const std::string& v
   constexpr std::string_view kKnown[] = {"max-idle",   "flow-limit",      "forwarding-threads", "kernel-path",
                                          "dpdk-extra", "dpdk-socket-mem", "dpdk-hugepage-dir"};
   const ColumnExpression what{"other_config", "other_config", key, "=", value};
+  const std::string text = value == "[]" ? "" : unquote(value);
   uint32_t number = 0;
   std::string problem;
   if (key == "max-idle") {
@@ -686,13 +687,13 @@ static std::string set_settings_key(const std::string& key, const std::string& v
   } else if (key == "kernel-path") {
     problem = set_kernel_path(unquote(value), update);
   } else if (key == "dpdk-extra") {
-    update.message.set_dpdk_extra(unquote(value));
+    update.message.set_dpdk_extra(text);
     update.mask.add_paths("dpdk_extra");
   } else if (key == "dpdk-socket-mem") {
-    update.message.set_dpdk_socket_mem(unquote(value));
+    update.message.set_dpdk_socket_mem(text);
     update.mask.add_paths("dpdk_socket_mem");
   } else if (key == "dpdk-hugepage-dir") {
-    update.message.set_dpdk_hugepage_dir(unquote(value));
+    update.message.set_dpdk_hugepage_dir(text);
     update.mask.add_paths("dpdk_hugepage_dir");
   } else {
     problem = unknown_other_config(key, "the switch", kKnown);

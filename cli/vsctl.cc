@@ -165,6 +165,10 @@ std::string clear_columns(const Command& command, v1::ApplyRequest& request) {
   return "";
 }
 
+std::string key_alone(std::string_view key) {
+  return fmt::format("\"{}\": the key alone is wanted, without a value", key);
+}
+
 // Removal of map keys is an update whose mask names keys that the message does not have.
 std::string remove_keys(Table table, const Command& command, v1::ApplyRequest& request) {
   const std::string& name = command.arguments[1];
@@ -174,7 +178,7 @@ std::string remove_keys(Table table, const Command& command, v1::ApplyRequest& r
   for (size_t i = 3; i < command.arguments.size(); ++i) {
     const std::string& key = command.arguments[i];
     if (key.empty() || key.find('=') != std::string::npos) {
-      return fmt::format("\"{}\": the key alone is wanted, without a value", key);
+      return key_alone(key);
     }
     mask.add_paths(fmt::format("{}.{}", command.arguments[2], key));
   }
@@ -209,14 +213,22 @@ std::string add_operations(const Command& command, v1::ApplyRequest& request) {
   std::optional<Table> table = find_table(command.arguments[0], &problem);
   if (!table) return problem;
   const std::string& column = command.arguments[2];
-  if (column != "options" && column != "external_ids") {
-    return fmt::format("{} works on the maps options and external_ids; set {} as a whole", verb, column);
+  if (!is_map_column(column)) {
+    return fmt::format("{} works on the maps options, external_ids and other_config; set {} as a whole", verb, column);
   }
-  const bool has_it = column == "options" ? *table == Table::interface : *table != Table::open_vswitch;
+  const bool is_config = column == "other_config";
+  const bool has_it = is_config             ? !other_config_keys(*table, column).empty()
+                      : column == "options" ? *table == Table::interface
+                                            : *table != Table::open_vswitch;
   if (!has_it) return fmt::format("table {} has no column \"{}\"", table_name(*table), column);
-  if (verb == "remove") return remove_keys(*table, command, request);
+  if (verb == "remove" && !is_config) return remove_keys(*table, command, request);
+  // A key of other_config that is removed has its default again.
+  const std::string_view ending = verb == "remove" ? "=[]" : "";
   std::vector<std::string> words = {command.arguments[0], command.arguments[1]};
-  for (size_t i = 3; i < command.arguments.size(); ++i) words.push_back(column + ":" + command.arguments[i]);
+  for (size_t i = 3; i < command.arguments.size(); ++i) {
+    if (verb == "remove" && command.arguments[i].find('=') != std::string::npos) return key_alone(command.arguments[i]);
+    words.push_back(fmt::format("{}:{}{}", column, command.arguments[i], ending));
+  }
   return set_values(words, request);
 }
 

@@ -86,6 +86,16 @@ constexpr Case kCases[] = {
      R"(operations { update_settings { settings { max_idle_ms: 500 } update_mask { paths: "max_idle_ms" } } })"},
     {"set open_vswitch . other_config:kernel-path=false",
      R"(operations { update_settings { settings { kernel_path: false } update_mask { paths: "kernel_path" } } })"},
+    {"add open_vswitch . other_config max-idle=500",
+     R"(operations { update_settings { settings { max_idle_ms: 500 } update_mask { paths: "max_idle_ms" } } })"},
+    {"remove open_vswitch . other_config max-idle dpdk-extra",
+     R"(operations { update_settings { settings { } update_mask { paths: "max_idle_ms" paths: "dpdk_extra" } } })"},
+    {"clear open_vswitch . other_config",
+     R"(operations { update_settings { settings { kernel_path: true } update_mask { paths: "dpdk_extra" )"
+     R"(paths: "dpdk_hugepage_dir" paths: "dpdk_socket_mem" paths: "max_datapath_flows" paths: "forwarding_threads" )"
+     R"(paths: "kernel_path" paths: "max_idle_ms" } } })"},
+    {"remove bridge br0 other_config hwaddr",
+     R"(operations { update_bridge { bridge { name: "br0" } update_mask { paths: "mac" } } })"},
 };
 
 TEST(Vsctl, LinesBecomeOneRequest) {
@@ -99,6 +109,9 @@ TEST(Vsctl, RefusesWithWhatWouldBeAccepted) {
       {"--may-exit add-br br0", "did you mean \"--may-exist\"?"},
       {"add-br br0 fail_mode=sekure", "standalone or secure"},
       {"set open_vswitch . other_config:kernel-path=perhaps", "true or false"},
+      {"remove open_vswitch . other_config max-idle=5", "\"max-idle=5\": the key alone is wanted"},
+      {"remove open_vswitch . other_config max-idel", "did you mean \"max-idle\"?"},
+      {"remove interface p1 other_config x", "table Interface has no column \"other_config\""},
       {"add-br br0 fial_mode=secure", "did you mean \"fail_mode\"?"},
       {"set prt p1 tag=10", "unknown table"},
       {"set port p1 tag=4096", "a number from 0 to 4095"},
