@@ -42,10 +42,10 @@ class ConnectionSampler {
     if (packet.offload.gso == GsoType::none && ++seen_ % kSampled != 0) return;
     consider(packet, out_port, now);
   }
-  // No packet is on its way through this thread.
-  void idle() {
-    if (__builtin_expect(ready_.load(std::memory_order_relaxed), 0)) activate();
-  }
+  // Whether the taker has handed something over.
+  bool ready() const { return ready_.load(std::memory_order_relaxed); }
+  // The kernel may have it: no packet is on its way through this thread, or waits for it.
+  void activate();
 
   // ---- the taker
   bool take(Candidate& candidate) { return candidates_.pop(candidate); }
@@ -72,7 +72,6 @@ class ConnectionSampler {
   };
 
   void consider(const Packet& packet, uint32_t out_port, Nanoseconds now);
-  void activate();
   bool served(uint32_t port_no) const {
     const Vport* port = ports_.find(port_no);
     return port != nullptr && port->kernel_path_hook() != 0;

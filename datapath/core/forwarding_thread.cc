@@ -219,7 +219,7 @@ void ForwardingThread::run() {
     if (published->generation != adopted_) adopt_sources(*published);
     if (idle_rounds != 0 || progress_.rounds() % kRoundsBetweenClockReads == 0) ctx_.now = clock_.now();
     const bool any = poll_round();
-    if (!any && upcalls_.empty()) sampler_->idle();
+    if (__builtin_expect(sampler_->ready(), 0) && !any && upcalls_.empty() && nothing_waits()) sampler_->activate();
     progress_.round();
     idle_rounds = any ? 0 : idle_rounds + 1;
     processor_->before_quiescent();
@@ -360,6 +360,13 @@ void ForwardingThread::mark_ready(int timeout_ms) {
       polled_[slot].hot = polled_[slot].source != nullptr;
     }
   }
+}
+
+// Whether no source has packets that this thread has not seen: one that was left alone may have got some meanwhile.
+bool ForwardingThread::nothing_waits() {
+  mark_ready(0);
+  return std::ranges::none_of(polled_,
+                              [](const PolledSource& polled) { return polled.hot && !polled.source->always_ready(); });
 }
 
 // Looking on leaves the core to others who have something to do on it.

@@ -93,6 +93,7 @@ class ForwardingThread {
   bool poll_round();
   void book_received(const PacketBatch& batch);
   void mark_ready(int timeout_ms);
+  bool nothing_waits();
   void wait_for_packets();
   void sleep_until_ready();
 

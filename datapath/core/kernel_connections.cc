@@ -13,7 +13,7 @@ constexpr Nanoseconds kIdle = 5s;
 constexpr int kTidyMilliseconds = 250;
 // So long a forwarding thread has for a round in which it has nothing to do. If it is that busy, some packets of a
 // connection may be overtaken by later ones, once.
-constexpr int kPatienceMilliseconds = 5;
+constexpr int kPatienceMilliseconds = 5;  // of each connection
 constexpr Nanoseconds kPatience = std::chrono::milliseconds(kPatienceMilliseconds);
 // Beyond so many connections those that were idle longest go, down to so many.
 constexpr size_t kCrowded = KernelPath::kMaxConnections - KernelPath::kMaxConnections / 16;
@@ -80,8 +80,11 @@ void KernelConnections::remove_sampler(ConnectionSampler* sampler) {
 
 // ---------------------------------------------------------------- taking in
 
+// Nearly all that this thread does may have to wait: for the kernel, or for who waits for the kernel. So it is a reader
+// only where it looks flows and ports up.
 void KernelConnections::run() {
   rcu::ThreadRegistration registration;
+  const rcu::Offline offline;
   Nanoseconds tidied = clock_.now();
   while (!stopping_.load()) {
     int timeout = -1;
@@ -90,10 +93,7 @@ void KernelConnections::run() {
       if (!connections_.empty()) timeout = any_pending_ ? kPatienceMilliseconds : kTidyMilliseconds;
     }
     pollfd wakeup{wakeup_.fd(), POLLIN, 0};
-    {
-      const rcu::Offline offline;
-      static_cast<void>(::poll(&wakeup, 1, timeout));
-    }
+    static_cast<void>(::poll(&wakeup, 1, timeout));
     wakeup_.clear();
     if (stopping_.load()) return;
     path_.clear_up();
@@ -105,13 +105,35 @@ void KernelConnections::run() {
   }
 }
 
-void KernelConnections::take_candidates() {
+std::optional<KernelConnections::Offer> KernelConnections::next_offer() {
   MutexLock lock(mutex_);
   for (ConnectionSampler* sampler : samplers_) {
-    ConnectionSampler::Candidate candidate;
-    while (sampler->take(candidate)) take_in(*sampler, candidate);
+    Offer offer{sampler, {}};
+    if (sampler->take(offer.candidate)) return offer;
   }
-  if (any_pending_ && clock_.now() - pending_since_ >= kPatience) activate_pending();
+  return std::nullopt;
+}
+
+// The kernel may take long, so nobody is made to wait for this; what it says, take_in() sees.
+void KernelConnections::prepare(const ConnectionSampler::Candidate& candidate) {
+  KernelPath::HookId in = 0;
+  {
+    const rcu::ReaderScope reader;
+    const Vport* const from = ports_.find(candidate.in_port);
+    if (from != nullptr) in = from->kernel_path_hook();
+  }
+  if (in != 0) static_cast<void>(path_.prepare(in));
+}
+
+void KernelConnections::take_candidates() {
+  while (const std::optional<Offer> offer = next_offer()) {
+    prepare(offer->candidate);
+    MutexLock lock(mutex_);
+    const bool is_there = std::ranges::find(samplers_, offer->sampler) != samplers_.end();
+    if (is_there) take_in(*offer->sampler, offer->candidate);
+  }
+  MutexLock lock(mutex_);
+  activate_late();
 }
 
 bool KernelConnections::may_have(const Flow& flow, uint32_t out_port) const {
@@ -148,9 +170,10 @@ void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSamp
          .to = to,
          .in = in,
          .multicast = (candidate.key.eth_dst[0] & 1) != 0,
+         .added = now,
          .used = now});
-  if (!std::exchange(any_pending_, true)) pending_since_ = now;
-  static_cast<void>(sampler.hand_over(*use));  // if not: activate_pending()
+  any_pending_ = true;
+  static_cast<void>(sampler.hand_over(*use));  // if not: activate_late()
 }
 
 void KernelConnections::enter(Connection connection) {
@@ -160,10 +183,15 @@ void KernelConnections::enter(Connection connection) {
   siblings.push_back(connections_.begin());
 }
 
-void KernelConnections::activate_pending() {
+// Those that no forwarding thread has switched over in time.
+void KernelConnections::activate_late() {
   if (!std::exchange(any_pending_, false)) return;
+  const Nanoseconds now = clock_.now();
   for (Connection& connection : connections_) {
-    if (std::exchange(connection.pending, false)) path_.activate(connection.use);
+    if (!connection.pending) continue;
+    connection.pending = now - connection.added < kPatience;
+    any_pending_ = any_pending_ || connection.pending;
+    if (!connection.pending) path_.activate(connection.use);
   }
 }
 
@@ -181,15 +209,30 @@ void KernelConnections::collect_locked() {
   for (Connection& connection : connections_) count(connection, now);
 }
 
+void KernelConnections::collect(uint32_t port_no) {
+  MutexLock lock(mutex_);
+  if (connections_.empty()) return;
+  const rcu::ReaderScope reader;
+  const Nanoseconds now = clock_.now();
+  for (Connection& connection : connections_) {
+    if (connection.in_port == port_no || connection.out_port == port_no) count(connection, now);
+  }
+}
+
+// Not when it was counted: of two ports that a host was seen at, the later one is where it is.
+Nanoseconds KernelConnections::last_used(const Connection& connection, Nanoseconds now) const {
+  return std::clamp(path_.used(connection.use.element), std::min(connection.used, now), now);
+}
+
 void KernelConnections::count(Connection& connection, Nanoseconds now) {
   const KernelPath::Counts counts = path_.counts(connection.use.element);
   if (counts == connection.counted) return;
   const KernelPath::Counts more = difference(counts, connection.counted);
   connection.counted = counts;
-  connection.used = now;
+  connection.used = last_used(connection, now);
   hits_ += more.packets;
-  connection.flow->count(kKernelPathIndex, more.packets + lost_packets(more), more.bytes + more.lost_bytes, now,
-                         static_cast<uint16_t>(more.tcp_flags));
+  connection.flow->count(kKernelPathIndex, more.packets + lost_packets(more), more.bytes + more.lost_bytes,
+                         connection.used, static_cast<uint16_t>(more.tcp_flags));
   PortBooks& books = ledger_.port(connection.in_port);
   books.received.add(more.packets + lost_packets(more));
   books.sent.add(more.packets);
@@ -270,7 +313,10 @@ void KernelConnections::bury_stopped() {
     connection.erased = any = true;
   }
   if (!any) return;
-  path_.wait_for_running();
+  {
+    const rcu::Offline offline;
+    path_.wait_for_running();
+  }
   const rcu::ReaderScope reader;
   const Nanoseconds now = clock_.now();
   for (auto it = connections_.begin(); it != connections_.end();) {

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <thread>
 #include <unordered_map>
@@ -57,6 +58,8 @@ class KernelConnections {
 
   // Brings flows, ports and ledger up to date.
   void collect();
+  // The same for the connections from and to one port.
+  void collect(uint32_t port_no);
   // Ends what has been idle for long; what the thread does from time to time (tests: after having turned the clock).
   void tidy();
 
@@ -74,16 +77,23 @@ class KernelConnections {
     bool multicast = false;
     bool pending = true;  // perhaps not active yet
     bool erased = false;  // stopped, and gone from the kernel's table
-    Nanoseconds used{};
+    Nanoseconds added{}, used{};
     KernelPath::Counts counted{};
   };
 
   void run();
+  struct Offer {
+    ConnectionSampler* sampler = nullptr;
+    ConnectionSampler::Candidate candidate;
+  };
   void take_candidates() EXCLUDES(mutex_);
+  std::optional<Offer> next_offer() EXCLUDES(mutex_);
+  void prepare(const ConnectionSampler::Candidate& candidate) EXCLUDES(mutex_);
   void take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate) REQUIRES(mutex_);
   bool may_have(const Flow& flow, uint32_t out_port) const;
-  void activate_pending() REQUIRES(mutex_);
+  void activate_late() REQUIRES(mutex_);
   void collect_locked() REQUIRES(mutex_);
+  Nanoseconds last_used(const Connection& connection, Nanoseconds now) const;
   void count(Connection& connection, Nanoseconds now) REQUIRES(mutex_);
   void count_for_ports(const Connection& connection, const KernelPath::Counts& more) REQUIRES(mutex_);
   void stop_idle(Nanoseconds now) REQUIRES(mutex_);
@@ -106,7 +116,6 @@ class KernelConnections {
   Connections connections_ GUARDED_BY(mutex_);
   std::unordered_map<const Flow*, std::vector<Connections::iterator>> of_flow_ GUARDED_BY(mutex_);
   bool any_pending_ GUARDED_BY(mutex_) = false;
-  Nanoseconds pending_since_ GUARDED_BY(mutex_){};
   uint64_t hits_ GUARDED_BY(mutex_) = 0;
   std::thread thread_;
 };

@@ -171,6 +171,7 @@ std::unique_ptr<Vport> UserspaceDatapath::detach(uint32_t port_no) {
   port_map_->set(port_no, nullptr);
   distribute_sources();
   rcu::synchronize();
+  kernel_->port_goes(port_no);  // what was taken in meanwhile, too: now nobody finds the port any more
   return port;
 }
 
@@ -235,7 +236,7 @@ std::optional<VportStats> UserspaceDatapath::port_stats(uint32_t port_no) const 
   MutexLock lock(mutex_);
   auto it = ports_.find(port_no);
   if (it == ports_.end()) return std::nullopt;
-  collect_for(port_no);
+  kernel_->collect(port_no);
   return it->second.port->stats();
 }
 
@@ -498,17 +499,8 @@ DatapathStats UserspaceDatapath::stats() const {
   return stats;
 }
 
-void UserspaceDatapath::collect_for(uint32_t port_no) const {
-  {
-    const rcu::ReaderScope reader;
-    const Vport* port = port_map_->find(port_no);
-    if (port == nullptr || port->kernel_path_hook() == 0) return;
-  }
-  kernel_->collect();
-}
-
 BooksSum UserspaceDatapath::books(uint32_t port_no) const {
-  collect_for(port_no);
+  kernel_->collect(port_no);
   BooksSum sum;
   uint64_t queued = 0, dequeued = 0;
   for (const std::unique_ptr<Ledger>& ledger : ledgers_) {

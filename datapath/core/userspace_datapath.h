@@ -101,7 +101,6 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   Ledger& ledger(size_t index) const { return *ledgers_[index]; }
   void maintain();
   // Before the counters of a port are read.
-  void collect_for(uint32_t port_no) const;
   void book_lookups(const LookupCounters& counters, DatapathStats& stats) const;
 
   const Clock& clock_;

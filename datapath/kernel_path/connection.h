@@ -37,9 +37,10 @@ struct kernel_connection {
   __u64 packets;     /* programs: sent; a super-frame counts once */
   __u64 bytes;       /* programs: of those, with tags */
   __u64 full;        /* programs: refused by the device's queue */
-  __u64 failed;      /* programs: refused for another reason (the device is down or gone) */
-  __u64 overruled;   /* programs: another program of the host took the packet before it could be sent */
+  __u32 failed;      /* programs: refused for another reason (the device is down or gone) */
+  __u32 overruled;   /* programs: another program of the host took the packet before it could be sent */
   __u64 lost_bytes;  /* programs: of all that were not sent */
+  __u64 used;        /* programs: when the last packet came, in ns of CLOCK_MONOTONIC (a few ms late) */
 };
 
 #define KERNEL_PATH_CONNECTIONS 32768 /* elements of the array */

@@ -10,7 +10,10 @@ constexpr uint32_t kEthernetHeader = 14;
 
 std::atomic_ref<uint32_t> state_of(kernel_connection& connection) { return std::atomic_ref(connection.state); }
 
-uint64_t read(__u64& counter) { return std::atomic_ref(counter).load(std::memory_order_relaxed); }
+template <typename T>
+uint64_t read(T& counter) {
+  return std::atomic_ref(counter).load(std::memory_order_relaxed);
+}
 
 }  // namespace
 
@@ -147,19 +150,28 @@ std::string KernelPath::off_because() const {
 
 // ---------------------------------------------------------------- connections
 
+Status KernelPath::prepare(HookId in) {
+  MutexLock lock(mutex_);
+  const auto from = devices_.find(in);
+  if (from == devices_.end() || !from->second.working()) {
+    return failed_precondition("the device has no kernel path any more");
+  }
+  if (from->second.link) return {};
+  Status status = attach(from->second);
+  if (!status.ok()) {
+    end(in, from->second);
+    from->second.problem = status.message();
+  }
+  return status;
+}
+
 Result<KernelPath::Use> KernelPath::add(ConnectionKey key, HookId in, HookId out) {
   MutexLock lock(mutex_);
   const auto from = devices_.find(in), to = devices_.find(out);
   if (from == devices_.end() || to == devices_.end() || !from->second.working() || !to->second.working()) {
     return failed_precondition("a device has no kernel path any more");
   }
-  if (!from->second.link) {
-    if (Status status = attach(from->second); !status.ok()) {
-      end(in, from->second);
-      from->second.problem = status.message();
-      return status;
-    }
-  }
+  if (!from->second.link) return failed_precondition("the device has not been prepared");
   if (free_.empty()) return resource_exhausted("the kernel path's table is full");
   const uint32_t element = free_.back();
   key.in_ifindex = from->second.ifindex;
@@ -195,7 +207,11 @@ KernelPath::Counts KernelPath::counts(uint32_t element) const {
           .failed = read(c.failed),
           .overruled = read(c.overruled),
           .lost_bytes = read(c.lost_bytes),
-          .tcp_flags = std::atomic_ref(c.tcp_flags).load(std::memory_order_relaxed)};
+          .tcp_flags = static_cast<uint32_t>(read(c.tcp_flags))};
+}
+
+Nanoseconds KernelPath::used(uint32_t element) const {
+  return Nanoseconds(static_cast<int64_t>(read(at(element).used)));
 }
 
 void KernelPath::erase(uint32_t element) { programs_->erase(at(element).key); }

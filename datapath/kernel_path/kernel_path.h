@@ -4,9 +4,9 @@
 // It knows devices, by hooks on the packet sockets of their ports, and connections; it knows nothing of flows or ports:
 // which connections are forwarded, and who is told what they counted, is up to its user (core/kernel_connections.h).
 //
-// Life of a connection: add() (pending: the kernel knows it, but does not forward yet) -> activate() -> stop(), by its
-// user, or because one of the two hooks closed or changed -> erase() -> wait_for_running() -> counts() are final ->
-// free(). What is stopped, or was never activated, goes by the packet socket, as without a kernel path.
+// Life of a connection: prepare() -> add() (pending: the kernel knows it, but does not forward yet) -> activate() ->
+// stop(), by its user, or because one of the two hooks closed or changed -> erase() -> wait_for_running() -> counts()
+// are final -> free(). What is stopped, or was never activated, goes by the packet socket, as without a kernel path.
 //
 // Thread safety: any thread, except that one connection is added, erased and freed by one thread at a time. No function
 // is for the packet path, but activate(), which is one atomic operation.
@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "datapath/base/clock.h"
 #include "datapath/base/mutex.h"
 #include "datapath/base/status.h"
 #include "datapath/kernel_path/connection_key.h"
@@ -84,8 +85,11 @@ class KernelPath {
     uint32_t element;
     uint32_t state;
   };
-  // Fails if either hook does not work (any more), the table is full, or the connection is there already. `key`'s
-  // in_ifindex is filled in. The first one of a device takes some milliseconds.
+  // To be called before a connection that comes in by this hook is added. The first call takes some milliseconds, or
+  // as long as the kernel is busy with its devices.
+  Status prepare(HookId in);
+  // Fails if either hook does not work (any more) or is not prepared, the table is full, or the connection is there
+  // already. `key`'s in_ifindex is filled in.
   Result<Use> add(ConnectionKey key, HookId in, HookId out);
   // No effect if it has been stopped since.
   void activate(const Use& use);
@@ -99,6 +103,8 @@ class KernelPath {
     bool operator==(const Counts&) const = default;
   };
   Counts counts(uint32_t element) const;
+  // When the last packet of these came, by CLOCK_MONOTONIC; 0: none has come.
+  Nanoseconds used(uint32_t element) const;
   void erase(uint32_t element);
   void wait_for_running() const { KernelPrograms::wait_for_running(); }
   // REQUIRES: erased, and waited since.

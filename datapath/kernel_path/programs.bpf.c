@@ -47,6 +47,8 @@ struct verdict {
   __u32 tcp_flags;
   __u32 tag;   /* bytes that a tag held aside adds to the frame */
   __u32 state; /* of the element, then */
+  __u32 at;    /* where L4 begins in the frame, ... */
+  __u64 l4;    /* ... and what it begins with: a frame of this length that `find` has not seen is another one */
 };
 
 struct {
@@ -215,6 +217,8 @@ int find(struct __sk_buff* skb) {
   verdict->tcp_flags = l4.flags;
   verdict->tag = skb->vlan_present ? TAG : 0;
   verdict->state = state;
+  verdict->at = l4.at;
+  if (bpf_skb_load_bytes(skb, l4.at, &verdict->l4, sizeof verdict->l4) != 0) return TO_DAEMON;
   verdict->element = at + 1;
   return TO_NOBODY;
 }
@@ -225,6 +229,8 @@ int forward(struct __sk_buff* skb) {
   struct verdict* verdict = bpf_map_lookup_elem(&verdicts, &zero);
   if (!verdict || verdict->element == 0) return NEXT;
   if (verdict->ifindex != skb->ifindex || verdict->length != skb->len) return NEXT;
+  __u64 l4;
+  if (bpf_skb_load_bytes(skb, verdict->at, &l4, sizeof l4) != 0 || l4 != verdict->l4) return NEXT;
   const __u32 at = verdict->element - 1, flags = verdict->tcp_flags;
   const __u64 bytes = verdict->length + verdict->tag;
   verdict->element = 0;
@@ -235,9 +241,14 @@ int forward(struct __sk_buff* skb) {
     __sync_fetch_and_add(&connection->packets, 1);
     __sync_fetch_and_add(&connection->bytes, bytes);
   } else {
-    __sync_fetch_and_add(error > 0 ? &connection->full : &connection->failed, 1);
+    if (error > 0) {
+      __sync_fetch_and_add(&connection->full, 1);
+    } else {
+      __sync_fetch_and_add(&connection->failed, 1);
+    }
     __sync_fetch_and_add(&connection->lost_bytes, bytes);
   }
+  connection->used = bpf_ktime_get_coarse_ns();
   if ((connection->tcp_flags & flags) != flags) __sync_fetch_and_or(&connection->tcp_flags, flags);
   return NEXT;
 }

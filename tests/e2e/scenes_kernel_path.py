@@ -5,6 +5,7 @@ ends with the daemon.
 """
 import json
 import signal
+import subprocess
 import time
 
 from lab import Failure, Lab, eventually
@@ -269,3 +270,46 @@ def scene_kernel_path_beside_another_program():
             if state(switch)[2] - hits < 1000 or not arrived - 5 <= seen <= arrived + 5:
                 raise Failure(f"{action}: the other program saw {seen} packets of {arrived}; {state(switch)}")
         switch.check_balance()
+
+
+ANNOUNCE = """
+import socket, sys
+mac = bytes.fromhex("020000000001")
+arp = bytes.fromhex("0001080006040001") + mac + socket.inet_aton("10.0.0.1") + bytes(6) + socket.inet_aton("10.0.0.1")
+port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+port.bind(("eth0", 0))
+print("ready", flush=True)
+sys.stdin.readline()
+port.send(b"\\xff" * 6 + mac + b"\\x08\\x06" + arp)
+"""
+
+
+def scene_kernel_path_lets_a_host_move():
+    """A host whose stream the kernel forwards moves to another port, where it says so once: what was counted late of the stream must
+    not take its address back."""
+    with Lab() as lab:
+        switch, middle, (h1, h2) = two_hosts(lab)
+        h3 = lab.host("h3")
+        h3.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+        lab.wire(h3, "eth0", middle, "p3")
+        h3.run("ip", "link", "set", "eth0", "up")
+        switch.vsctl("add-port", "br0", "p3")
+        stream(switch, h1, h2)
+
+        def place():
+            entries = [line.split() for line in switch.ofctl("fdb-show", "br0").splitlines()]
+            return next((int(entry[0]) for entry in entries if "02:00:00:00:00:01" in entry), None)
+
+        if place() != 1:
+            raise Failure(f"the host is at port {place()}, not at 1, before it moves")
+        announcer = h3.start("python3", "-c", ANNOUNCE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        announcer.stdout.readline()
+        h1.run("ip", "link", "set", "eth0", "down")
+        announcer.communicate("now\n")  # before the stream's last packets are counted
+        eventually(lambda: place() == 3, "the host is learned where it has moved")
+        # Counters are given to rules and addresses every second or so.
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            if place() != 3:
+                raise Failure(f"the host was taken back to port {place()}")
+            time.sleep(0.05)

@@ -58,13 +58,16 @@ Status PortChanges::update_all(std::string* failed_port) {
   std::vector<std::string> waiting(plan_.updated_ports.begin(), plan_.updated_ports.end());
   while (!waiting.empty()) {
     std::vector<std::string> blocked;
+    Status refusal;
     for (const std::string& name : waiting) {
       const Status status = update(name);
       if (status.ok()) continue;
       *failed_port = name;
       if (status.code() != StatusCode::already_exists) return status;
       blocked.push_back(name);
+      refusal = status;
     }
+    if (blocked.size() == 1 && waiting.size() == 1) return refusal;  // what it wants is none of ours
     if (blocked.size() == waiting.size()) {
       // Each wants what the next one has, in a ring (two tunnels swap their keys): one lets go.
       const std::string name = blocked.back();

@@ -144,6 +144,8 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit) {
   size_t removed = 0;
   FlowCursor cursor;
   std::vector<Ufid> doomed;
+  // Whoever removes flows of which the kernel has connections waits for the kernel: once, at the end.
+  std::vector<Ufid> in_kernel;
   for (bool more = true; more;) {
     if (!awaited) give_way();
     OfflineLock lock(mutex_);
@@ -151,8 +153,13 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit) {
     doomed.clear();
     more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, [&](Flow& flow) {
       mutex_.assert_held();
+      const size_t before = doomed.size();
       visit(flow, doomed);
+      if (doomed.size() == before || !flow.in_kernel_path()) return;
+      in_kernel.push_back(doomed.back());
+      doomed.pop_back();
     });
+    if (!more) doomed.insert(doomed.end(), in_kernel.begin(), in_kernel.end());
     Addresses addresses;
     removed += remove(doomed, addresses);
     refresh(addresses);

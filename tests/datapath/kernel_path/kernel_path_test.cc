@@ -10,6 +10,7 @@
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -99,6 +100,7 @@ class KernelPathTest : public ::testing::Test {
     return *connection_key_of(packet.place(frame));
   }
   KernelPath::Use add(const Bytes& frame) {
+    EXPECT_TRUE(path_.prepare(in_->id()).ok());
     auto use = path_.add(key_of(frame), in_->id(), out_->id());
     EXPECT_TRUE(use.ok()) << use.status().message();
     return use.ok() ? *use : KernelPath::Use{};
@@ -210,6 +212,7 @@ TEST_F(KernelPathTest, TwoPortsOfOneDeviceBothHaveEveryFrame) {
   const PacketEnd second("p1");
   const auto hook = path_.hook(second.fd(), second.ifindex(), 1500);
   path_.activate(add(tcp_frame()));
+  EXPECT_FALSE(path_.prepare(hook->id()).ok());
   EXPECT_FALSE(path_.add(key_of(tcp_frame(3)), hook->id(), out_->id()).ok());
   EXPECT_EQ(hook->id(), 0u);
   EXPECT_EQ(hook->problem(), "another port has the same device");
@@ -252,6 +255,36 @@ TEST_F(KernelPathTest, NoticesThatAnotherProgramTakesItsFrames) {
   const KernelPath::Counts counts = path_.counts(use.element);
   EXPECT_EQ(counts.packets, 0u);
   EXPECT_GT(counts.overruled, 40u);  // of the last on each processor nothing is known yet
+}
+
+// While it lives, this thread stays on the processor that it is on.
+class OneProcessor {
+ public:
+  OneProcessor() {
+    sched_getaffinity(0, sizeof before_, &before_);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<size_t>(sched_getcpu()), &one);
+    sched_setaffinity(0, sizeof one, &one);
+  }
+  ~OneProcessor() { sched_setaffinity(0, sizeof before_, &before_); }
+
+ private:
+  cpu_set_t before_;
+};
+
+// The verdict on a frame that another program took stays behind, and so does our program until the device is cleared
+// up.
+TEST_F(KernelPathTest, AVerdictIsForItsFrameOnly) {
+  const OneProcessor stay;
+  path_.activate(add(tcp_frame()));
+  {
+    const OtherProgram keeps_all(0, true);
+    far1_->send(tcp_frame());
+    EXPECT_EQ(far2_->receive(20) + p1_->receive(20), 0u);
+  }
+  in_->close();
+  EXPECT_EQ(way_of(tcp_frame(9)), "socket");
 }
 
 // ---------------------------------------------------------------- with flows
@@ -370,6 +403,19 @@ TEST_F(KernelConnectionsTest, ARemovedFlowTakesItsConnectionsAndKeepsTheirCounts
   far2_->receive(20);
   far1_->send(tcp_frame());
   EXPECT_EQ(far2_->receive(), 0u);
+}
+
+TEST_F(KernelConnectionsTest, AFlowIsUsedWhenItsPacketCameNotWhenItIsCounted) {
+  const Ufid ufid = put_flow();
+  ASSERT_TRUE(enter_kernel());
+  ASSERT_TRUE(test::eventually([this] { return send(10), stats().hits > 100; }));
+  far2_->receive(20);
+  const Nanoseconds before = clock_.now();
+  far1_->send(tcp_frame());
+  ASSERT_EQ(far2_->receive(), 1u);
+  const Nanoseconds after = clock_.now();
+  EXPECT_LE(flow_stats(ufid).used, after);
+  EXPECT_GE(flow_stats(ufid).used, before - std::chrono::milliseconds(20));  // the kernel's coarse clock
 }
 
 TEST_F(KernelConnectionsTest, OtherActionsHoldAtOnce) {
