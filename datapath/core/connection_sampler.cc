@@ -9,14 +9,16 @@ void ConnectionSampler::consider(const Packet& packet, uint32_t out_port, Nanose
   if (!key || (key->proto != kProtoTcp && !super_frame)) return;
   const auto hash = static_cast<uint32_t>(ConnectionKeyHash()(*key)) ^ packet.in_port;
   Tracked& tracked = tracked_[hash % kTracked];
-  if (tracked.tag != hash || now - tracked.since > kForget) tracked = {hash, 0, now, now};
+  if (tracked.tag != hash || now - tracked.since > kForget) tracked = {hash, 0, false, now, now};
   tracked.worth += (static_cast<uint32_t>(packet.size()) + kPacketWorth) * (super_frame ? 1 : kSampled);
+  tracked.bulk = tracked.bulk || super_frame || packet.size() >= kLarge;
+  if (!tracked.bulk && !any_bulk_.load(std::memory_order_relaxed)) return;
   if (tracked.worth < kWorthIt || now < tracked.not_before || now - last_offer_ < kBetweenOffers) return;
   tracked.worth = 0;
   tracked.since = now;
   tracked.not_before = now + kBeforeNextTry;
   if (!served(packet.in_port) || !served(out_port)) return;
-  if (!candidates_.push({*key, packet.in_port, out_port})) return;
+  if (!candidates_.push({*key, packet.in_port, out_port, tracked.bulk})) return;
   last_offer_ = now;
   taker_.signal();
 }

@@ -1,9 +1,11 @@
 // ConnectionSampler: how a forwarding thread finds connections that are worth giving to the kernel (the kernel path,
 // kernel_connections.h), and how it lets the kernel have them.
 //
-// Which are worth it: TCP connections that move a lot (some super-frames, or some hundred packets, within a second),
-// and UDP ones of super-frames; small datagrams leave faster as trains of our own (vport/frame_train.h). Of packets
-// that are no super-frames one in sixteen is looked at.
+// Which are worth it: TCP connections that move a lot (some super-frames, or some hundred large packets, within a
+// second), UDP ones of super-frames, and TCP's way back (of small packets) while a lot comes the other way. Small
+// datagrams leave faster as trains of our own (vport/frame_train.h); requests and responses are faster through a thread
+// that waits awake (idle_policy.h) than through a kernel whose cores have gone idle between them. Of packets that are
+// no super-frames one in sixteen is looked at.
 //
 // The thread that received a connection's packets is the one to switch it over, in a round in which no port had
 // anything: then none of its packets is still on its way through this thread, to be overtaken.
@@ -29,11 +31,13 @@ class ConnectionSampler {
   struct Candidate {
     ConnectionKey key;
     uint32_t in_port = 0, out_port = 0;
+    bool bulk = false;  // it moves a lot itself
   };
 
-  // `taker` is signalled when there are candidates. All outlive the sampler.
-  ConnectionSampler(const PortMap& ports, KernelPath& path, Wakeup& taker)
-      : ports_(ports), path_(path), taker_(taker) {}
+  // `taker` is signalled when there are candidates. `any_bulk`: the kernel has connections that move a lot, so that
+  // their ways back are wanted. All outlive the sampler.
+  ConnectionSampler(const PortMap& ports, KernelPath& path, Wakeup& taker, const std::atomic<bool>& any_bulk)
+      : ports_(ports), path_(path), taker_(taker), any_bulk_(any_bulk) {}
 
   // ---- the forwarding thread
   bool wanted() const { return path_.useful(); }
@@ -62,12 +66,14 @@ class ConnectionSampler {
   static constexpr size_t kTracked = 1024;  // a power of two
   // What a packet is worth, besides its bytes, and what makes a candidate: 4 to 5 super-frames, or 250 small packets.
   static constexpr uint32_t kPacketWorth = 1024, kWorthIt = 256 << 10;
+  static constexpr size_t kLarge = 1000;  // bytes, of a packet of bulk data
   static constexpr Nanoseconds kForget = 1s;
   // Between any two offers, and between two of the same connection.
   static constexpr Nanoseconds kBetweenOffers = 50us, kBeforeNextTry = 100ms;
 
   struct Tracked {
     uint32_t tag = 0, worth = 0;
+    bool bulk = false;
     Nanoseconds since{}, not_before{};
   };
 
@@ -80,6 +86,7 @@ class ConnectionSampler {
   const PortMap& ports_;
   KernelPath& path_;
   Wakeup& taker_;
+  const std::atomic<bool>& any_bulk_;
   uint32_t seen_ = 0;
   Nanoseconds last_offer_{};
   std::array<Tracked, kTracked> tracked_;

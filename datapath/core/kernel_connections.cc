@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "datapath/base/rcu.h"
 
@@ -27,6 +28,17 @@ KernelPath::Counts difference(const KernelPath::Counts& now, const KernelPath::C
           .overruled = now.overruled - before.overruled,
           .lost_bytes = now.lost_bytes - before.lost_bytes,
           .tcp_flags = now.tcp_flags};
+}
+
+// The same for both directions of a connection.
+size_t pair_hash(const ConnectionKey& key) {
+  ConnectionKey one{}, other{};
+  one.proto = other.proto = key.proto;
+  std::memcpy(one.src, key.src, sizeof one.src);
+  std::memcpy(other.src, key.dst, sizeof other.src);
+  one.src_port = key.src_port;
+  other.src_port = key.dst_port;
+  return ConnectionKeyHash()(one) ^ ConnectionKeyHash()(other);
 }
 
 uint64_t lost_packets(const KernelPath::Counts& counts) { return counts.full + counts.failed + counts.overruled; }
@@ -67,7 +79,7 @@ KernelPathStats KernelConnections::stats() {
 }
 
 std::unique_ptr<ConnectionSampler> KernelConnections::make_sampler() {
-  auto sampler = std::make_unique<ConnectionSampler>(ports_, path_, wakeup_);
+  auto sampler = std::make_unique<ConnectionSampler>(ports_, path_, wakeup_, any_bulk_);
   MutexLock lock(mutex_);
   samplers_.push_back(sampler.get());
   return sampler;
@@ -140,8 +152,14 @@ bool KernelConnections::may_have(const Flow& flow, uint32_t out_port) const {
   return !flow.dead() && flow.takes_connections_whole() && flow.shortcut().port_no() == out_port;
 }
 
+// What moves little is left to the threads, but for the way back of what moves a lot.
+bool KernelConnections::is_wanted(const ConnectionSampler::Candidate& candidate) const {
+  return candidate.bulk || bulk_.contains(pair_hash(candidate.key));
+}
+
 // What the candidate's packet met is old news: all is looked up again.
 void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate) {
+  if (!is_wanted(candidate)) return;
   const rcu::ReaderScope reader;
   const Vport* const from = ports_.find(candidate.in_port);
   const Vport* const to = ports_.find(candidate.out_port);
@@ -170,6 +188,8 @@ void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSamp
          .to = to,
          .in = in,
          .multicast = (candidate.key.eth_dst[0] & 1) != 0,
+         .bulk = candidate.bulk,
+         .pair = pair_hash(candidate.key),
          .added = now,
          .used = now});
   any_pending_ = true;
@@ -179,6 +199,8 @@ void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSamp
 void KernelConnections::enter(Connection connection) {
   auto& siblings = of_flow_[connection.flow];
   connection.place = siblings.size();
+  if (connection.bulk) ++bulk_[connection.pair];
+  any_bulk_.store(!bulk_.empty(), std::memory_order_relaxed);
   connections_.push_front(std::move(connection));
   siblings.push_back(connections_.begin());
 }
@@ -301,6 +323,8 @@ KernelConnections::Connections::iterator KernelConnections::forget(Connections::
     connection->flow->mark_in_kernel_path(false);
     of_flow_.erase(it);
   }
+  if (connection->bulk && --bulk_.at(connection->pair) == 0) bulk_.erase(connection->pair);
+  any_bulk_.store(!bulk_.empty(), std::memory_order_relaxed);
   path_.free(connection->use.element);
   return connections_.erase(connection);
 }

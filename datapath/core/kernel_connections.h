@@ -75,6 +75,8 @@ class KernelConnections {
     const Vport* to = nullptr;
     KernelPath::HookId in = 0;
     bool multicast = false;
+    bool bulk = false;    // counted in bulk_, ...
+    size_t pair = 0;      // ... by this
     bool pending = true;  // perhaps not active yet
     bool erased = false;  // stopped, and gone from the kernel's table
     Nanoseconds added{}, used{};
@@ -90,6 +92,7 @@ class KernelConnections {
   std::optional<Offer> next_offer() EXCLUDES(mutex_);
   void prepare(const ConnectionSampler::Candidate& candidate) EXCLUDES(mutex_);
   void take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate) REQUIRES(mutex_);
+  bool is_wanted(const ConnectionSampler::Candidate& candidate) const REQUIRES(mutex_);
   bool may_have(const Flow& flow, uint32_t out_port) const;
   void activate_late() REQUIRES(mutex_);
   void collect_locked() REQUIRES(mutex_);
@@ -115,6 +118,9 @@ class KernelConnections {
   std::vector<ConnectionSampler*> samplers_ GUARDED_BY(mutex_);
   Connections connections_ GUARDED_BY(mutex_);
   std::unordered_map<const Flow*, std::vector<Connections::iterator>> of_flow_ GUARDED_BY(mutex_);
+  // Connections that move a lot, by the hash of what they and their ways back have in common.
+  std::unordered_map<size_t, uint32_t> bulk_ GUARDED_BY(mutex_);
+  std::atomic<bool> any_bulk_{false};
   bool any_pending_ GUARDED_BY(mutex_) = false;
   uint64_t hits_ GUARDED_BY(mutex_) = 0;
   std::thread thread_;

@@ -35,6 +35,11 @@ Bytes tcp_frame(uint16_t port = 1, size_t payload = 100) {
   return PacketBuilder().ethernet().ipv4("10.0.0.1", "10.0.0.2").tcp(port, 2).payload(payload).build();
 }
 
+Bytes bulk_frame() { return tcp_frame(1, 1000); }
+Bytes bulk_on_the_way_back() {
+  return PacketBuilder().ethernet().ipv4("10.0.0.2", "10.0.0.1").tcp(2, 1).payload(1000).build();
+}
+
 // Devices that are made from now on in this namespace send nothing of their own.
 void keep_quiet() { std::ofstream("/proc/sys/net/ipv6/conf/default/disable_ipv6") << 1 << std::flush; }
 
@@ -337,23 +342,24 @@ class KernelConnectionsTest : public ::testing::Test {
   }
 
   KernelPathStats stats() { return datapath_->stats().kernel_path; }
-  Ufid put_flow(const std::function<void(FlowMask&)>& look_at = [](FlowMask&) {}) {
+  Ufid put_flow(
+      const std::function<void(FlowMask&)>& look_at = [](FlowMask&) {}, size_t from = 0) {
     NewFlow flow;
-    flow.key.in_port = ports_[0];
+    flow.key.in_port = ports_[from];
     flow.mask.in_port = ~0u;
     look_at(flow.mask);
     test::GuardedPacket packet;
-    Packet& placed = packet.place(tcp_frame());
-    placed.in_port = ports_[0];
+    Packet& placed = packet.place(bulk_frame());
+    placed.in_port = ports_[from];
     EXPECT_TRUE(extract_flow_key(placed, flow.key));
-    flow.actions.push_back(OutputAction{ports_[1]});
+    flow.actions.push_back(OutputAction{ports_[1 - from]});
     auto put = datapath_->put_flow(std::move(flow));
     EXPECT_TRUE(put.ok());
     return *put;
   }
   void send(size_t count) {
     for (size_t i = 0; i < count; ++i) {
-      far1_->send(tcp_frame());
+      far1_->send(bulk_frame());
       if (i % 50 == 49) far2_->receive(1);
     }
     sent_ += count;
@@ -384,7 +390,7 @@ TEST_F(KernelConnectionsTest, CountsAsIfTheDaemonHadForwardedIt) {
   ASSERT_TRUE(enter_kernel());
   ASSERT_TRUE(test::eventually([this] { return send(10), stats().hits > 100; }));
   ASSERT_TRUE(test::eventually([&] { return flow_stats(ufid).packets == sent_; }));
-  EXPECT_EQ(flow_stats(ufid).bytes, sent_ * tcp_frame().size());
+  EXPECT_EQ(flow_stats(ufid).bytes, sent_ * bulk_frame().size());
   EXPECT_EQ(datapath_->port_stats(ports_[0])->rx_packets, sent_);
   EXPECT_EQ(datapath_->port_stats(ports_[1])->tx_packets, sent_);
   EXPECT_EQ(datapath_->books(ports_[0]).received, sent_);
@@ -401,7 +407,7 @@ TEST_F(KernelConnectionsTest, ARemovedFlowTakesItsConnectionsAndKeepsTheirCounts
   EXPECT_EQ(removed[0]->stats().packets, sent_);
   EXPECT_EQ(stats().connections, 0u);
   far2_->receive(20);
-  far1_->send(tcp_frame());
+  far1_->send(bulk_frame());
   EXPECT_EQ(far2_->receive(), 0u);
 }
 
@@ -411,7 +417,7 @@ TEST_F(KernelConnectionsTest, AFlowIsUsedWhenItsPacketCameNotWhenItIsCounted) {
   ASSERT_TRUE(test::eventually([this] { return send(10), stats().hits > 100; }));
   far2_->receive(20);
   const Nanoseconds before = clock_.now();
-  far1_->send(tcp_frame());
+  far1_->send(bulk_frame());
   ASSERT_EQ(far2_->receive(), 1u);
   const Nanoseconds after = clock_.now();
   EXPECT_LE(flow_stats(ufid).used, after);
@@ -424,7 +430,7 @@ TEST_F(KernelConnectionsTest, OtherActionsHoldAtOnce) {
   ASSERT_TRUE(test::eventually([this] { return send(10), stats().hits > 100; }));
   far2_->receive(20);
   EXPECT_TRUE(datapath_->set_flow_actions(ufid, {DropAction{DropReason::of_pipeline}}));
-  far1_->send(tcp_frame());
+  far1_->send(bulk_frame());
   EXPECT_EQ(far2_->receive(), 0u);
   EXPECT_TRUE(test::eventually([this] { return stats().connections == 0; }));
 }
@@ -436,6 +442,24 @@ TEST_F(KernelConnectionsTest, FlowsThatLookAtMoreStayWithTheDaemon) {
   EXPECT_EQ(stats().connections, 0u);
 }
 
+TEST_F(KernelConnectionsTest, SmallPacketsStayWithTheDaemonUnlessALotComesTheOtherWay) {
+  put_flow();
+  put_flow([](FlowMask&) {}, 1);
+  for (size_t i = 0; i < 4 * kEnoughToBeNoticed; ++i) far1_->send(tcp_frame());
+  ASSERT_TRUE(test::eventually([this] { return datapath_->books(ports_[0]).sent > 3 * kEnoughToBeNoticed; }));
+  EXPECT_EQ(stats().connections, 0u);
+  const auto send_back = [this] {
+    for (int i = 0; i < 50; ++i) far2_->send(bulk_on_the_way_back());
+    return stats().connections == 1;
+  };
+  ASSERT_TRUE(test::eventually(send_back));
+  const auto send_small = [this] {
+    for (int i = 0; i < 50; ++i) far1_->send(tcp_frame());
+    return stats().connections == 2;
+  };
+  EXPECT_TRUE(test::eventually(send_small));
+}
+
 TEST_F(KernelConnectionsTest, APortThatGoesTakesItsConnections) {
   const Ufid ufid = put_flow();
   ASSERT_TRUE(enter_kernel());
@@ -443,7 +467,7 @@ TEST_F(KernelConnectionsTest, APortThatGoesTakesItsConnections) {
   ASSERT_TRUE(datapath_->remove_port(ports_[1], true).ok());
   EXPECT_EQ(stats().connections, 0u);
   far2_->receive(20);
-  far1_->send(tcp_frame());
+  far1_->send(bulk_frame());
   EXPECT_EQ(far2_->receive(), 0u);
   ++sent_;
   EXPECT_TRUE(test::eventually([&] { return flow_stats(ufid).packets == sent_; }))
