@@ -6,6 +6,7 @@ happened. Nothing outside the lab's own namespaces is touched.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -81,8 +82,13 @@ class Host:
         options = ["-c", count, "-s", size, "-i", 0.05, "-W", timeout]
         if dont_fragment:
             options += ["-M", "do"]
+        if expect and count > 1:
+            # Else ping waits for the last reply no longer than twice as long as for the others. (It sends on until as many
+            # replies have come as are wanted; what counts is that the first `count` are answered.)
+            options += ["-w", timeout + count // 20 + 1]
         done = self.run("ping", *options, address, check=False, timeout=count * (timeout + 1) + 10)
-        all_back = f"{count} received" in done.stdout
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", done.stdout)}
+        all_back = answered.issuperset(range(1, count + 1))
         if expect and not all_back:
             raise Failure(f"{self.name}: ping {address} ({size} bytes): replies missing\n{done.stdout}{done.stderr}")
         if not expect and " 0 received" not in done.stdout:
