@@ -40,7 +40,8 @@ constexpr auto kLongestProgram = std::chrono::milliseconds(50);
 
 Status failure(std::string_view what, int error) {
   std::string text = fmt::format("{}: {}", what, std::generic_category().message(error));
-  if (error == EPERM || error == EACCES) text += " (needs CAP_BPF and CAP_NET_ADMIN)";
+  // EACCES is what the kernel's check of a program says of a bad one.
+  if (error == EPERM) text += " (needs CAP_BPF and CAP_NET_ADMIN)";
   return failed_precondition(std::move(text));
 }
 

@@ -22,6 +22,7 @@
 #include "datapath/flow/extract.h"
 #include "tests/support/eventually.h"
 #include "tests/support/guarded_packet.h"
+#include "tests/support/kernel_path.h"
 #include "tests/support/netns.h"
 #include "tests/support/packet_builder.h"
 
@@ -90,7 +91,7 @@ class KernelPathTest : public ::testing::Test {
     }
     in_ = path_.hook(p1_->fd(), p1_->ifindex(), 1500);
     out_ = path_.hook(p2_->fd(), p2_->ifindex(), 1500);
-    if (!path_.off_because().empty()) GTEST_SKIP() << path_.off_because();
+    VSWITCH_REQUIRE_KERNEL_PATH(path_.off_because());
   }
   void TearDown() override {
     in_.reset();
@@ -330,7 +331,7 @@ class KernelConnectionsTest : public ::testing::Test {
       ASSERT_TRUE(added.ok()) << added.status().message();
       ports_.push_back(*added);
     }
-    if (!stats().off_because.empty()) GTEST_SKIP() << stats().off_because;
+    VSWITCH_REQUIRE_KERNEL_PATH(stats().off_because);
     far1_ = std::make_unique<PacketEnd>("far1");
     far2_ = std::make_unique<PacketEnd>("far2");
   }

@@ -9,6 +9,7 @@
 
 #include "tests/support/frame_spec.h"
 #include "tests/support/guarded_packet.h"
+#include "tests/support/kernel_path.h"
 #include "tests/support/netns.h"
 #include "tests/support/packet_builder.h"
 #include "tests/support/random_check.h"
@@ -29,7 +30,7 @@ class KernelProgramsTest : public ::testing::Test {
   void SetUp() override {
     VSWITCH_REQUIRE_NETNS();
     auto loaded = KernelPrograms::load();
-    if (!loaded.ok()) GTEST_SKIP() << loaded.status().message();
+    VSWITCH_REQUIRE_KERNEL_PATH(loaded.ok() ? "" : loaded.status().message());
     programs_ = std::move(*loaded);
   }
 
