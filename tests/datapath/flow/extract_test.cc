@@ -253,6 +253,39 @@ TEST(ExtractProperty, RandomBytesAreSafeAndRepeatable) {
 
 // ---- Metadata, keys that are used again, hash
 
+// A batch of packets, and a copy of each to be extracted by itself.
+class BatchBesideSingles {
+ public:
+  explicit BatchBesideSingles(HeapPacketPool& pool) : pool_(pool) {}
+  void add(const Bytes& frame, uint32_t in_port, uint32_t mark = 0) {
+    packets_.push_back(test::make_packet(pool_, frame));
+    packets_.back()->in_port = in_port;
+    packets_.back()->skb_mark = mark;
+    copies_.push_back(clone_packet(*packets_.back(), pool_));
+    pointers_.push_back(packets_.back().get());
+  }
+  // The slots and identities are those of the batch before.
+  void check(KeySlots& slots, std::array<uint64_t, KeySlots::kCount>& identities, uint32_t sole_port = 0) {
+    const uint32_t good = extract_flow_keys(pointers_.data(), pointers_.size(), slots, identities.data(), sole_port);
+    for (size_t i = 0; i < packets_.size(); ++i) {
+      FlowKey expected;
+      RC_ASSERT(extract_flow_key(*copies_[i], expected) == ((good >> i & 1) != 0));
+      if ((good >> i & 1) == 0) continue;
+      RC_ASSERT(slots[i] == expected);
+      RC_ASSERT(identities[i] == connection_identity(flow_hash(expected), expected.in_port, expected.recirc_id));
+      RC_ASSERT(packets_[i]->rss_hash == copies_[i]->rss_hash);
+      RC_ASSERT(std::memcmp(&packets_[i]->layers, &copies_[i]->layers, sizeof(LayerOffsets)) == 0);
+    }
+    const uint64_t beyond = uint64_t{good} >> packets_.size();
+    RC_ASSERT(beyond == 0u);
+  }
+
+ private:
+  HeapPacketPool& pool_;
+  std::vector<PacketPtr> packets_, copies_;
+  std::vector<Packet*> pointers_;
+};
+
 // Batches take a short way for common packets and do not clear what is clear: that must not show. Frames of all kinds
 // follow each other in the same slots, most of them plain TCP and UDP, some damaged.
 TEST(ExtractProperty, BatchesGiveTheSameAsSinglePackets) {
@@ -262,8 +295,7 @@ TEST(ExtractProperty, BatchesGiveTheSameAsSinglePackets) {
   size_t plain = 0;
   ASSERT_TRUE(rc::check("extract_flow_keys == extract_flow_key", [&](uint64_t seed) {
     test::Random random(seed);
-    std::vector<PacketPtr> packets, copies;
-    std::vector<Packet*> pointers;
+    BatchBesideSingles batch(pool);
     for (size_t i = 0; i < 32; ++i) {
       FlowKey key = test::random_key(random);
       if (random() % 4 != 0) {
@@ -286,25 +318,9 @@ TEST(ExtractProperty, BatchesGiveTheSameAsSinglePackets) {
       Bytes frame = test::compose(key, random() % 40);
       if (random() % 4 == 0) frame[random() % frame.size()] = static_cast<uint8_t>(random());
       if (random() % 8 == 0) frame.resize(random() % frame.size() + 1);
-      packets.push_back(test::make_packet(pool, frame));
-      packets.back()->in_port = key.in_port;
-      if (random() % 16 == 0) packets.back()->skb_mark = 5;
-      copies.push_back(clone_packet(*packets.back(), pool));
-      pointers.push_back(packets.back().get());
+      batch.add(frame, key.in_port, random() % 16 == 0 ? 5 : 0);
     }
-    const uint32_t good = extract_flow_keys(pointers.data(), pointers.size(), slots, identities.data());
-    for (size_t i = 0; i < 32; ++i) {
-      FlowKey expected;
-      RC_ASSERT(extract_flow_key(*copies[i], expected) == ((good >> i & 1) != 0));
-      if ((good >> i & 1) == 0) continue;
-      RC_ASSERT(slots[i] == expected);
-      RC_ASSERT(identities[i] == connection_identity(flow_hash(expected), expected.in_port, expected.recirc_id));
-      RC_ASSERT(packets[i]->rss_hash == copies[i]->rss_hash);
-      RC_ASSERT(packets[i]->layers.l2_5 == copies[i]->layers.l2_5);
-      RC_ASSERT(packets[i]->layers.l3 == copies[i]->layers.l3);
-      RC_ASSERT(packets[i]->layers.l4 == copies[i]->layers.l4);
-      RC_ASSERT(packets[i]->layers.l3_end == copies[i]->layers.l3_end);
-    }
+    batch.check(slots, identities);
   }));
   EXPECT_GT(plain, 500u);
 }
@@ -319,8 +335,7 @@ TEST(ExtractProperty, BatchesOfOneSourceGiveTheSame) {
   ASSERT_TRUE(rc::check("extract_flow_keys == extract_flow_key", [&](uint64_t seed) {
     test::Random random(seed);
     const size_t count = 1 + random() % KeySlots::kCount;
-    std::vector<PacketPtr> packets, copies;
-    std::vector<Packet*> pointers;
+    BatchBesideSingles batch(pool);
     bool damaged = false;
     for (size_t i = 0; i < count; ++i) {
       PacketBuilder builder;
@@ -335,24 +350,10 @@ TEST(ExtractProperty, BatchesOfOneSourceGiveTheSame) {
         if (at < frame.size()) frame[at] = static_cast<uint8_t>(random());
         if (random() % 4 == 0) frame.resize(random() % frame.size() + 1);
       }
-      packets.push_back(test::make_packet(pool, frame));
-      packets.back()->in_port = 7;
-      copies.push_back(clone_packet(*packets.back(), pool));
-      pointers.push_back(packets.back().get());
+      batch.add(frame, 7);
     }
     if (!damaged) ++short_batches;
-    const uint32_t good = extract_flow_keys(pointers.data(), count, slots, identities.data(), 7);
-    for (size_t i = 0; i < count; ++i) {
-      FlowKey expected;
-      RC_ASSERT(extract_flow_key(*copies[i], expected) == ((good >> i & 1) != 0));
-      if ((good >> i & 1) == 0) continue;
-      RC_ASSERT(slots[i] == expected);
-      RC_ASSERT(packets[i]->rss_hash == copies[i]->rss_hash);
-      RC_ASSERT(identities[i] == connection_identity(copies[i]->rss_hash, 7, 0));
-      RC_ASSERT(std::memcmp(&packets[i]->layers, &copies[i]->layers, sizeof(LayerOffsets)) == 0);
-    }
-    const uint64_t beyond = uint64_t{good} >> count;
-    RC_ASSERT(beyond == 0u);
+    batch.check(slots, identities, 7);
   }));
   EXPECT_GT(short_batches, 10u);
 }
