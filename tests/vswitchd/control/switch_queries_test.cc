@@ -1,0 +1,170 @@
+// What a running switch tells: packets in and out, traces, changes to watchers, unknown names.
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/support/eventually.h"
+#include "tests/support/running_switch.h"
+#include "vswitchd/openflow/flow_text.h"
+
+namespace vswitch::test {
+namespace {
+
+TEST_F(SwitchTest, PacketInAndOut) {
+  add_three_ports(FailMode::secure);
+  apply({rules("br0", {"cookie=0x77,in_port=1,actions=controller(max_len=20,id=3,userdata=01.02)"})});
+  inject("p1", {frame(kHost1, kHost2)});
+  ASSERT_TRUE(eventually([&] { return drops("p1", DropReason::no_controller) == 1; })) << "nobody listens";
+  std::mutex mutex;
+  std::vector<PacketIn> got;
+  auto subscription = sw_->subscribe_packet_in("br0", [&](const PacketIn& packet) {
+    std::lock_guard lock(mutex);
+    got.push_back(packet);
+    return got.size() < 2;  // the second is one too many
+  });
+  const auto count = [&] {
+    std::lock_guard lock(mutex);
+    return got.size();
+  };
+  inject("p1", {frame(kHost1, kHost2)});
+  ASSERT_TRUE(eventually([&] { return count() == 1; }));
+  EXPECT_EQ(got[0].bridge, "br0");
+  EXPECT_EQ(got[0].packet.size(), 20u);
+  EXPECT_EQ(got[0].total_size, 60u);
+  EXPECT_EQ(got[0].cookie, 0x77u);
+  EXPECT_EQ(got[0].controller_id, 3);
+  EXPECT_EQ(got[0].userdata, (Bytes{1, 2}));
+  EXPECT_EQ(got[0].metadata.packet.in_port, 1u);
+  inject("p1", {frame(kHost1, kHost2)});
+  ASSERT_TRUE(eventually([&] { return drops("p1", DropReason::controller_queue_full) == 1; })) << "nobody took it";
+  subscription.reset();
+
+  PacketOut out;
+  out.bridge = "br0";
+  out.packet = frame(kHost1, kHost2);
+  out.actions = *parse_actions("output:2,output:3");
+  ASSERT_TRUE(sw_->packet_out(out).ok());
+  EXPECT_EQ(sent("p2"), 1u);
+  EXPECT_EQ(sent("p3"), 1u);
+  out.in_port = 9;
+  EXPECT_EQ(sw_->packet_out(out).message(), "in_port=9: bridge \"br0\" has no such port");
+  out.in_port = 1;
+  out.packet.resize(5);
+  EXPECT_EQ(sw_->packet_out(out).message(), "a packet of 5 bytes has no Ethernet header");
+  out.packet.clear();
+  EXPECT_EQ(sw_->packet_out(out).message(), "packet-out needs a packet");
+  out.bridge = "br7";
+  out.packet = frame(kHost1, kHost2);
+  EXPECT_EQ(sw_->packet_out(out).message(), "no bridge named \"br7\"");
+  expect_balance();
+}
+
+TEST_F(SwitchTest, APacketOutMayRecirculate) {
+  add_three_ports(FailMode::secure);
+  PacketOut out;
+  out.bridge = "br0";
+  out.packet = frame(kHost1, kHost2);
+  out.actions = *parse_actions("mod_dl_src:02:00:00:00:00:09,debug_recirc,output:2,debug_recirc,output:3");
+  ASSERT_TRUE(sw_->packet_out(out).ok());
+  ASSERT_TRUE(sends("p2", 1));
+  ASSERT_TRUE(sends("p3", 1));
+  expect_balance();
+}
+
+TEST_F(SwitchTest, TraceTellsAndChangesNothing) {
+  add_three_ports();
+  TraceRequest request;
+  request.bridge = "br0";
+  request.packet = frame(kHost1, kHost2);
+  request.key.packet.in_port = 1;
+  const auto result = sw_->trace(request);
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  ASSERT_EQ(result->sections.size(), 1u);
+  EXPECT_EQ(result->sections[0].actions.size(), 3u) << "flooded to p2, p3 and the local port";
+  EXPECT_FALSE(result->sections[0].nodes.empty());
+  EXPECT_EQ(result->sections[0].flow.packet.in_port, 1u);
+  EXPECT_TRUE(sw_->mac_entries("br0")->empty());
+  EXPECT_EQ(packets_of(""), 0u);
+  request.allow_side_effects = true;
+  ASSERT_TRUE(sw_->trace(request).ok());
+  EXPECT_EQ(sw_->mac_entries("br0")->size(), 1u);
+  request.bridge = "br7";
+  EXPECT_EQ(sw_->trace(request).status().message(), "no bridge named \"br7\"");
+}
+
+TEST_F(SwitchTest, TraceFollowsRecirculationAndLeavesNothing) {
+  add_three_ports(FailMode::secure);
+  apply({rules("br0",
+               {"in_port=1,cookie=0x7,actions=mod_dl_src:02:00:00:00:00:09,debug_recirc,clone(debug_recirc,output:2),"
+                "controller(id=4),output:3",
+                "in_port=2,actions=debug_recirc,resubmit(,0)"})});
+  TraceRequest request;
+  request.bridge = "br0";
+  request.packet = frame(kHost1, kHost2);
+  request.key.packet.in_port = 1;
+  std::vector<uint32_t> ids;
+  for (int i = 0; i < 2; ++i) {
+    const auto result = sw_->trace(request);
+    ASSERT_TRUE(result.ok()) << result.status().message();
+    ASSERT_EQ(result->sections.size(), 3u);
+    EXPECT_EQ(result->sections[0].recirc_id, 0u);
+    EXPECT_EQ(result->sections[1].flow.packet.eth_src.to_string(), "02:00:00:00:00:09");
+    EXPECT_EQ(result->sections[1].flow.packet.in_port, 1u);
+    EXPECT_EQ(result->sections[2].actions, ActionList{OutputAction{sw_->port("p2")->dp_port}});
+    ASSERT_EQ(result->controller_requests.size(), 1u);
+    EXPECT_EQ(result->controller_requests.begin()->second->rule_cookie, 0x7u);
+    EXPECT_EQ(sw_->controller_request(result->controller_requests.begin()->first), nullptr) << "left behind";
+    for (const TraceSection& section : result->sections) ids.push_back(section.recirc_id);
+  }
+  EXPECT_EQ(ids[1], ids[4]) << "the first trace has given its numbers back";
+  request.key.packet.in_port = 2;
+  const auto endless = sw_->trace(request);
+  ASSERT_TRUE(endless.ok());
+  EXPECT_EQ(endless->sections.size(), 9u);
+  EXPECT_EQ(endless->sections.back().nodes.back().kind, TraceNode::Kind::error);
+}
+
+TEST_F(SwitchTest, WatchersHearChangesInOrder) {
+  std::vector<std::pair<uint64_t, ChangeEvent::Kind>> heard;
+  std::vector<std::string> ports;
+  const auto watch = sw_->watch([&](const ChangeEvent& event) {
+    if (event.kind == ChangeEvent::Kind::port_state) return;
+    heard.emplace_back(event.revision, event.kind);
+    ports.push_back(event.bridge + "/" + event.port);
+  });
+  using Kind = ChangeEvent::Kind;
+  apply({bridge("br0", FailMode::secure), port("br0", "p1")});
+  apply({rules("br0", {"actions=drop"})});
+  apply({rules("br0", {"actions=output:1"})});
+  apply({rules("br0", {""}, RuleCommand::remove)});
+  apply({DeletePort{"p1"}});
+  EXPECT_NE(refusal({DeletePort{"p1"}}), "");
+  const std::vector<std::pair<uint64_t, Kind>> expected = {
+      {1, Kind::bridge_created}, {1, Kind::port_created}, {1, Kind::port_created}, {2, Kind::rule_added},
+      {3, Kind::rule_modified},  {4, Kind::rule_removed}, {5, Kind::port_deleted}};
+  EXPECT_EQ(heard, expected);
+  EXPECT_EQ(ports.back(), "br0/p1");
+  const size_t before = heard.size();
+  auto second = sw_->watch([&](const ChangeEvent&) { FAIL() << "this subscription has ended"; });
+  second.reset();
+  apply({DeleteBridge{"br0"}});
+  EXPECT_GT(heard.size(), before);
+}
+
+TEST_F(SwitchTest, UnknownNames) {
+  EXPECT_EQ(sw_->bridge("x").status().message(), "no bridge named \"x\"");
+  EXPECT_EQ(sw_->port("x").status().message(), "no port named \"x\"");
+  EXPECT_EQ(sw_->resolve_port("x", "y").status().message(), "no bridge named \"x\"");
+  EXPECT_EQ(sw_->visit_rules("x", {}, [](const RuleInfo&) { return true; }).message(), "no bridge named \"x\"");
+  EXPECT_EQ(sw_->table_stats("x").status().code(), StatusCode::not_found);
+  EXPECT_EQ(sw_->mac_entries("x").status().code(), StatusCode::not_found);
+  EXPECT_EQ(sw_->flush_macs("x").code(), StatusCode::not_found);
+  EXPECT_EQ(sw_->receive_on_dummy("x", {}).status().code(), StatusCode::not_found);
+  EXPECT_TRUE(sw_->healthy());
+}
+
+}  // namespace
+}  // namespace vswitch::test
