@@ -29,10 +29,11 @@ constexpr const char* kOurDevice = "vxu0";
 constexpr const char* kPeerDevice = "vxu1";
 constexpr int kDeadlineMs = 10'000;
 
-bool readable(int fd, int timeout_ms) {
-  pollfd poll_fd{fd, POLLIN, 0};
+bool ready(int fd, short events, int timeout_ms) {
+  pollfd poll_fd{fd, events, 0};
   return poll(&poll_fd, 1, timeout_ms) == 1;
 }
+bool readable(int fd, int timeout_ms) { return ready(fd, POLLIN, timeout_ms); }
 
 void disable_ipv6(const std::string& device) {
   std::ofstream("/proc/sys/net/ipv6/conf/" + device + "/disable_ipv6") << 1;
@@ -131,7 +132,12 @@ void PeerSocket::send(uint16_t to_port, const Bytes& payload, uint16_t segment_s
   four.sin_port = htons(to_port);
   inet_pton(AF_INET, kOurV4, &four.sin_addr);
   const auto* to = v6_ ? reinterpret_cast<const sockaddr*>(&six) : reinterpret_cast<const sockaddr*>(&four);
-  const ssize_t sent = sendto(fd_.get(), payload.data(), payload.size(), 0, to, v6_ ? sizeof six : sizeof four);
+  const auto send_now = [&] {
+    return sendto(fd_.get(), payload.data(), payload.size(), 0, to, v6_ ? sizeof six : sizeof four);
+  };
+  ssize_t sent = send_now();
+  // Until the neighbour is resolved, which takes a second if its first request is lost, what was sent fills the buffer.
+  while (sent < 0 && errno == EAGAIN && ready(fd_.get(), POLLOUT, kDeadlineMs)) sent = send_now();
   EXPECT_EQ(sent, static_cast<ssize_t>(payload.size())) << std::strerror(errno);
 }
 

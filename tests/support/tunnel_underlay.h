@@ -54,7 +54,8 @@ class PeerSocket {
   std::optional<Datagram> receive();      // waits at most ten seconds
   std::optional<Datagram> receive_now();  // does not wait
   void set_tos(int tos);
-  // Sends to our end; segment_size != 0: as a train that stays whole on the way (UDP_SEGMENT).
+  // Sends to our end, waiting for room in the socket at most ten seconds. segment_size != 0: as a train that stays whole
+  // on the way (UDP_SEGMENT).
   void send(uint16_t to_port, const Bytes& payload, uint16_t segment_size = 0);
 
  private:
