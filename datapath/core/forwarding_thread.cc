@@ -85,8 +85,7 @@ class ForwardingThread::Processor final : public PacketProcessor {
     if (__builtin_expect(help_.helping(), 0) && those_before_are_through(flow_hash)) {
       return answer(std::move(packet), key);
     }
-    if (__builtin_expect(upcalls_.drains(), 0) && upcalls_.several_wait(UpcallQueue::bucket_of(flow_hash)) &&
-        setup_.flows().lookup(key) != nullptr) {
+    if (upcalls_.should_end(UpcallQueue::bucket_of(flow_hash)) && setup_.flows().lookup(key) != nullptr) {
       return turn_away(std::move(packet));
     }
     // What the packet made before it recirculated leaves first: the handler will not wait for our queues.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <optional>
 #include <span>
 #include <utility>
@@ -28,12 +29,14 @@ class HandlerThread::Processor final : public PacketProcessor {
     fresh_.reserve(kTogether);
   }
 
-  // Up to kTogether upcalls, in their order, except that what is to be sent is collected until flush().
-  void handle(std::span<Upcall> batch) {
+  // Up to kTogether upcalls, in their order, except that what is to be sent is collected until flush(). Tells `queue`,
+  // which they come from.
+  void handle(std::span<Upcall> batch, UpcallQueue& queue) {
     const uint32_t missed = extract(batch);
     std::array<Flow*, kTogether> found;
     // An earlier upcall may have installed the flow meanwhile.
     const uint32_t known = setup_.flows().find_batch(key_pointers_.data(), missed, found.data());
+    queue.handled(static_cast<size_t>(std::popcount(missed)), static_cast<size_t>(std::popcount(known)));
     fresh_.clear();
     for (size_t i = 0; i < batch.size(); ++i) {
       Upcall& upcall = batch[i];
@@ -183,7 +186,7 @@ bool HandlerThread::serve(UpcallQueue& queue) {
     ctx_.ledger.port(in_port).dequeued.add();
   }
   if (n == 0) return false;
-  processor_->handle({batch.data(), n});
+  processor_->handle({batch.data(), n}, queue);
   // Sent before they count as done: later packets of the flows may take the fast path from then on.
   processor_->flush();
   for (size_t i = 0; i < n; ++i) queue.done(tickets[i].in_port, tickets[i].bucket, tickets[i].in_place);

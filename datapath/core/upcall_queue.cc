@@ -8,6 +8,7 @@ namespace vswitch {
 UpcallQueue::UpcallQueue()
     : ring_(kRing),
       in_bucket_(kBucketPlaces),
+      last_(kBucketPlaces),
       draining_(kBucketPlaces),
       of_port_(kMaxPorts),
       of_source_(kSourcePlaces),
@@ -46,7 +47,10 @@ bool UpcallQueue::offer(Upcall&& upcall) {
   if (has_most(port, upcall) || flow_has_most(upcall)) return false;
   // Counted before it can be seen by the consumer, which counts down.
   count(port, upcall);
-  if (ring_.push(std::move(upcall))) return true;
+  if (ring_.push(std::move(upcall))) {
+    if (bucket != Upcall::kNoBucket) last_[first_place(bucket)] = bucket;
+    return true;
+  }
   of_source(port, source).fetch_sub(1, std::memory_order_relaxed);
   done(port, bucket, in_place);
   return false;
@@ -157,6 +161,14 @@ bool UpcallQueue::take_from(PortQueue& port, Upcall& upcall) {
     return true;
   }
   return false;
+}
+
+void UpcallQueue::handled(size_t misses, size_t known) {
+  sampled_ += misses;
+  sampled_known_ += known;
+  if (sampled_ < kSample) return;
+  mostly_known_.store(sampled_known_ > sampled_ / 2, std::memory_order_relaxed);
+  sampled_ = sampled_known_ = 0;
 }
 
 bool UpcallQueue::take_surplus(Upcall& upcall) {

@@ -15,11 +15,11 @@
 //
 // End of waiting: a flow whose packets come faster than the handler takes them would never have none in the queue, and
 // go the slow way for ever. So once kMostOfFlow of one bucket wait, its further misses are turned away until none of
-// them waits any more; from then on the flow takes the fast path. Many flows
-// together can keep each other from it, too: see drains().
+// them waits any more; from then on the flow takes the fast path. Many flows together can keep each other from it, too,
+// with one or two packets of each in the queue: see should_end().
 //
-// Thread safety: offer(), must_wait(), drains(), several_wait() and waiting() by the producer thread, the rest by the
-// consumer thread.
+// Thread safety: offer(), must_wait(), should_end(), drains(), several_wait() and waiting() by the producer thread, the
+// rest by the consumer thread.
 #pragma once
 
 #include <array>
@@ -63,8 +63,13 @@ class UpcallQueue {
   // Queues it; false, and `upcall` untouched, when it belongs to those that have most, and there is no room, or when so
   // many of its flow wait that they must come to an end first.
   bool offer(Upcall&& upcall);
-  // It has been full, and more than a few still wait: flows that are there by now and of which several_wait() should
-  // send it nothing more, so that they get to the fast path.
+  // Of a flow that is installed: it should send the queue nothing more, but get to the fast path. That is so while a
+  // queue that has been full drains, for flows of which several wait; and if what drains are mostly such flows, for
+  // each that waits at all, as they would fill the queue for ever otherwise.
+  bool should_end(uint32_t bucket) {
+    return __builtin_expect(drains(), 0) && (several_wait(bucket) || (mostly_known() && surely_waits(bucket)));
+  }
+  // It has been full, and more than a few still wait.
   bool drains();
   // Not said by chance of a flow that has none there, as must_wait() is of one in sixty while the queue is full.
   bool several_wait(uint32_t bucket) const {
@@ -78,6 +83,8 @@ class UpcallQueue {
 
   // The next upcall, ports and their sources in turn; false when there is none.
   bool take(Upcall& upcall);
+  // Of so many misses that take() gave, so many found their flow installed by the time.
+  void handled(size_t misses, size_t known);
   // One too many, which is to be dropped; false when there is none.
   bool take_surplus(Upcall& upcall);
   // What take() gave has been executed and sent, or what take_surplus() gave dropped.
@@ -86,6 +93,7 @@ class UpcallQueue {
  private:
   static constexpr size_t kRing = 16384;
   static constexpr size_t kFew = kTotal / 64;
+  static constexpr size_t kSample = 1024;  // misses of which it is asked whether most are known
   static constexpr uint32_t kSeveral = 3;
   static constexpr size_t kBucketPlaces = size_t{1} << 20;
   static constexpr size_t kSourcePlaces = 8192;
@@ -114,6 +122,9 @@ class UpcallQueue {
     return of_source_[(port * kSources + source % kSources) % kSourcePlaces];
   }
   bool has_most(uint32_t port, const Upcall& upcall) const;
+  bool mostly_known() const { return mostly_known_.load(std::memory_order_relaxed); }
+  // Not said by chance either, but not always of a flow that shares its place with another.
+  bool surely_waits(uint32_t bucket) const { return must_wait(bucket) && last_[first_place(bucket)] == bucket; }
   bool flow_has_most(const Upcall& upcall);
   const std::atomic<uint32_t>& of_source(uint32_t port, uint32_t source) const {
     return of_source_[(port * kSources + source % kSources) % kSourcePlaces];
@@ -132,7 +143,9 @@ class UpcallQueue {
   std::atomic<size_t> waiting_{0};
   std::atomic<size_t> in_place_{0};
   std::vector<std::atomic<uint32_t>> in_bucket_;
+  std::atomic<bool> mostly_known_{false};         // of the misses that were handled last
   bool drains_ = false;                           // the producer's
+  std::vector<uint32_t> last_;                    // the producer's: by first place, the bucket that was queued last
   std::vector<bool> draining_;                    // the producer's: by first place, buckets that must come to an end
   std::vector<std::atomic<uint32_t>> of_port_;    // by port number: waiting or being handled
   std::vector<std::atomic<uint32_t>> of_source_;  // by a hash of port and source: waiting; perhaps of several together
@@ -140,6 +153,7 @@ class UpcallQueue {
   std::atomic<uint32_t> longest_port_{kNone}, longest_source_{kNone};
 
   // Consumer's.
+  size_t sampled_ = 0, sampled_known_ = 0;
   std::deque<Node> nodes_;
   uint32_t free_node_ = kNone;
   size_t queued_ = 0;             // in sub-queues

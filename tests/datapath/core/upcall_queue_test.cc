@@ -199,6 +199,52 @@ TEST_F(UpcallQueueTest, SeveralWaitIsNotSaidByChance) {
   EXPECT_LE(several, 1);
 }
 
+// Flows that are all installed, so many that only one or two packets of each find room. A forwarding thread that takes
+// nearly as long to queue a packet as the handler to take it (in ticks) must not fill the queue with them for ever.
+TEST_F(UpcallQueueTest, ManyFlowsThatNeverPauseComeToTheEndOfTheirWaiting) {
+  constexpr uint32_t kFlows = 50'000;
+  constexpr size_t kFast = 1, kQueue = 15, kTurnAway = 5, kHandle = 20;
+  const auto bucket = [](uint32_t flow) { return flow % kFlows * 2654435761u; };
+  for (uint32_t flow = 0; flow <= UpcallQueue::kTotal; ++flow) {
+    ASSERT_TRUE(queue_.offer(upcall(1, bucket(flow), flow, flow % kFlows)));
+    if (flow % 1000 == 0) drop_surplus();
+  }
+  size_t now = 0, handled = 0;
+  for (uint32_t flow = 0; queue_.waiting() != 0; ++flow) {
+    if (!queue_.must_wait(bucket(flow))) {
+      now += kFast;
+    } else if (queue_.should_end(bucket(flow)) || !queue_.offer(upcall(1, bucket(flow), flow, flow % kFlows))) {
+      now += kTurnAway;
+    } else {
+      now += kQueue;
+    }
+    for (; handled < now / kHandle; ++handled) queue_.handled(take(1).size(), 1);
+    if (flow % 100 == 0) drop_surplus();
+    ASSERT_LE(handled, 4 * UpcallQueue::kTotal) << queue_.waiting() << " wait";
+  }
+}
+
+TEST_F(UpcallQueueTest, OnlyFlowsThatWaitShouldEnd) {
+  const auto bucket = [](uint32_t flow) { return flow * 2654435761u; };
+  for (uint32_t flow = 0; flow <= UpcallQueue::kTotal; ++flow) {
+    ASSERT_TRUE(queue_.offer(upcall(1, bucket(flow), flow, flow)));
+    if (flow % 1000 == 0) drop_surplus();
+  }
+  const auto should_end = [&](uint32_t first) {
+    int flows = 0;
+    for (uint32_t flow = first; flow < first + 10'000; ++flow) flows += queue_.should_end(bucket(flow));
+    return flows;
+  };
+  EXPECT_LE(should_end(0), 10) << "one packet of each waits, and most of what waits may be new flows";
+  queue_.handled(2000, 900);
+  EXPECT_LE(should_end(0), 10);
+  queue_.handled(2000, 1100);
+  EXPECT_GE(should_end(0), 9'000);
+  EXPECT_EQ(should_end(UpcallQueue::kTotal + 1), 0) << "of which nothing waits";
+  take();
+  EXPECT_EQ(should_end(0), 0);
+}
+
 TEST_F(UpcallQueueTest, DrainsFromFullToFew) {
   EXPECT_FALSE(queue_.drains());
   fill(UpcallQueue::kTotal - 1, 1, 1);
