@@ -101,17 +101,25 @@ void FrameTrain::write_headers(std::span<uint8_t, kMaxHeaders> headers, VnetHead
 namespace {
 
 constexpr uint8_t kTcp = 6;
+constexpr uint16_t kIpv4EthType = 0x0800, kIpv6EthType = 0x86dd;
 
 struct FlowMark {
-  uint64_t flow = 0;  // equal for packets of one flow; 0: not of any
-  bool fragment = false;
+  uint64_t flow = 0;     // equal for packets of one flow; 0: not of any that is known
+  bool unknown = false;  // it may be of a flow whose other packets have a mark
 };
+
+// What is not IP, and knows it.
+bool is_other(const Packet& packet) {
+  const std::optional<EthernetPayload> payload = find_ethernet_payload(packet.bytes());
+  return payload && payload->eth_type != kIpv4EthType && payload->eth_type != kIpv6EthType;
+}
 
 FlowMark mark_of(const Packet& packet) {
   const std::optional<IpLayout> ip = find_ip(packet.bytes());
-  if (!ip) return {};
+  if (!ip) return {0, !is_other(packet)};
   if (ip->fragment) return {0, true};
-  if (!ip->has_l4 || (ip->proto != kTcp && ip->proto != kUdp) || ip->l4_size() < kUdpHeader) return {};
+  if (ip->has_l4 && ip->proto != kTcp && ip->proto != kUdp) return {};
+  if (!ip->has_l4 || ip->l4_size() < kUdpHeader) return {0, true};
   const uint8_t* const addresses = packet.data() + ip->l3 + (ip->is_v6 ? 8 : 12);
   uint64_t flow = load_unaligned<uint32_t>(packet.data() + ip->l4) | uint64_t{ip->proto} << 32;
   // Flows that happen to have the same mark are neighbours of each other, no more.
@@ -127,15 +135,15 @@ FlowMark mark_of(const Packet& packet) {
 void group_flows(PacketBatch& batch) {
   const size_t size = batch.size();
   std::array<uint64_t, PacketBatch::kMaxPackets> flows;
-  std::array<size_t, PacketBatch::kMaxPackets> heads;  // the first packet of the flow since the last fragment
-  size_t after_fragment = 0;
+  std::array<size_t, PacketBatch::kMaxPackets> heads;  // the first packet of the flow since one unknown
+  size_t after_unknown = 0;
   bool in_order = true;
   for (size_t i = 0; i < size; ++i) {
     const FlowMark mark = mark_of(batch[i]);
     flows[i] = mark.flow;
     heads[i] = i;
-    if (mark.fragment) after_fragment = i + 1;
-    for (size_t j = i; mark.flow != 0 && j > after_fragment; --j) {
+    if (mark.unknown) after_unknown = i + 1;
+    for (size_t j = i; mark.flow != 0 && j > after_unknown; --j) {
       if (flows[j - 1] != mark.flow) continue;
       heads[i] = heads[j - 1];
       break;

@@ -61,7 +61,7 @@ class FrameTrain {
 };
 
 // Moves packets of one TCP or UDP flow next to each other, to where the first of them is; their order stays. Nothing is
-// moved past a fragment, whose flow cannot be told.
+// moved past one whose flow cannot be told: a fragment, or a packet that was cut so short that it has no ports.
 void group_flows(PacketBatch& batch);
 // Whether that is worth trying: frames of AF_XDP and DPDK, which have memory of their own, come as the wire has them.
 // What a kernel device gives came in bursts of a flow, or was merged.
