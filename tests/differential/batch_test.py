@@ -64,3 +64,8 @@ class TellTest(unittest.TestCase):
             self.assertEqual(batch.tell(samples, {"p2": [bytes([ord(c)]) for c in right]}), "")
         for wrong in ("AabBc", "baABc", "abBAc"):
             self.assertIn("changed places", batch.tell(samples, {"p2": [bytes([ord(c)]) for c in wrong]}))
+
+    def test_order_of_floods(self):
+        samples = self.samples((1, {"p2": [b"a", b"A"]}), (1, {"p2": [b"b", b"B"]}))
+        self.assertEqual(batch.tell(samples, {"p2": [b"A", b"a", b"B", b"b"]}, in_order=False), "")
+        self.assertIn("changed places", batch.tell(samples, {"p2": [b"B", b"a", b"A", b"b"]}, in_order=False))

@@ -57,7 +57,7 @@ class Table:
         return any("arp_op" in line.partition("actions=")[2] for lines in self.rules.values() for line in lines)
 
 
-def _without_dei(frame):
+def without_dei(frame):
     """The frame without the drop eligible bits of its first two VLAN tags, which are lost when tags are pushed anew."""
     changed = bytearray(frame)
     for at in (12, 16):
@@ -151,6 +151,9 @@ class Comparison:
         if CUT_WITHOUT_OUTPUT.search(traces[0]) and self._same_but_for_cuts(expected, found, sent):
             self.statistics["cuts left behind"] += 1
             return None
+        if "max_len=" in traces[0] and self._order_is_open(traces[0]) and self._same_but_for_cuts(expected, found, sent):
+            self.statistics["cuts behind floods"] += 1
+            return None
         if sent[0] == sent[1] and expected == found:
             return None
         if sent[0] == sent[1] and actions.same_but_for_masks(expected, found):
@@ -200,7 +203,7 @@ class Comparison:
 
     @staticmethod
     def _same_but_for_order(expected, found, sent):
-        in_order = [{port: sorted(map(_without_dei, frames)) for port, frames in ports.items()} for ports in sent]
+        in_order = [{port: sorted(map(without_dei, frames)) for port, frames in ports.items()} for ports in sent]
         return actions.outputs(expected) == actions.outputs(found) and in_order[0] == in_order[1]
 
     def _count(self, expected, sent, megaflows):

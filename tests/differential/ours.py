@@ -27,9 +27,10 @@ def generate(directory):
 class Vswitch:
     name = "vswitch"
 
-    def __init__(self, directory, kind, ports="dummy"):
+    def __init__(self, directory, kind, ports="dummy", threads=1):
         self.kind = kind  # how packets are looked up: port_kinds.py
         self.port_kinds = dict.fromkeys(topology.DUMMIES, ports) | (wires.MIXED if ports == "mixed" else {})  # wires.NAMES
+        self.threads = threads  # forwarding
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True)
         generate(self.directory / "python")
@@ -58,7 +59,7 @@ class Vswitch:
 
     def _start(self):
         self.host = host = self.lab.host("d")
-        self.far = None  # where the other ends of wires are
+        self.far = self.program = None  # where the other ends of wires are, and what holds tags aside there
         # What the kernel would send by itself on the bridges' own devices is no part of the comparison.
         host.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=1")
         self.log_path = self.directory / "vswitchd.log"
@@ -77,7 +78,11 @@ class Vswitch:
     def log(self):
         return self.log_path.read_text(errors="replace")[-4000:]
 
+    def _set(self, setting):
+        lab.run(lab.BIN / "vsctl", "--server", f"unix:{self.directory}/run/vswitchd.sock", "set", "open_vswitch", ".", setting)
+
     def _add_ports(self):
+        self._set(f"other_config:forwarding-threads={self.threads}")
         apply, resources = self.config_pb.ApplyRequest(), self.resources_pb
         for bridge in topology.BRIDGES:
             apply.operations.add().create_bridge.bridge.CopyFrom(resources.Bridge(name=bridge, fail_mode=resources.FAIL_MODE_SECURE))
@@ -106,12 +111,13 @@ class Vswitch:
             return wires.DummyPort(plan, self.directory, self._receive_on_dummy)
         if kind == "dpdk":
             for setting in wires.DPDK.settings:
-                lab.run(lab.BIN / "vsctl", "--server", f"unix:{self.directory}/run/vswitchd.sock", "set", "open_vswitch", ".", setting)
+                self._set(setting)
             return wires.DpdkPort(plan, self.host)
         if self.far is None:
             self.far = self.lab.host("f")
             self.far.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=1")
-        return {"netdev": wires.NetdevPort, "afxdp": wires.AfxdpPort}[kind](plan, self.lab, self.host, self.far)
+            self.program = wires.make_program(self.directory)
+        return {"netdev": wires.NetdevPort, "afxdp": wires.AfxdpPort}[kind](plan, self.lab, self.host, self.far, self.program)
 
     def _ports_work(self):
         states = [self._call(self.config.GetPort, self.config_pb.GetPortRequest(name=name)).state for name in self.port_kinds]

@@ -45,8 +45,7 @@ class FrameMaker:
         addresses = [rng.choice(values.IPV4S if version == 4 else values.IPV6S) for _ in range(2)]
         addresses = b"".join(map(values.ipv4 if version == 4 else values.ipv6, addresses))
         ethernet = mac(rng.choice(values.MACS)) + mac(rng.choice(values.UNICAST_MACS))
-        for tpid in rng.choices([(), (0x8100,), (0x88A8, 0x8100), (0x88A8,)], [10, 7, 2, 1])[0]:
-            ethernet += struct.pack("!HH", tpid, self._tci())
+        ethernet += self._tags(rng.choices([(), (0x8100,), (0x88A8, 0x8100), (0x88A8,)], [10, 7, 2, 1])[0])
         ethernet += struct.pack("!H", 0x0800 if version == 4 else 0x86DD)
         ports = struct.pack("!HH", rng.choice(values.PORTS), rng.choice(values.PORTS))
         tos, ttl, label = rng.choice(values.TOSES), rng.choice(values.TTLS), rng.choice(values.LABELS)
@@ -87,17 +86,22 @@ class FrameMaker:
         header = mac(rng.choice(values.MACS)) + mac(rng.choice(values.UNICAST_MACS))
         tags = rng.choices([(), (0x8100,), (0x88A8, 0x8100), (0x8100, 0x8100), (0x88A8,), (0x8100, 0x88A8, 0x8100)],
                            [10, 7, 2, 1, 1, 0.3])[0]
-        for tpid in tags:
-            tci = self._tci()
-            if self.normal and (self.pushes or len(tags) > 1):
-                tci = tci & 0xE000 | rng.choice((10, 20, 30))
-            header += struct.pack("!HH", tpid, tci)
+        header += self._tags(tags)
         frame = header + (struct.pack("!H", ethertype) if ethertype is not None else b"") + payload
         if self._chance(0.15):
             frame += bytes(rng.randrange(256) for _ in range(rng.randrange(1, 12)))  # padding
         if self._chance(0.3):
             frame = frame.ljust(60, b"\0")
         return frame
+
+    def _tags(self, tpids):
+        tags = b""
+        for tpid in tpids:
+            tci = self._tci()
+            if self.normal and (self.pushes or len(tpids) > 1):
+                tci = tci & 0xE000 | self.rng.choice((10, 20, 30))
+            tags += struct.pack("!HH", tpid, tci)
+        return tags
 
     def _tci(self):
         rng = self.rng

@@ -2,7 +2,7 @@
 """Compares vswitch with a real Open vSwitch: the same random rules and the same frames must have the same effect.
 
 Usage: tests/differential/run.py [--tables N] [--packets N] [--seed S] [--only TABLE] [--keep-going N] [--lookup WAY]
-                                 [--ports dummy|netdev|afxdp|dpdk|mixed]
+                                 [--ports dummy|netdev|afxdp|dpdk|mixed] [--threads N]
 
 Each numbered table is a set of rules for both bridges, settings of their ports, and a sequence of frames; it depends on the
 seed and its number only, so `--seed S --only T` repeats one. Both switches keep running: a table replaces the rules of the
@@ -12,8 +12,9 @@ one before. For each frame these must agree:
 A set of rules must also be taken by both or refused by both.
 
 With --ports, vswitch has ports of that kind, and the frames are real packets on wires to them (wires.py). Many come in at once,
-bursts of connections among them, with partial checksums and as super-frames where a host would send these; what leaves by each
-port is compared byte for byte, and in its order as far as that is defined (batch.py). `mixed` has a port of each kind.
+bursts of connections among them, with partial checksums and as super-frames where a host would send these, and to some ports with
+their tags held aside of the frames; what leaves by each port is compared byte for byte, and in its order as far as that is defined
+(batch.py). `mixed` has a port of each kind. With --threads, so many forwarding threads share the ports.
 
 A mismatch prints everything needed to repeat it by hand, and puts it into build/repro-SEED-TABLE.txt.
 
@@ -21,8 +22,9 @@ EXCEPTIONS: where no agreement is asked for
 - Order of floods. Open vSwitch floods in the order of a hash. That is no difference among plain outputs. But `normal` changes
   tags from port to port, and a patch port does the other bridge's actions when its turn comes. For these, the same packets
   must go to the same ports equally often, in any order (_order_is_open). For the same reason rules with `normal` have no
-  output with max_len: Open vSwitch cuts before tags are changed, so what is cut depends on the port before. Nor does the
-  drop eligible bit of tags count there: it survives until a tag is taken off and put back, which the order decides.
+  output with max_len: Open vSwitch cuts before tags are changed, so what is cut depends on the port before. Behind a flood that
+  goes through a patch port the length of a cut is left open for the same reason. Nor does the drop eligible bit of tags count there:
+  it survives until a tag is taken off and put back, which the order decides.
 - Priority tags (VLAN 0, priority 0) beside another tag, in `normal`. Open vSwitch loses the tag behind one, and with it the
   packet's VLAN, or the one behind another tag; vswitch takes off the outermost alone. Rules and frames with `normal` make no
   such packets.
@@ -91,7 +93,8 @@ def compare(arguments, directory):
     try:
         oracle = ovs.OpenVSwitch(directory / "ovs")
         how = f" --lookup {arguments.lookup}" + (f" --ports {arguments.ports}" if arguments.ports else "")
-        subject = ours.Vswitch(directory / "vswitch", LOOKUPS[arguments.lookup], arguments.ports or "dummy")
+        how += f" --threads {arguments.threads}" if arguments.threads > 1 else ""
+        subject = ours.Vswitch(directory / "vswitch", LOOKUPS[arguments.lookup], arguments.ports or "dummy", arguments.threads)
         comparing = (batch.BatchComparison if arguments.ports else comparison.Comparison)(oracle, subject, arguments.seed, how)
         numbers = [arguments.only] if arguments.only is not None else range(arguments.tables)
         passed = failed = 0
@@ -133,6 +136,7 @@ def main():
     parser.add_argument("--keep-going", type=int, default=5, help="stop after so many mismatches")
     parser.add_argument("--lookup", choices=LOOKUPS, default="all", help="by which ways vswitch's datapath looks flows up")
     parser.add_argument("--ports", choices=wires.NAMES, help="send real packets on such ports, many at once")
+    parser.add_argument("--threads", type=int, default=1, help="forwarding threads of vswitch")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         print("tests/differential: network namespaces need root; run it with sudo", file=sys.stderr)

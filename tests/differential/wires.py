@@ -7,9 +7,12 @@ said here, exactly, for each direction: `arrives` and `leaves`.
 """
 import dataclasses
 import errno
+import pathlib
+import platform
 import struct
 
 import device_tail
+import lab
 import packets
 import pcap
 import port_kinds
@@ -18,6 +21,9 @@ import topology
 MTU = 1500
 FAR_MTU = 2000  # of the test's ends: what is too long for the switch's end has to get to it
 TAGS = (b"\x81\0", b"\x88\xa8")
+# Ports whose frames arrive with their outermost tag held aside, as from a VLAN device or a network card; the others get it in the frame.
+TAGS_ASIDE = ("p1", "p2", "q1")
+PROGRAM = pathlib.Path(__file__).with_name("hold_tags_aside.bpf.c")
 DPDK = next(kind for kind in port_kinds.KINDS if kind.name == "dpdk")
 # One port of each kind, and packets that go from kind to kind.
 MIXED = {"p1": "netdev", "p2": "afxdp", "p3": "dpdk", "p4": "dummy", "q1": "afxdp", "q2": "netdev"}
@@ -142,21 +148,33 @@ class WiredPort(DevicePort):
 
     whole_only = False
 
-    def __init__(self, plan, lab, host, far):
+    def __init__(self, plan, at, host, far, program):
         super().__init__(plan)
         self.far = far
-        lab.wire(host, self.name, far, self.name)
+        at.wire(host, self.name, far, self.name)
         # What leaves is cut, and its checksums completed, by the kernel in front of the wire.
         host.run("ethtool", "-K", self.name, "tx", "off", "tso", "off", "gso", "off", "tx-udp-segmentation", "off")
         far.run("ip", "link", "set", self.name, "mtu", FAR_MTU)
         # One processor takes what arrives, whichever sent it, so that the order is that of sending.
         far.run("sh", "-c", f"echo 1 > /sys/class/net/{self.name}/queues/rx-0/rps_cpus")
+        self.tags_aside = self.name in TAGS_ASIDE and self._hold_tags_aside(program)
+
+    def _hold_tags_aside(self, program):
+        """Whether it could be arranged."""
+        for command in (("qdisc", "add", "dev", self.name, "clsact"),
+                        ("filter", "add", "dev", self.name, "egress", "bpf", "direct-action", "object-file", program, "section", "tc")):
+            done = self.far.run("tc", *command, check=False)
+            if done.returncode != 0:
+                print(f"not tested: tags held aside on {self.name}: {done.stderr.strip()}")
+                return False
+        return True
 
     def connect(self):
         self.attach(self.far)
 
     def arrives(self, frame):
-        return frame if len(frame) <= MTU + 14 + 4 else None  # longer than any that a veth takes
+        aside = 4 if self.tags_aside and frame[12:14] in TAGS else 0
+        return frame if len(frame) - aside <= MTU + 14 + 4 else None  # longer than any that a veth takes
 
 
 class NetdevPort(WiredPort):
@@ -191,6 +209,13 @@ class DpdkPort(DevicePort):
 
     def leaves(self, frame):
         return super().leaves(frame) and len(frame) <= MTU + 14 + 8  # net_tap sends no more
+
+
+def make_program(directory):
+    """The program that holds tags aside."""
+    program = directory / "hold_tags_aside.o"
+    lab.run("clang", "-target", "bpf", "-O2", "-g", f"-I/usr/include/{platform.machine()}-linux-gnu", "-c", PROGRAM, "-o", program)
+    return program
 
 
 def _places(frame):
