@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <utility>
 
@@ -75,6 +76,8 @@ ModifyRules rules(const std::string& bridge_name, const std::vector<std::string>
 
 void SwitchTest::SetUp() {
   VSWITCH_REQUIRE_NETNS();
+  // Devices that a test makes send nothing by themselves, which would be counted.
+  std::ofstream("/proc/sys/net/ipv6/conf/default/disable_ipv6") << 1;
   std::string path = std::filesystem::temp_directory_path() / "vswitch-switch-XXXXXX";
   directory_ = mkdtemp(path.data());
   open();
