@@ -47,6 +47,11 @@ def eventually(condition, what, deadline=10.0):
         time.sleep(0.02)
 
 
+def least(rate):
+    """What may be asked of a machine that others work on, too, where an idle one is to give this rate."""
+    return rate / max(1.0, os.getloadavg()[0] / os.cpu_count())
+
+
 class Host:
     """A network namespace, seen as a host."""
 

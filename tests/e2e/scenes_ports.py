@@ -7,7 +7,7 @@ import struct
 import subprocess
 import time
 
-from lab import BIN, Failure, Lab, eventually
+from lab import BIN, Failure, Lab, eventually, least
 from port_kinds import every_port_kind
 from scenes_switching import three_hosts
 
@@ -169,7 +169,7 @@ def scene_extra_internal_port():
         middle.ping("10.0.0.2", count=3)
         for client, server, address in ((h1, middle, "10.0.0.99"), (middle, h1, "10.0.0.1")):
             rate = client.iperf(server, address, seconds=1)
-            if rate < 100e6:
+            if rate < least(100e6):
                 raise Failure(f"TCP from {client.name} to {server.name} at {address}: {rate / 1e6:.0f} Mbit/s")
         switch.stop()
         switch.start()
@@ -358,7 +358,7 @@ def scene_threads_change_under_traffic():
         if changes < 4:
             raise Failure(f"only {changes} changes")
         rate = h1.iperf(h2, "10.0.0.2", seconds=1)
-        if rate < 50e6:
+        if rate < least(50e6):
             raise Failure(f"TCP after {changes} changes: {rate / 1e6:.0f} Mbit/s")
         switch.check_balance()
 
@@ -382,7 +382,7 @@ def scene_internal_port_with_a_queue_per_thread():
             eventually(lambda: queues() == threads, lambda: f"{threads} queues: {queues()}")
             middle.ping("10.0.0.2", count=3)
             rate = middle.iperf(far, "10.0.0.2", seconds=1, options=["-P", "4"])
-            if rate < 50e6:
+            if rate < least(50e6):
                 raise Failure(f"TCP with {threads} threads: {rate / 1e6:.0f} Mbit/s")
         switch.stop()
         switch.start()
