@@ -39,7 +39,7 @@ struct DatapathStats {
   uint64_t flows = 0;
   uint64_t max_flows = 0;
   uint64_t masks = 0;
-  uint64_t narrowed = 0;  // flows that were installed under another mask than they needed (FlowTable::kMaxMasks)
+  uint64_t narrowed = 0;         // flows that were installed under another mask than they needed (FlowTable::kMaxMasks)
   uint64_t cache_evictions = 0;  // entries that made room for others, in the flow caches of the threads there are
   KernelPathStats kernel_path{};
 };
@@ -92,6 +92,8 @@ class Datapath {
   // ---- flows
   virtual Result<Ufid> put_flow(NewFlow flow) = 0;
   virtual bool set_flow_actions(const Ufid& ufid, ActionList actions) = 0;
+  // The same for many flows that visit_flows() gave, before the caller's next quiescent state. Empties the list.
+  virtual void set_flow_actions(std::vector<FlowTable::NewActions>& flows) = 0;
   // The flow as it was, with final statistics: no packet counts on it after this returns.
   virtual std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) = 0;
   virtual void visit_flows(const std::function<bool(Flow&)>& visit) const = 0;

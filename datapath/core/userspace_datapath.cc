@@ -363,6 +363,13 @@ bool UserspaceDatapath::set_flow_actions(const Ufid& ufid, ActionList actions) {
   return true;
 }
 
+void UserspaceDatapath::set_flow_actions(std::vector<FlowTable::NewActions>& flows) {
+  if (flows.empty()) return;
+  flows_.set_actions(flows);
+  for (const FlowTable::NewActions& change : flows) kernel_->flow_changed(*change.flow);
+  rcu::retire([old = std::exchange(flows, {})] {});
+}
+
 std::vector<std::shared_ptr<const Flow>> UserspaceDatapath::remove_flows(std::span<const Ufid> ufids) {
   std::vector<std::shared_ptr<const Flow>> removed;
   removed.reserve(ufids.size());

@@ -57,6 +57,7 @@ class UserspaceDatapath final : public Datapath, private VportHost {
 
   Result<Ufid> put_flow(NewFlow flow) override;
   bool set_flow_actions(const Ufid& ufid, ActionList actions) override;
+  void set_flow_actions(std::vector<FlowTable::NewActions>& flows) override;
   std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) override;
   void visit_flows(const std::function<bool(Flow&)>& visit) const override;
   bool visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const override;

@@ -50,8 +50,7 @@ void FlowImplementation::recycle(FlowArena& arena, Flow* flow) {
   arena.give_back(flow);
 }
 
-void FlowImplementation::set_actions(Flow& flow, ActionList actions) {
-  auto next = std::make_shared<Flow::SharedActions>(std::move(actions));
+Flow::ActionsRef FlowImplementation::set_actions(Flow& flow, Flow::ActionsRef next) {
   flow.actions_.store(next.get(), std::memory_order_release);
   flow.shortcut_.store(next->shortcut.value(), std::memory_order_release);
   if (next->shortcut.port_no() != 0 && flow.pattern_->whole_connections()) {
@@ -59,8 +58,7 @@ void FlowImplementation::set_actions(Flow& flow, ActionList actions) {
   } else {
     flow.kernel_path_.fetch_and(static_cast<uint8_t>(~Flow::kTakesWhole), std::memory_order_seq_cst);
   }
-  std::shared_ptr<const Flow::SharedActions> old = std::exchange(flow.actions_owner_, std::move(next));
-  if (old != nullptr) rcu::retire([old = std::move(old)] {});
+  return std::exchange(flow.actions_owner_, std::move(next));
 }
 
 Flow::~Flow() {
@@ -103,8 +101,23 @@ uint32_t Flow::disagreeing_words(const HotWords& value, const HotWords& mask) co
 
 const ActionList& Flow::actions() const { return actions_.load(std::memory_order_acquire)->list; }
 
+Flow::ActionsRef Flow::make_actions(ActionList actions) { return std::make_shared<SharedActions>(std::move(actions)); }
+
+Flow::ActionsRef Flow::actions_ref() const { return actions_.load(std::memory_order_acquire)->shared_from_this(); }
+
+const ActionList& Flow::list_of(const ActionsRef& actions) { return actions->list; }
+
+// What a shortcut says is all there is to say, so nearly always the lists need not be looked at.
+bool Flow::has_actions(const ActionsRef& actions) const {
+  const SharedActions* own = actions_.load(std::memory_order_acquire);
+  if (own == actions.get()) return true;
+  const Shortcut mine = shortcut();
+  if (mine.value() != actions->shortcut.value()) return false;
+  return !mine.none() || own->list == actions->list;
+}
+
 std::shared_ptr<const ActionList> Flow::shared_actions() const {
-  std::shared_ptr<const SharedActions> owner = actions_.load(std::memory_order_acquire)->shared_from_this();
+  const ActionsRef owner = actions_ref();
   return {owner, &owner->list};
 }
 

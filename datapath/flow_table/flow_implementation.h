@@ -25,9 +25,12 @@ struct FlowImplementation {
   static void kill(Flow& flow) { flow.alive_.store(false, std::memory_order_seq_cst); }
   // Gives up what the flow holds and the flow itself. REQUIRES: no reader can have found it alive.
   static void recycle(FlowArena& arena, Flow* flow);
-  // The list that was there before is freed after a grace period. Table's lock.
-  static void set_actions(Flow& flow, ActionList actions);
-  static bool shallow(const Flow& flow) { return flow.pattern_->shallow() && flow.actions_owner_->shallow; }
+  // Returns the list that was there before, which readers may use for a grace period yet. Table's lock.
+  static Flow::ActionsRef set_actions(Flow& flow, Flow::ActionsRef actions);
+  static bool shallow(const Flow& flow) { return shallow_with(flow, flow.actions_owner_); }
+  static bool shallow_with(const Flow& flow, const Flow::ActionsRef& actions) {
+    return flow.pattern_->shallow() && actions->shallow;
+  }
   static const MaskPattern& pattern(const Flow& flow) { return *flow.pattern_; }
   static const uint64_t* hot(const Flow& flow) { return flow.hot_.data(); }
   static const uint64_t* rest(const Flow& flow) { return flow.rest(); }

@@ -119,6 +119,8 @@ struct FlowTable::Implementation {
   }
   void link(Subtable& subtable, Flow* flow, const FlowKey& key) REQUIRES(mutex);
   void unlink(Flow* flow) REQUIRES(mutex);
+  // Returns those that were there.
+  Flow::ActionsRef replace_actions(Flow& flow, Flow::ActionsRef actions) REQUIRES(mutex);
   void drop_subtable(Subtable* subtable) REQUIRES(mutex);
   // How many flows that are not shallow there are of the port that the flow names, or of any.
   std::atomic<uint32_t>& deep_flows_like(const Flow& flow) {
@@ -229,6 +231,17 @@ void FlowTable::Implementation::link(Subtable& subtable, Flow* flow, const FlowK
   }
   flow_bytes += FlowArena::flow_bytes(subtable.pattern->rest().size());
   flow_count.fetch_add(1, std::memory_order_relaxed);
+}
+
+// The counter of deep flows is asked for by every batch of packets, so it is left alone where it says the same after
+// as before.
+Flow::ActionsRef FlowTable::Implementation::replace_actions(Flow& flow, Flow::ActionsRef actions) {
+  const bool was_shallow = FlowImplementation::shallow(flow);
+  const bool is_shallow = FlowImplementation::shallow_with(flow, actions);
+  if (was_shallow && !is_shallow) deep_flows_like(flow).fetch_add(1, std::memory_order_release);
+  Flow::ActionsRef old = FlowImplementation::set_actions(flow, std::move(actions));
+  if (!was_shallow && is_shallow) deep_flows_like(flow).fetch_sub(1, std::memory_order_release);
+  return old;
 }
 
 void FlowTable::Implementation::unlink(Flow* flow) {
@@ -371,7 +384,7 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Action
   flow->created_ = impl_->clock.now();
   flow->installer_data_ = std::move(installer_data);
   flow->set_installer_bits(installer_bits);
-  FlowImplementation::set_actions(*flow, std::move(actions));
+  FlowImplementation::set_actions(*flow, Flow::make_actions(std::move(actions)));
   impl_->link(*subtable, flow, key);
   return flow;
 }
@@ -386,16 +399,23 @@ bool FlowTable::crowded() const {
 }
 
 bool FlowTable::set_actions(const Ufid& ufid, ActionList actions) {
+  Flow::ActionsRef next = Flow::make_actions(std::move(actions));
   MutexLock lock(impl_->mutex);
   Flow* flow = impl_->find_ufid(ufid);
   if (flow == nullptr) return false;
-  const bool was_shallow = FlowImplementation::shallow(*flow);
-  std::atomic<uint32_t>& deep = impl_->deep_flows_like(*flow);
-  deep.fetch_add(1, std::memory_order_release);  // in doubt, packets are looked at in full
-  FlowImplementation::set_actions(*flow, std::move(actions));
-  const bool is_shallow = FlowImplementation::shallow(*flow);
-  deep.fetch_sub((is_shallow ? 1u : 0u) + (was_shallow ? 0u : 1u), std::memory_order_release);
+  rcu::retire([old = impl_->replace_actions(*flow, std::move(next))] {});
   return true;
+}
+
+void FlowTable::set_actions(std::span<NewActions> flows) {
+  while (!flows.empty()) {
+    MutexLock lock(impl_->mutex);
+    const size_t count = std::min(flows.size(), kSetTogether);
+    for (NewActions& change : flows.first(count)) {
+      if (!change.flow->dead()) change.actions = impl_->replace_actions(*change.flow, std::move(change.actions));
+    }
+    flows = flows.subspan(count);
+  }
 }
 
 // The table's own reference goes to the caller; a flow is recycled a grace period after the last reference has gone,

@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "datapath/actions/action.h"
@@ -87,6 +88,15 @@ class alignas(64) Flow {
   // Valid until the reader's next quiescent state. Replaced as a whole by set_actions().
   const ActionList& actions() const;
   std::shared_ptr<const ActionList> shared_actions() const;  // REQUIRES: the table's lock or a reader thread
+  // An action list in the form in which it hangs on flows, with what follows from it worked out once: flows that are
+  // treated alike may share one. Immutable; null: none.
+  struct SharedActions;
+  using ActionsRef = std::shared_ptr<const SharedActions>;
+  static ActionsRef make_actions(ActionList actions);
+  static const ActionList& list_of(const ActionsRef& actions);
+  ActionsRef actions_ref() const;  // REQUIRES: the table's lock or a reader thread
+  // Whether the flow's actions are these, or come to the same. REQUIRES: as actions().
+  bool has_actions(const ActionsRef& actions) const;
   // What the actions come to, where that is so simple that nobody needs to look at them (which costs several lines of
   // memory that nothing else needs).
   class Shortcut {
@@ -150,6 +160,8 @@ class alignas(64) Flow {
   // Opaque to the datapath: what the installer hangs on the flow (vswitchd: what translation depended on). Set before
   // insertion, destroyed with the flow.
   const std::shared_ptr<void>& installer_data() const { return installer_data_; }
+  // Looking at the installer data's pointer soon will be faster.
+  void prefetch_installer_data() const { __builtin_prefetch(&installer_data_); }
   // As opaque, but found without following a pointer: what the installer asks of every flow. Any thread.
   uint16_t installer_bits() const { return installer_bits_.load(std::memory_order_relaxed); }
   void set_installer_bits(uint16_t bits) { installer_bits_.store(bits, std::memory_order_relaxed); }
@@ -159,8 +171,6 @@ class alignas(64) Flow {
   friend class FlowArena;
   friend struct FlowImplementation;  // flow.cc
 
-  // An action list that can give out references to itself.
-  struct SharedActions;
   // Statistics of one thread, written by it only.
   struct Slot {
     static constexpr uint8_t kNobody = 0xff, kBorrowed = 0xfe;
@@ -200,7 +210,7 @@ class alignas(64) Flow {
   // Third line.
   Ufid ufid_;
   Nanoseconds created_{};
-  std::shared_ptr<const SharedActions> actions_owner_;  // the table's lock
+  ActionsRef actions_owner_;  // the table's lock
   std::shared_ptr<void> installer_data_;
   // The table's, and those that remove() gave out. The last one to go recycles the flow after a grace period.
   std::atomic<uint32_t> references_{0};
@@ -241,6 +251,14 @@ class FlowTable {
                        std::shared_ptr<void> installer_data, uint16_t installer_bits = 0);
   // Replaces the actions atomically; statistics go on. False if the flow is gone.
   bool set_actions(const Ufid& ufid, ActionList actions);
+  // The same for many flows that the caller, an RCU reader since, has found by visit(); those that are gone by now are
+  // passed over. `actions` is not null; the lists that were there before are moved into it, and stay valid there for
+  // who still runs them: the caller keeps them for a grace period (rcu::retire()).
+  struct NewActions {
+    Flow* flow;
+    Flow::ActionsRef actions;
+  };
+  void set_actions(std::span<NewActions> flows);
   // The limit for further insertions; flows above it stay. Any thread.
   void set_max_flows(size_t max_flows);
   size_t max_flows() const;
@@ -284,6 +302,7 @@ class FlowTable {
 
  private:
   struct Implementation;
+  static constexpr size_t kSetTogether = 64;  // actions of so many flows are set under one lock
   std::atomic<size_t> mask_count_{0};
   std::unique_ptr<Implementation> impl_;
 };

@@ -1,16 +1,30 @@
 // FlowOrigin: what vswitchd hangs on a datapath flow: where it came from, and how much of its traffic has been
 // credited.
 //
-// Made by the slow path with the flow; afterwards read and written by the revalidator only, under its lock.
+// Made by the slow path with the flow; afterwards read and written by the revalidator only, under its lock. What a
+// translation said (FlowTerms) is immutable, and shared by the flows that it holds for.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "vswitchd/translate/translate.h"
 
 namespace vswitch {
+
+// What a flow is to count, to refresh and to keep alive, as its translation said.
+struct FlowTerms {
+  explicit FlowTerms(TranslateOutput& output) : credit(std::move(output.credit)), learned(std::move(output.learned)) {
+    for (Recirculation& r : output.recirculations) recircs.push_back(std::move(r.context));
+    if (output.thawed) recircs.push_back(std::move(output.thawed));
+  }
+
+  Credit credit;
+  std::vector<LearnedSource> learned;
+  std::vector<RecircRef> recircs;  // that its actions send packets to, and the one that it matches
+};
 
 struct FlowOrigin {
   // Flow::installer_bits(): what every flow is asked when something changes, so that few have to be looked at.
@@ -27,22 +41,14 @@ struct FlowOrigin {
     return bits;
   }
 
-  Credit credit;
-  std::vector<LearnedSource> learned;
-  std::vector<RecircRef> recircs;  // that its actions send packets to, and the one that it matches
-  uint64_t view_generation = 0;    // of the view that `learned` names ports of
-  bool active = false;             // had packets since `learned` was last refreshed
-  uint64_t credited_packets = 0;   // of the flow's statistics, already given to `credit`
-  uint64_t credited_bytes = 0;
+  FlowOrigin(std::shared_ptr<const FlowTerms> of, uint64_t generation)
+      : terms(std::move(of)), view_generation(generation) {}
 
-  // Takes from a translation what the flow is to count, to refresh and to keep alive from now on.
-  void take(TranslateOutput& output) {
-    credit = std::move(output.credit);
-    learned = std::move(output.learned);
-    recircs.clear();
-    for (Recirculation& r : output.recirculations) recircs.push_back(std::move(r.context));
-    if (output.thawed) recircs.push_back(std::move(output.thawed));
-  }
+  std::shared_ptr<const FlowTerms> terms;  // never null
+  uint64_t view_generation;                // of the view that `terms->learned` names ports of
+  bool active = false;                     // had packets since `terms->learned` was last refreshed
+  uint64_t credited_packets = 0;           // of the flow's statistics, already given to `terms->credit`
+  uint64_t credited_bytes = 0;
 };
 
 }  // namespace vswitch

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <string_view>
@@ -11,7 +12,6 @@
 #include <vector>
 
 #include "datapath/base/rcu.h"
-#include "datapath/flow/flow_mask.h"
 
 namespace vswitch {
 namespace {
@@ -22,6 +22,8 @@ constexpr size_t kPart = 1024, kAwaitedPart = 8192;
 constexpr auto kPause = 50us;
 // From 2^7 packets on, more of them say nothing about how useful a flow is.
 constexpr size_t kSteadyDoublings = 8;
+// So many counts of flows that were given other terms may wait to be credited.
+constexpr size_t kMostUnsettled = 262'144;
 
 Nanoseconds last_use(const Flow& flow, const FlowStats& stats) {
   return stats.used == Nanoseconds{} ? flow.created() : stats.used;
@@ -55,7 +57,7 @@ class Revalidator::Addresses {
     if (!std::exchange(origin.active, false)) return;
     // Translated before ports or bridges changed: what it names may be gone, or be something else by now.
     if (origin.view_generation != view.generation) return;
-    for (const LearnedSource& source : origin.learned) {
+    for (const LearnedSource& source : origin.terms->learned) {
       Latest& latest = by_bridge_[source.bridge][uint64_t{source.vlan} << 48 | source.mac.to_u64()];
       if (stats.used >= latest.used) latest = {stats.used, source.port};
     }
@@ -83,23 +85,69 @@ class Revalidator::Addresses {
   std::map<std::string, std::unordered_map<uint64_t, Latest>, std::less<>> by_bridge_;
 };
 
-void Revalidator::credit(const Flow& flow) {
+Revalidator::Unsettled Revalidator::take_counts(const Flow& flow) {
   FlowOrigin& origin = origin_of(flow);
   const FlowStats stats = flow.stats();
-  const uint64_t packets = stats.packets - origin.credited_packets;
-  const uint64_t bytes = stats.bytes - origin.credited_bytes;
-  if (packets == 0) return;
+  Unsettled counted{nullptr, stats.packets - origin.credited_packets, stats.bytes - origin.credited_bytes, stats.used};
+  if (counted.packets == 0) return counted;
   origin.credited_packets = stats.packets;
   origin.credited_bytes = stats.bytes;
   origin.active = true;
-  origin.credit.count(packets, bytes, stats.used);
+  return counted;
+}
+
+void Revalidator::credit(const Flow& flow) {
+  Unsettled counted = take_counts(flow);
+  if (counted.packets == 0) return;
+  counted.terms = origin_of(flow).terms;
+  counted.settle();
+}
+
+// What the flow counts from now on belongs to the rules it comes from now.
+void Revalidator::give_terms(Flow& flow, const Outcome& outcome) {
+  FlowOrigin& origin = origin_of(flow);
+  Unsettled counted = take_counts(flow);
+  // Packets from before a change teach nothing about ports after it.
+  if (origin.view_generation != outcome.view_generation) origin.active = false;
+  origin.view_generation = outcome.view_generation;
+  if (flow.installer_bits() != outcome.installer_bits) flow.set_installer_bits(outcome.installer_bits);
+  if (origin.terms == outcome.terms) {
+    counted.terms = outcome.terms;
+  } else {
+    counted.terms = std::exchange(origin.terms, outcome.terms);
+  }
+  if (!unsettled_.empty() && unsettled_.back().terms == counted.terms) {
+    Unsettled& last = unsettled_.back();
+    last.packets += counted.packets;
+    last.bytes += counted.bytes;
+    last.used = std::max(last.used, counted.used);
+  } else {
+    unsettled_.push_back(std::move(counted));
+  }
+}
+
+// In parts, as many at a time as take about as long as a part of a walk.
+void Revalidator::settle() {
+  for (bool more = true; more;) {
+    std::vector<Unsettled> part;
+    {
+      OfflineLock lock(mutex_);
+      const auto first = unsettled_.end() - static_cast<ptrdiff_t>(std::min(unsettled_.size(), kPart));
+      part.assign(std::make_move_iterator(first), std::make_move_iterator(unsettled_.end()));
+      unsettled_.erase(first, unsettled_.end());
+      more = !unsettled_.empty();
+      if (!more) unsettled_.shrink_to_fit();
+    }
+    for (const Unsettled& counted : part) counted.settle();
+  }
 }
 
 void Revalidator::refresh(const Addresses& addresses) {
   if (addresses.learn_into(views_.get())) slow_path_.addresses_learned();
 }
 
-Revalidator::Verdict Revalidator::judge(Flow& flow, ActionList& new_actions) {
+// Null: the flow must go.
+const Outcome* Revalidator::judge(const Flow& flow, Outcomes& outcomes) {
   const FlowKey key = flow.key();
   const SwitchView& view = views_.get();
   TranslateInput input{.view = view, .key = key};
@@ -107,18 +155,14 @@ Revalidator::Verdict Revalidator::judge(Flow& flow, ActionList& new_actions) {
   input.now = clock_.now();
   input.contexts = &slow_path_.contexts();
   TranslateOutput output = translate(input);
-  if (output.slow_path || !mask_contains(flow.mask(), output.mask)) return Verdict::remove;
+  if (output.slow_path || !outcomes.fixes(flow, output.mask)) return nullptr;
   if (output.actions.empty()) output.actions.push_back(DropAction{output.drop_reason});
-  // What the flow counts from now on belongs to the rules it comes from now.
-  FlowOrigin& origin = origin_of(flow);
-  flow.set_installer_bits(FlowOrigin::bits_of(output));
-  origin.take(output);
-  // Packets from before a change teach nothing about ports after it.
-  if (origin.view_generation != view.generation) origin.active = false;
-  origin.view_generation = view.generation;
-  if (output.actions == flow.actions()) return Verdict::keep;
-  new_actions = std::move(output.actions);
-  return Verdict::update;
+  Outcome outcome;
+  outcome.installer_bits = FlowOrigin::bits_of(output);
+  outcome.view_generation = view.generation;
+  outcome.actions = outcomes.share(flow, std::move(output.actions));
+  outcome.terms = std::make_shared<const FlowTerms>(output);
+  return &outcomes.add(flow, output.mask, std::move(outcome));
 }
 
 size_t Revalidator::remove(const std::vector<Ufid>& ufids, Addresses& addresses) {
@@ -138,30 +182,22 @@ void Revalidator::give_way() const {
   while (awaited_.load(std::memory_order_acquire) != 0) std::this_thread::sleep_for(kPause);
 }
 
-size_t Revalidator::walk(Urgency urgency, const Visit& visit) {
+size_t Revalidator::walk(Urgency urgency, const Visit& visit, const EndOfPart& end_of_part) {
   const bool awaited = urgency == Urgency::awaited;
   if (awaited) awaited_.fetch_add(1, std::memory_order_acq_rel);
   size_t removed = 0;
   FlowCursor cursor;
-  std::vector<Ufid> doomed;
-  // Whoever removes flows of which the kernel has connections waits for the kernel: once, at the end.
-  std::vector<Ufid> in_kernel;
+  Doomed doomed;
   for (bool more = true; more;) {
     if (!awaited) give_way();
     OfflineLock lock(mutex_);
     const rcu::ReaderScope reader;
-    doomed.clear();
-    more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, [&](Flow& flow) {
-      mutex_.assert_held();
-      const size_t before = doomed.size();
-      visit(flow, doomed);
-      if (doomed.size() == before || !flow.in_kernel_path()) return;
-      in_kernel.push_back(doomed.back());
-      doomed.pop_back();
-    });
-    if (!more) doomed.insert(doomed.end(), in_kernel.begin(), in_kernel.end());
+    more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, [&](Flow& flow) { visit(flow, doomed); });
+    if (end_of_part) end_of_part(doomed);
+    if (!more) doomed.now.insert(doomed.now.end(), doomed.in_kernel.begin(), doomed.in_kernel.end());
     Addresses addresses;
-    removed += remove(doomed, addresses);
+    removed += remove(doomed.now, addresses);
+    doomed.now.clear();
     refresh(addresses);
     last_progress_.store(clock_.now().count(), std::memory_order_relaxed);
   }
@@ -169,45 +205,86 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit) {
   return removed;
 }
 
-void Revalidator::revalidate_if(Urgency urgency, const std::function<bool(const Flow&)>& concerned) {
+// One walk of revalidation. Of each part, the flows that are likely to be concerned are collected first, so that what
+// has to be read of them can be fetched ahead.
+class Revalidator::Renewal {
+ public:
+  Renewal(Revalidator& revalidator, const Concern& concern) : revalidator_(revalidator), concern_(concern) {}
+
+  void visit(Flow& flow) {
+    if (concern_.likely(flow)) likely_.push_back(&flow);
+  }
+  void end_part(Doomed& doomed) REQUIRES(revalidator_.mutex_) {
+    for (size_t i = 0; i < likely_.size(); ++i) {
+      if (i + kAhead < likely_.size()) __builtin_prefetch(likely_[i + kAhead]->installer_data().get());
+      renew(*likely_[i], doomed);
+    }
+    revalidator_.datapath_.set_flow_actions(changed_);
+    likely_.clear();
+    // Others may revalidate now, for later changes.
+    outcomes_.forget();
+    if (revalidator_.unsettled_.size() > kMostUnsettled) {
+      for (const Unsettled& counted : revalidator_.unsettled_) counted.settle();
+      revalidator_.unsettled_.clear();
+    }
+  }
+
+ private:
+  static constexpr size_t kAhead = 8, kChangedTogether = 256;
+
+  void renew(Flow& flow, Doomed& doomed) REQUIRES(revalidator_.mutex_) {
+    const Outcome* outcome = outcomes_.find(flow);
+    if (outcome == nullptr) {
+      if (!concern_.surely(flow)) return;
+      outcome = revalidator_.judge(flow, outcomes_);
+    }
+    if (outcome == nullptr) return doomed.add(flow);
+    revalidator_.give_terms(flow, *outcome);
+    if (flow.has_actions(outcome->actions)) return;
+    changed_.push_back({&flow, outcome->actions});
+    if (changed_.size() >= kChangedTogether) revalidator_.datapath_.set_flow_actions(changed_);
+  }
+
+  Revalidator& revalidator_;
+  const Concern& concern_;
+  Outcomes outcomes_;
+  std::vector<Flow*> likely_;
+  std::vector<FlowTable::NewActions> changed_;
+};
+
+void Revalidator::revalidate_if(Urgency urgency, const Concern& concern) {
   // Upcalls that began before the caller's change may still install flows that they derived from what was before.
   datapath_.quiesce();
-  walk(urgency, [&](Flow& flow, std::vector<Ufid>& doomed) {
-    mutex_.assert_held();
-    if (!concerned(flow)) return;
-    credit(flow);
-    ActionList new_actions;
-    switch (judge(flow, new_actions)) {
-      case Verdict::keep:
-        break;
-      case Verdict::update:
-        datapath_.set_flow_actions(flow.ufid(), std::move(new_actions));
-        break;
-      case Verdict::remove:
-        doomed.push_back(flow.ufid());
-        break;
-    }
-  });
+  Renewal renewal(*this, concern);
+  walk(
+      urgency, [&](Flow& flow, Doomed&) { renewal.visit(flow); },
+      [&](Doomed& doomed) {
+        mutex_.assert_held();
+        renewal.end_part(doomed);
+      });
 }
 
 void Revalidator::revalidate() {
-  revalidate_if(Urgency::awaited, [](const Flow&) { return true; });
+  const auto all = [](const Flow&) { return true; };
+  revalidate_if(Urgency::awaited, {all, all});
 }
 
 void Revalidator::revalidate(const RuleChanges& changes) {
   if (changes.empty()) return;
-  revalidate_if(Urgency::awaited, [&changes](const Flow& flow) { return changes.concern(flow); });
+  revalidate_if(Urgency::awaited, {[&changes](const Flow& flow) { return changes.may_concern(flow); },
+                                   [&changes](const Flow& flow) { return changes.concern(flow); }});
 }
 
 void Revalidator::revalidate_addresses(Urgency urgency) {
-  revalidate_if(urgency, [](const Flow& flow) { return (flow.installer_bits() & FlowOrigin::kUsesAddresses) != 0; });
+  const auto uses = [](const Flow& flow) { return (flow.installer_bits() & FlowOrigin::kUsesAddresses) != 0; };
+  revalidate_if(urgency, {uses, [](const Flow&) { return true; }});
 }
 
 void Revalidator::push_statistics() {
   const Nanoseconds begin = clock_.now();
   Addresses addresses;
   std::optional<uint64_t> generation;  // of the view that the addresses belong to
-  walk(Urgency::background, [&](Flow& flow, std::vector<Ufid>&) {
+  walk(Urgency::background, [&](Flow& flow, Doomed&) {
     mutex_.assert_held();
     credit(flow);
     const SwitchView& view = views_.get();
@@ -218,6 +295,7 @@ void Revalidator::push_statistics() {
     }
     addresses.add(origin_of(flow), flow.stats(), view);
   });
+  settle();  // what flows were given other terms for, those included that the walk came to later
   OfflineLock lock(mutex_);
   const rcu::ReaderScope reader;
   if (generation == views_.get().generation) refresh(addresses);
@@ -226,8 +304,8 @@ void Revalidator::push_statistics() {
 
 void Revalidator::expire(Nanoseconds max_idle) {
   const Nanoseconds now = clock_.now();
-  walk(Urgency::background, [&](Flow& flow, std::vector<Ufid>& doomed) {
-    if (now - last_use(flow, flow.stats()) >= max_idle) doomed.push_back(flow.ufid());
+  walk(Urgency::background, [&](Flow& flow, Doomed& doomed) {
+    if (now - last_use(flow, flow.stats()) >= max_idle) doomed.add(flow);
   });
   slow_path_.contexts().recircs.expire(now);
 }
@@ -254,22 +332,22 @@ void Revalidator::evict() {
   const size_t surplus = stats.flows - (stats.max_flows - stats.max_flows / 8);
   const Nanoseconds now = clock_.now();
   std::array<size_t, 4 * 64> histogram{};
-  walk(Urgency::background, [&](Flow& flow, std::vector<Ufid>&) { ++histogram[uselessness(flow, now)]; });
+  walk(Urgency::background, [&](Flow& flow, Doomed&) { ++histogram[uselessness(flow, now)]; });
   size_t threshold = histogram.size() - 1, above = 0;  // those above it go, and of those that are there some
   for (; threshold > 0 && above + histogram[threshold] < surplus; --threshold) above += histogram[threshold];
   size_t left = surplus - above;
   evictions_.fetch_add(walk(Urgency::background,
-                            [&](Flow& flow, std::vector<Ufid>& doomed) {
+                            [&](Flow& flow, Doomed& doomed) {
                               const size_t level = uselessness(flow, now);
                               if (level < threshold || (level == threshold && left == 0)) return;
                               if (level == threshold) --left;
-                              doomed.push_back(flow.ufid());
+                              doomed.add(flow);
                             }),
                        std::memory_order_relaxed);
 }
 
 size_t Revalidator::remove_all() {
-  return walk(Urgency::awaited, [](Flow& flow, std::vector<Ufid>& doomed) { doomed.push_back(flow.ufid()); });
+  return walk(Urgency::awaited, [](Flow& flow, Doomed& doomed) { doomed.add(flow); });
 }
 
 }  // namespace vswitch

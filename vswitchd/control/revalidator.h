@@ -1,9 +1,9 @@
 // Revalidator: keeps the datapath's flows true to the rules, and the rules' statistics true to the datapath.
 //
 // - revalidate(): translates flows again, every one or those that a change of rules or of learned addresses may concern
-//   (rule_changes.h); one whose actions changed is updated, one whose mask no longer suffices (or whose packets are now
-//   to be treated one by one) is removed. When it returns, no packet that comes in is forwarded by what was valid
-//   before the caller's change.
+//   (rule_changes.h), unless a translation just made holds for them as well (outcomes.h); one whose actions changed is
+//   updated, one whose mask no longer suffices (or whose packets are now to be treated one by one) is removed. When it
+//   returns, no packet that comes in is forwarded by what was valid before the caller's change.
 // - push_statistics(): credits what flows have counted since the last time to the rules, tables and patch ports they
 //   came from, and refreshes the learned addresses of flows with traffic.
 // - expire(): removes flows that had no packet for max_idle.
@@ -19,11 +19,15 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
 
 #include "datapath/base/clock.h"
 #include "datapath/base/mutex.h"
 #include "datapath/core/datapath.h"
 #include "vswitchd/control/flow_origin.h"
+#include "vswitchd/control/outcomes.h"
 #include "vswitchd/control/rule_changes.h"
 #include "vswitchd/control/slow_path.h"
 
@@ -52,17 +56,40 @@ class Revalidator {
   Nanoseconds last_progress() const { return Nanoseconds(last_progress_.load(std::memory_order_relaxed)); }
 
  private:
-  enum class Verdict : uint8_t { keep, update, remove };
   class Addresses;
-  using Visit = std::function<void(Flow& flow, std::vector<Ufid>& doomed)>;
+  class Renewal;
+  // Flows to be removed. Whoever removes flows of which the kernel has connections waits for the kernel: once, at the
+  // end.
+  struct Doomed {
+    std::vector<Ufid> now, in_kernel;
+    void add(const Flow& flow) { (flow.in_kernel_path() ? in_kernel : now).push_back(flow.ufid()); }
+  };
+  using Visit = std::function<void(Flow& flow, Doomed& doomed)>;
+  using EndOfPart = std::function<void(Doomed& doomed)>;
+  // Which flows are to be translated again: those of which both are true; the first is asked first, and costs less.
+  struct Concern {
+    std::function<bool(const Flow&)> likely, surely;
+  };
+  // What a flow counted when it was given other terms, for those it had.
+  struct Unsettled {
+    std::shared_ptr<const FlowTerms> terms;
+    uint64_t packets = 0, bytes = 0;
+    Nanoseconds used{};
+    void settle() const { terms->credit.count(packets, bytes, used); }
+  };
 
-  // Calls visit for every flow, in parts, and removes those that it puts onto the list. Returns how many went.
-  size_t walk(Urgency urgency, const Visit& visit) EXCLUDES(mutex_);
+  // Calls visit for every flow, and end_of_part now and then, in parts, and removes those that they doom. Returns how
+  // many went.
+  size_t walk(Urgency urgency, const Visit& visit, const EndOfPart& end_of_part = {}) EXCLUDES(mutex_);
   void give_way() const;
-  void revalidate_if(Urgency urgency, const std::function<bool(const Flow&)>& concerned) EXCLUDES(mutex_);
+  void revalidate_if(Urgency urgency, const Concern& concern) EXCLUDES(mutex_);
 
+  // What the flow has counted since this was last asked.
+  Unsettled take_counts(const Flow& flow) REQUIRES(mutex_);
   void credit(const Flow& flow) REQUIRES(mutex_);
-  Verdict judge(Flow& flow, ActionList& new_actions) REQUIRES(mutex_);
+  void give_terms(Flow& flow, const Outcome& outcome) REQUIRES(mutex_);
+  void settle() EXCLUDES(mutex_);
+  const Outcome* judge(const Flow& flow, Outcomes& outcomes) REQUIRES(mutex_);
   size_t remove(const std::vector<Ufid>& ufids, Addresses& addresses) REQUIRES(mutex_);
   void refresh(const Addresses& addresses) REQUIRES(mutex_);
 
@@ -71,6 +98,8 @@ class Revalidator {
   SlowPath& slow_path_;
   const Clock& clock_;
   mutable Mutex mutex_;
+  // Waits for push_statistics(): crediting takes longer than the change that somebody waits for.
+  std::vector<Unsettled> unsettled_ GUARDED_BY(mutex_);
   std::atomic<uint32_t> awaited_{0};  // walks that somebody waits for
   std::atomic<int64_t> credited_until_{0};
   std::atomic<uint64_t> evictions_{0};

@@ -24,7 +24,9 @@ uint64_t hash_of(const HotWords& words, const HotWords& mask) {
   return hash;
 }
 
-const FlowOrigin& origin_of(const Flow& flow) { return *static_cast<const FlowOrigin*>(flow.installer_data().get()); }
+const Credit& credit_of(const Flow& flow) {
+  return static_cast<const FlowOrigin*>(flow.installer_data().get())->terms->credit;
+}
 
 // The rule's in_port is the bridge's, the flow's the datapath's. A port that the view does not have may still be one
 // that a packet was resubmitted as, and then the flow's first word counts as rewritten; so it may stand for any.
@@ -65,12 +67,24 @@ void RuleChanges::add(const Rule& rule, bool removed, const BridgeView& bridge) 
   rules_.push_back(changed);
 }
 
+bool RuleChanges::may_concern(const Flow& flow) const {
+  return any_of(flow, [&flow](const Changed& rule) { return may_meet(rule, flow); });
+}
+
 bool RuleChanges::concern(const Flow& flow) const {
+  return any_of(flow, [&flow](const Changed& rule) { return may_meet(rule, flow) && matters_to(rule, flow); });
+}
+
+template <typename Predicate>
+bool RuleChanges::any_of(const Flow& flow, const Predicate& predicate) const {
   if (too_many_) return true;
-  if (rules_.size() <= kFewRules) {
-    return std::any_of(rules_.begin(), rules_.end(), [&](const Changed& r) { return concerns(r, flow); });
-  }
-  return may_concern(groups_of({flow.hot_mask(), flow.installer_bits()}), flow);
+  if (rules_.size() <= kFewRules) return std::any_of(rules_.begin(), rules_.end(), predicate);
+  const Groups& groups = groups_of({flow.hot_mask(), flow.installer_bits()});
+  if (groups.size() > kMostGroups) return true;
+  return std::any_of(groups.begin(), groups.end(), [&](const Group& group) {
+    const auto [begin, end] = group.rules.equal_range(hash_of(flow.hot_key(), group.bits));
+    return std::any_of(begin, end, [&](const auto& entry) { return predicate(rules_[entry.second]); });
+  });
 }
 
 size_t RuleChanges::HashForm::operator()(const Form& form) const {
@@ -122,20 +136,15 @@ void RuleChanges::merge(Groups& groups) const {
   groups.push_back(std::move(merged));
 }
 
-bool RuleChanges::may_concern(const Groups& groups, const Flow& flow) const {
-  if (groups.size() > kMostGroups) return true;
-  return std::any_of(groups.begin(), groups.end(), [&](const Group& group) {
-    const auto [begin, end] = group.rules.equal_range(hash_of(flow.hot_key(), group.bits));
-    return std::any_of(begin, end, [&](const auto& entry) { return concerns(rules_[entry.second], flow); });
-  });
-}
-
-// The cheapest first: nearly every flow is passed over by what lies in its own two cache lines.
-bool RuleChanges::concerns(const Changed& rule, const Flow& flow) {
+// By what lies in the flow's own two cache lines, which passes over nearly all.
+bool RuleChanges::may_meet(const Changed& rule, const Flow& flow) {
   const uint16_t bits = flow.installer_bits();
   if ((bits & rule.table_bit) == 0) return false;
-  if ((flow.disagreeing_words(rule.value, rule.mask) & ~(bits & FlowOrigin::kRewrittenWords)) != 0) return false;
-  const Credit& credit = origin_of(flow).credit;
+  return (flow.disagreeing_words(rule.value, rule.mask) & ~(bits & FlowOrigin::kRewrittenWords)) == 0;
+}
+
+bool RuleChanges::matters_to(const Changed& rule, const Flow& flow) {
+  const Credit& credit = credit_of(flow);
   const auto lookups = std::find_if(credit.lookups.begin(), credit.lookups.end(), [&](const Credit::TableLookups& l) {
     return l.table == rule.table && l.tables.get() == rule.tables;
   });

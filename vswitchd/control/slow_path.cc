@@ -115,16 +115,13 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   result.mask = output.mask;
   result.install = !output.slow_path;
   result.installer_bits = FlowOrigin::bits_of(output);
-  auto origin = std::make_shared<FlowOrigin>();
-  origin->take(output);
-  origin->view_generation = view.generation;
-  result.installer_data = std::move(origin);
+  result.installer_data = std::make_shared<FlowOrigin>(std::make_shared<const FlowTerms>(output), view.generation);
   return result;
 }
 
 void SlowPath::uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) {
   const auto& origin = *static_cast<const FlowOrigin*>(installer_data.get());
-  origin.credit.count(packets, bytes, clock_.now());
+  origin.terms->credit.count(packets, bytes, clock_.now());
 }
 
 std::optional<DropReason> SlowPath::controller(const UserspaceAction& action, const FlowKey&, const Packet& packet) {

@@ -128,6 +128,58 @@ TEST_F(FlowTableTest, ReplacesActions) {
   EXPECT_EQ(*before, ActionList{OutputAction{1}});
 }
 
+TEST_F(FlowTableTest, ManyFlowsShareOneListOfActions) {
+  table_.set_max_flows(200);
+  std::vector<FlowTable::NewActions> changes;
+  const Flow::ActionsRef shared = Flow::make_actions({OutputAction{2}, OutputAction{3}});
+  for (uint32_t i = 0; i < 200; ++i) changes.push_back({add(key_to(i), mask_of(~0u), 1), shared});
+  const std::shared_ptr<const ActionList> before = changes[0].flow->shared_actions();
+  const std::shared_ptr<const Flow> gone = table_.remove(changes[100].flow->ufid());
+  table_.set_actions(changes);
+  for (uint32_t i = 0; i < 200; ++i) {
+    const Flow& flow = *changes[i].flow;
+    EXPECT_EQ(flow.has_actions(shared), i != 100);
+    EXPECT_EQ(flow.actions_ref() == shared, i != 100) << "one that is gone stays as it was";
+    if (i == 100) continue;
+    EXPECT_EQ(Flow::list_of(changes[i].actions), ActionList{OutputAction{1}}) << "for who still runs it";
+  }
+  EXPECT_EQ(Flow::list_of(changes[0].actions).data(), before->data());
+}
+
+TEST_F(FlowTableTest, KnowsWhetherActionsComeToTheSame) {
+  Flow* flow = add(key_to(1), mask_of(~0u), 1);
+  const auto same = [&flow](const ActionList& list) { return flow->has_actions(Flow::make_actions(list)); };
+  EXPECT_TRUE(same({OutputAction{1}}));
+  EXPECT_FALSE(same({OutputAction{2}}));
+  EXPECT_FALSE(same({OutputAction{1}, OutputAction{2}}));
+  EXPECT_FALSE(same({DropAction{DropReason::of_pipeline}}));
+  ASSERT_TRUE(table_.set_actions(flow->ufid(), {OutputAction{1}, OutputAction{2}}));
+  EXPECT_TRUE(same({OutputAction{1}, OutputAction{2}}));
+  EXPECT_FALSE(same({OutputAction{1}, OutputAction{3}}));
+  EXPECT_FALSE(same({OutputAction{1}}));
+}
+
+// Whether packets may be looked at in part follows the actions of many flows at once, too.
+TEST_F(FlowTableTest, ActionsOfManyFlowsMakeThemDeep) {
+  FlowMask shallow;
+  shallow.in_port = ~0u;
+  Flow* flow = add(key_to(1, 1), shallow, 9);
+  const auto set = [&](const ActionList& list) {
+    std::vector<FlowTable::NewActions> changes{{flow, Flow::make_actions(list)}};
+    table_.set_actions(changes);
+  };
+  for (int i = 0; i < 2; ++i) {
+    set({OutputAction{2}, UserspaceAction{}});
+    EXPECT_FALSE(table_.only_shallow_flows(1));
+    set({UserspaceAction{}});
+    EXPECT_FALSE(table_.only_shallow_flows(1));
+    set({OutputAction{2}});
+    EXPECT_TRUE(table_.only_shallow_flows(1));
+    set({OutputAction{3}});
+    EXPECT_TRUE(table_.only_shallow_flows(1));
+  }
+}
+
 TEST_F(FlowTableTest, InstallerDataDiesWithTheFlow) {
   const auto data = std::make_shared<int>(5);
   const auto flow = table_.insert(key_to(1), mask_of(~0u), {}, {}, data);

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <algorithm>
 #include <map>
+#include <set>
 
 #include "datapath/base/rcu.h"
 #include "datapath/core/userspace_datapath.h"
@@ -89,7 +91,7 @@ struct World {
   }
 
   // What translation makes of a packet now.
-  ActionList actions_for(const FlowKey& key) {
+  TranslateOutput translation_of(const FlowKey& key) {
     const rcu::ReaderScope reader;
     TranslateInput input{.view = views.get(), .key = key};
     input.allow_side_effects = false;
@@ -97,18 +99,22 @@ struct World {
     input.contexts = &slow_path.contexts();
     TranslateOutput output = translate(input);
     if (output.actions.empty()) output.actions.push_back(DropAction{output.drop_reason});
-    return std::move(output.actions);
+    return output;
   }
+  ActionList actions_for(const FlowKey& key) { return translation_of(key).actions; }
 
   struct Entry {
     FlowKey key;
     FlowMask mask;
     ActionList actions;
+    uint16_t installer_bits = 0;
+    std::shared_ptr<const FlowTerms> terms{};
   };
   std::map<Ufid, Entry> flows() {
     std::map<Ufid, Entry> all;
     datapath.visit_flows([&](Flow& flow) {
-      all[flow.ufid()] = {flow.key(), flow.mask(), flow.actions()};
+      const auto& origin = *static_cast<const FlowOrigin*>(flow.installer_data().get());
+      all[flow.ufid()] = {flow.key(), flow.mask(), flow.actions(), flow.installer_bits(), origin.terms};
       return true;
     });
     return all;
@@ -147,8 +153,28 @@ RuleMod rule(std::string_view text) {
 // ---- Only what a change concerns
 
 struct Tally {
-  size_t flows = 0, passed_over = 0, changed = 0;
+  size_t flows = 0, passed_over = 0, changed = 0, shared = 0;
 };
+
+// Whether `terms` are those that `output` asks for.
+bool same_terms(const FlowTerms& terms, const TranslateOutput& output) {
+  const auto same_lookups = [](const Credit::TableLookups& a, const Credit::TableLookups& b) {
+    return a.tables == b.tables && a.table == b.table && a.matched == b.matched && a.missed == b.missed;
+  };
+  const auto same_hop = [](const Credit::PatchHop& a, const Credit::PatchHop& b) {
+    return a.from == b.from && a.to == b.to;
+  };
+  const auto same_source = [](const LearnedSource& a, const LearnedSource& b) {
+    return a.bridge == b.bridge && a.vlan == b.vlan && a.mac == b.mac && a.port == b.port;
+  };
+  std::vector<RecircRef> recircs;
+  for (const Recirculation& r : output.recirculations) recircs.push_back(r.context);
+  if (output.thawed) recircs.push_back(output.thawed);
+  return terms.credit.rules == output.credit.rules &&
+         std::ranges::equal(terms.credit.lookups, output.credit.lookups, same_lookups) &&
+         std::ranges::equal(terms.credit.patch_hops, output.credit.patch_hops, same_hop) &&
+         std::ranges::equal(terms.learned, output.learned, same_source) && terms.recircs == recircs;
+}
 
 class Scene {
  public:
@@ -178,13 +204,28 @@ class Scene {
     world_.revalidator.revalidate(changes);
     const auto precise = world_.flows();
     for (const auto& [ufid, flow] : precise) check(flow);
+    check_terms(precise);
     tally.flows += before.size();
     for (const auto& [ufid, flow] : before) {
       const auto now = precise.find(ufid);
       tally.changed += now == precise.end() || now->second.actions != flow.actions;
     }
     world_.revalidator.revalidate();
-    for (const auto& [ufid, flow] : world_.flows()) RC_ASSERT(precise.at(ufid).actions == flow.actions);
+    const auto all = world_.flows();
+    for (const auto& [ufid, flow] : all) RC_ASSERT(precise.at(ufid).actions == flow.actions);
+    tally.shared += check_terms(all);
+  }
+
+  // Those that follow from each flow's own translation, whosever they are. Returns how many have others' terms.
+  size_t check_terms(const std::map<Ufid, World::Entry>& flows) {
+    std::map<const FlowTerms*, size_t> holders;
+    for (const auto& [ufid, flow] : flows) {
+      const TranslateOutput own = world_.translation_of(flow.key);
+      RC_ASSERT(same_terms(*flow.terms, own));
+      RC_ASSERT(flow.installer_bits == FlowOrigin::bits_of(own));
+      ++holders[flow.terms.get()];
+    }
+    return flows.size() - holders.size();
   }
 
  private:
@@ -263,6 +304,7 @@ TEST_P(RevalidationProperty, WhatAChangeDoesNotConcernNeedsNoTranslation) {
   // The property must not hold for want of cases.
   EXPECT_GT(tally.passed_over, tally.flows / 4) << "of " << tally.flows;
   EXPECT_GT(tally.changed, tally.flows / 50) << "of " << tally.flows;
+  EXPECT_GT(tally.shared, tally.flows / 50) << "of " << tally.flows;
 }
 
 // Rules as many as are found by hash.
@@ -326,6 +368,79 @@ TEST(RevalidatorTest, ARuleConcernsTheFlowsThatItCouldMatch) {
   EXPECT_EQ(concerned("priority=1,actions=drop"), 0u) << "nobody gets that far";
   EXPECT_EQ(concerned("priority=100,in_port=2,actions=drop"), 0u);
   EXPECT_EQ(concerned("table=2,actions=drop"), 0u);
+}
+
+// ---- One translation for flows that are treated alike
+
+const std::vector<RuleMod>& narrow_rules() {
+  static const std::vector<RuleMod> rules{
+      rule("priority=10,udp,actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15],output:2"),
+      rule("priority=1,actions=drop")};
+  return rules;
+}
+
+std::set<const FlowTerms*> terms_of(World& world) {
+  std::set<const FlowTerms*> terms;
+  for (const auto& [ufid, flow] : world.flows()) terms.insert(flow.terms.get());
+  return terms;
+}
+
+TEST(RevalidatorTest, FlowsThatMeetTheSameRulesShareWhatFollows) {
+  World world;
+  world.change("br0", narrow_rules());
+  for (uint16_t port = 1; port <= 100; ++port) ASSERT_TRUE(world.set_up(udp_key(0x0a010001, port)));
+  EXPECT_EQ(terms_of(world).size(), 100u);
+  EXPECT_EQ(world.revalidate(world.change("br0", {rule("priority=20,udp,actions=output:2,in_port")})), 100u);
+  EXPECT_EQ(terms_of(world).size(), 1u);
+  for (const auto& [ufid, flow] : world.flows()) EXPECT_EQ(flow.actions.size(), 2u);
+  // Half of them meet another rule; for the others, what was translated before stays.
+  EXPECT_EQ(world.revalidate(world.change("br0", {rule("priority=30,udp,tp_src=0/1,actions=drop")})), 50u);
+  EXPECT_EQ(terms_of(world).size(), 2u);
+  size_t dropping = 0;
+  for (const auto& [ufid, flow] : world.flows()) dropping += flow.actions == ActionList{DropAction{}};
+  EXPECT_EQ(dropping, 50u);
+  // Translations that look at all that the flows look at are nobody else's.
+  for (const char* gone : {"priority=30,udp,tp_src=0/1", "priority=20,udp"}) {
+    world.revalidate(world.change("br0", {*parse_rule_mod(gone, RuleCommand::remove_strict)}));
+  }
+  EXPECT_EQ(terms_of(world).size(), 100u);
+  for (const auto& [ufid, flow] : world.flows()) EXPECT_EQ(flow.actions, ActionList{OutputAction{2}});
+}
+
+// What flows counted before a change belongs to the rules from before, what they count after it to those of now.
+TEST(RevalidatorTest, CountsGoToTheRulesOfTheirTime) {
+  World world;
+  world.change("br0", narrow_rules());
+  const auto counted = [&](uint16_t priority) {
+    uint64_t packets = 0;
+    const rcu::ReaderScope reader;
+    world.bridges.at("br0").tables->for_each({}, [&](const Rule& rule) {
+      if (rule.priority() == priority) packets += rule.stats().packets;
+      return true;
+    });
+    return packets;
+  };
+  const auto all_get = [&](uint64_t packets) {
+    const rcu::ReaderScope reader;
+    world.datapath.visit_flows([&](Flow& flow) {
+      flow.count(1, packets, 100 * packets, world.clock.now(), 0);
+      return true;
+    });
+  };
+  for (uint16_t port = 1; port <= 10; ++port) ASSERT_TRUE(world.set_up(udp_key(0x0a010001, port)));
+  all_get(3);
+  world.revalidate(world.change("br0", {rule("priority=20,udp,actions=output:2")}));
+  all_get(5);
+  world.revalidate(world.change("br0", {rule("priority=30,udp,tp_src=0/1,actions=output:2")}));
+  all_get(7);
+  world.clock.advance(1s);
+  world.revalidator.push_statistics();
+  EXPECT_EQ(world.revalidator.credited_until(), world.clock.now());
+  EXPECT_EQ(counted(10), 10u * 3);
+  EXPECT_EQ(counted(20), 10u * 5 + 5u * 7);
+  EXPECT_EQ(counted(30), 5u * 7);
+  world.revalidator.push_statistics();
+  EXPECT_EQ(counted(10) + counted(20) + counted(30), 10u * 15) << "each packet once";
 }
 
 // ---- Too many flows

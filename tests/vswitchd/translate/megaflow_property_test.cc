@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <algorithm>
+
 #include "datapath/flow/flow_mask.h"
 #include "tests/support/random_rules.h"
 #include "tests/support/switch_fixture.h"
@@ -141,6 +143,28 @@ bool other_of_megaflow(Scene& scene, const FlowKey& key, const FlowMask& mask, F
   return masked(other, mask) == masked(key, mask) && !(other == key);
 }
 
+// Everything that hangs on a flow beside its actions (vswitchd/control/flow_origin.h): flows that are treated alike
+// share it.
+bool same_terms(const TranslateOutput& one, const TranslateOutput& two) {
+  const auto same_lookups = [](const Credit::TableLookups& a, const Credit::TableLookups& b) {
+    return a.tables == b.tables && a.table == b.table && a.matched == b.matched && a.missed == b.missed;
+  };
+  const auto same_hop = [](const Credit::PatchHop& a, const Credit::PatchHop& b) {
+    return a.from == b.from && a.to == b.to;
+  };
+  const auto same_source = [](const LearnedSource& a, const LearnedSource& b) {
+    return a.bridge == b.bridge && a.vlan == b.vlan && a.mac == b.mac && a.port == b.port;
+  };
+  const auto same_context = [](const Recirculation& a, const Recirculation& b) { return a.context == b.context; };
+  return one.credit.rules == two.credit.rules &&
+         std::ranges::equal(one.credit.lookups, two.credit.lookups, same_lookups) &&
+         std::ranges::equal(one.credit.patch_hops, two.credit.patch_hops, same_hop) &&
+         std::ranges::equal(one.learned, two.learned, same_source) &&
+         std::ranges::equal(one.recirculations, two.recirculations, same_context) && one.thawed == two.thawed &&
+         one.rewritten_words == two.rewritten_words && one.used_addresses == two.used_addresses &&
+         one.slow_path == two.slow_path;
+}
+
 struct Tally {
   size_t compared = 0, with_actions = 0, recirculated = 0;
 };
@@ -157,6 +181,7 @@ void check_packet(Scene& scene, const FlowKey& key, int rounds, Tally& tally) {
     const TranslateOutput two = scene.run(other);
     const bool same = one.actions == two.actions && one.drop_reason == two.drop_reason && one.failed == two.failed;
     if (!same) RC_FAIL(scene.explain(key) + "\n---- but\n" + scene.explain(other));
+    if (!same_terms(one, two)) RC_FAIL("terms:\n" + scene.explain(key) + "\n---- and\n" + scene.explain(other));
     ++tally.compared;
     tally.with_actions += one.actions.empty() ? 0 : 1;
     tally.recirculated += key.recirc_id != 0 ? 1 : 0;
