@@ -219,7 +219,7 @@ class Revalidator::Renewal {
       if (i + kAhead < likely_.size()) __builtin_prefetch(likely_[i + kAhead]->installer_data().get());
       renew(*likely_[i], doomed);
     }
-    revalidator_.datapath_.set_flow_actions(changed_);
+    publish();
     likely_.clear();
     // Others may revalidate now, for later changes.
     outcomes_.forget();
@@ -228,6 +228,9 @@ class Revalidator::Renewal {
       revalidator_.unsettled_.clear();
     }
   }
+
+  // Whether any flow, of those that stay, has other actions now.
+  bool changed_any() const { return changed_any_; }
 
  private:
   static constexpr size_t kAhead = 8, kChangedTogether = 256;
@@ -242,7 +245,11 @@ class Revalidator::Renewal {
     revalidator_.give_terms(flow, *outcome);
     if (flow.has_actions(outcome->actions)) return;
     changed_.push_back({&flow, outcome->actions});
-    if (changed_.size() >= kChangedTogether) revalidator_.datapath_.set_flow_actions(changed_);
+    if (changed_.size() >= kChangedTogether) publish();
+  }
+  void publish() {
+    changed_any_ = changed_any_ || !changed_.empty();
+    revalidator_.datapath_.set_flow_actions(changed_);
   }
 
   Revalidator& revalidator_;
@@ -250,6 +257,7 @@ class Revalidator::Renewal {
   Outcomes outcomes_;
   std::vector<Flow*> likely_;
   std::vector<FlowTable::NewActions> changed_;
+  bool changed_any_ = false;
 };
 
 void Revalidator::revalidate_if(Urgency urgency, const Concern& concern) {
@@ -262,6 +270,8 @@ void Revalidator::revalidate_if(Urgency urgency, const Concern& concern) {
         mutex_.assert_held();
         renewal.end_part(doomed);
       });
+  // A thread that was kept from running may still have packets in hand that it looked up before.
+  if (urgency == Urgency::awaited && renewal.changed_any()) datapath_.quiesce();
 }
 
 void Revalidator::revalidate() {

@@ -3,7 +3,7 @@
 // - revalidate(): translates flows again, every one or those that a change of rules or of learned addresses may concern
 //   (rule_changes.h), unless a translation just made holds for them as well (outcomes.h); one whose actions changed is
 //   updated, one whose mask no longer suffices (or whose packets are now to be treated one by one) is removed. When it
-//   returns, no packet that comes in is forwarded by what was valid before the caller's change.
+//   returns, no packet is forwarded any more by what was valid before the caller's change.
 // - push_statistics(): credits what flows have counted since the last time to the rules, tables and patch ports they
 //   came from, and refreshes the learned addresses of flows with traffic.
 // - expire(): removes flows that had no packet for max_idle.
