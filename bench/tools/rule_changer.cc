@@ -1,11 +1,12 @@
 // rule_changer SERVER BRIDGE: changes rules and reads port counters over one connection to a vswitchd, for
-// workloads/rules.py. A connection that stays open is how a controller talks to a switch; starting a client takes
+// workloads/rules.py, and counts datapath flows for workloads/setup.py. A connection that stays open is how a controller talks to a switch; starting a client takes
 // longer than the change.
 //
 // Reads commands from standard input, one a line, words separated by tabs, and answers each with a line:
 //   apply COMMAND TEXT [COMMAND TEXT]...   COMMAND is add, mod, mod-strict, del or del-strict: one transaction.
 //                                          Answers the microseconds from request to reply
 //   tx PORT                                Answers the packets that the port has sent
+//   flows                                  Answers how many flows the datapath has
 // An error ends it: message on standard error, exit status 1.
 #include <chrono>
 #include <cstdio>
@@ -70,6 +71,14 @@ bool transmitted(Client& client, const std::string& port) {
   return true;
 }
 
+bool count_flows(Client& client) {
+  v1::Datapath reply;
+  const Outcome outcome = client.get_datapath({}, &reply);
+  if (!outcome.ok) return complain(outcome.message);
+  std::printf("%llu\n", static_cast<unsigned long long>(reply.flows()));
+  return true;
+}
+
 bool run(Client& client, const std::string& bridge) {
   for (std::string line; std::getline(std::cin, line);) {
     const Words words = split(line);
@@ -78,6 +87,8 @@ bool run(Client& client, const std::string& bridge) {
       done = apply(client, bridge, words);
     } else if (words[0] == "tx" && words.size() == 2) {
       done = transmitted(client, words[1]);
+    } else if (words[0] == "flows" && words.size() == 1) {
+      done = count_flows(client);
     } else {
       complain("no command: " + line);
     }

@@ -1,7 +1,6 @@
 """Many rules."""
 import json
 import pathlib
-import subprocess
 import time
 
 import lab as labs
@@ -11,7 +10,7 @@ import rulesets
 from lab import Failure, Lab, run
 from peers import replay
 from peers.openvswitch import OpenVSwitch
-from peers.ours import Ours
+from peers.ours import Asker, Ours
 from traffic import Captures
 from workload import Point, Required, workload
 
@@ -47,27 +46,8 @@ def load(make, kind, count):
     return measure
 
 
-class RuleChanger:
-    """Changes of rules over one connection that stays open (tools/rule_changer.cc)."""
-
-    def __init__(self, switch, bridge):
-        command = [labs.BIN.parent / "bench" / "rule_changer", switch.server, bridge]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
-
-    def ask(self, *words):
-        self.process.stdin.write("\t".join(words) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise Failure(self.process.stderr.read())
-        return float(answer)
+class RuleChanger(Asker):
+    """Changes of rules over one connection that stays open."""
 
     def apply(self, *words):
         """Milliseconds from request to reply of a transaction: pairs of command and text."""
