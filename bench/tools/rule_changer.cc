@@ -1,6 +1,6 @@
-// rule_changer SERVER BRIDGE: changes rules and reads port counters over one connection to a vswitchd, for
-// workloads/rules.py, and counts datapath flows for workloads/setup.py. A connection that stays open is how a controller talks to a switch; starting a client takes
-// longer than the change.
+// rule_changer SERVER BRIDGE: changes rules, reads port counters and counts flows over one connection to a vswitchd,
+// for workloads/rules.py and workloads/setup.py. A connection that stays open is how a controller talks to a switch;
+// starting a client takes longer than the change.
 //
 // Reads commands from standard input, one a line, words separated by tabs, and answers each with a line:
 //   apply COMMAND TEXT [COMMAND TEXT]...   COMMAND is add, mod, mod-strict, del or del-strict: one transaction.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <iterator>
 #include <map>
 #include <optional>
 #include <string_view>
@@ -126,19 +125,18 @@ void Revalidator::give_terms(Flow& flow, const Outcome& outcome) {
   }
 }
 
-// In parts, as many at a time as take about as long as a part of a walk.
+// Under the lock: who comes here while another settles returns when that has been done, too.
 void Revalidator::settle() {
   for (bool more = true; more;) {
-    std::vector<Unsettled> part;
-    {
-      OfflineLock lock(mutex_);
-      const auto first = unsettled_.end() - static_cast<ptrdiff_t>(std::min(unsettled_.size(), kPart));
-      part.assign(std::make_move_iterator(first), std::make_move_iterator(unsettled_.end()));
-      unsettled_.erase(first, unsettled_.end());
-      more = !unsettled_.empty();
-      if (!more) unsettled_.shrink_to_fit();
+    give_way();
+    OfflineLock lock(mutex_);
+    const rcu::ReaderScope reader;
+    for (size_t n = std::min(unsettled_.size(), kPart); n > 0; --n) {
+      unsettled_.back().settle();
+      unsettled_.pop_back();
     }
-    for (const Unsettled& counted : part) counted.settle();
+    more = !unsettled_.empty();
+    if (!more) unsettled_.shrink_to_fit();
   }
 }
 
