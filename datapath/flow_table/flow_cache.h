@@ -27,7 +27,7 @@ namespace vswitch {
 class FlowCache {
  public:
   static constexpr size_t kWays = 6;
-  static constexpr size_t kFirstBuckets = 1024, kMostBuckets = 131072;
+  static constexpr size_t kFirstBuckets = 1024, kMostBuckets = 262144;
   static constexpr size_t kBatch = 32;
 
   FlowCache();
