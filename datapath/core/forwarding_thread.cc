@@ -74,6 +74,7 @@ class ForwardingThread::Processor final : public PacketProcessor {
 
   void userspace(ThreadContext&, const UserspaceAction& action, PacketPtr packet) override {
     const bool ordered = action.reason == UserspaceReason::slow_path;
+    if (ordered && holds()) flush();  // as for a miss
     const uint32_t bucket = ordered ? UpcallQueue::bucket_of(packet->rss_hash) : Upcall::kNoBucket;
     const uint32_t source = source_of(*packet);
     offer({std::move(packet), Upcall::Kind::action, action, bucket, source});
@@ -88,8 +89,9 @@ class ForwardingThread::Processor final : public PacketProcessor {
     if (upcalls_.should_end(UpcallQueue::bucket_of(flow_hash)) && setup_.flows().lookup(key) != nullptr) {
       return turn_away(std::move(packet));
     }
-    // What the packet made before it recirculated leaves first: the handler will not wait for our queues.
-    if (__builtin_expect(key.recirc_id != 0, 0)) flush();
+    // What the packet made before it recirculated leaves first: the handler will not wait for our queues. So do earlier
+    // packets of its flow, which may have been removed meanwhile.
+    if (__builtin_expect(key.recirc_id != 0 || holds(), 0)) flush();
     offer({std::move(packet), Upcall::Kind::miss, {}, UpcallQueue::bucket_of(flow_hash), source_of(key)});
   }
   bool any_must_wait() const override { return !upcalls_.empty(); }
@@ -231,6 +233,7 @@ void ForwardingThread::run() {
       mark_ready(0);
     }
   }
+  processor_->flush();
   polled_.clear();
 }
 
@@ -318,7 +321,7 @@ void ForwardingThread::book_received(const PacketBatch& batch) {
 
 // One batch from every hot source. True if any had packets.
 bool ForwardingThread::poll_round() {
-  bool any = false;
+  bool any = false, more_wait = false;
   some_cold_ = false;
   for (PolledSource& polled : polled_) {
     if (!polled.hot) {  // a free slot is not
@@ -331,6 +334,7 @@ bool ForwardingThread::poll_round() {
     some_cold_ = some_cold_ || !polled.hot;
     if (n == 0) continue;
     any = true;
+    more_wait = more_wait || n == PacketBatch::kMaxPackets;
     const uint32_t sole_port = polled.source->sole_port();
     if (sole_port != 0) {
       ctx_.ledger.port(sole_port).received.add(n);
@@ -340,10 +344,8 @@ bool ForwardingThread::poll_round() {
     processor_->process(batch, sole_port);
     processor_->wake_handler();
   }
-  if (any) {
-    processor_->flush();
-    processor_->consider_helping();
-  }
+  if (any || processor_->holds()) processor_->flush_round(more_wait);
+  if (any) processor_->consider_helping();
   return any;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <span>
 #include <utility>
 
 #include "datapath/flow/extract.h"
@@ -23,6 +24,14 @@ void for_each_bit(uint32_t bits, Function&& function) {
   for (; bits != 0; bits &= bits - 1) function(static_cast<size_t>(std::countr_zero(bits)));
 }
 
+// Frames that hold other frames, or are large, gain nothing by it, and much memory would wait.
+bool gains_by_waiting(PacketBatch& batch) {
+  constexpr size_t kMostBytes = 2048 * PacketBatch::kMaxPackets;
+  size_t bytes = 0;
+  for (size_t i = 0; i < batch.size(); ++i) bytes += batch[i].size();
+  return bytes <= kMostBytes;
+}
+
 }  // namespace
 
 PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, const PortMap& ports,
@@ -30,6 +39,7 @@ PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, con
     : ctx_(ctx), flows_(flows), ports_(ports), options_(options), transmit_queues_(kMaxPorts) {
   static_assert(kBatch == 32, "a bit of an uint32_t for each packet");
   to_flush_.reserve(kMaxPorts);
+  held_ports_.reserve(kMaxPorts);
   for (size_t i = 0; i < kBatch; ++i) key_pointers_[i] = &keys_[i];
 }
 
@@ -361,6 +371,7 @@ void PacketProcessor::output_batch(ThreadContext& ctx, uint32_t port_no, PacketB
 
 void PacketProcessor::send(uint32_t port_no, PacketBatch& batch) {
   if (Vport* port = ports_.find(port_no)) {
+    if (__builtin_expect(port->gathers(), 0)) return hold(port_no, batch);
     port->send(ctx_, batch);
     return;
   }
@@ -368,7 +379,56 @@ void PacketProcessor::send(uint32_t port_no, PacketBatch& batch) {
   batch.reset_released();
 }
 
+void PacketProcessor::hold(uint32_t port_no, PacketBatch& batch) {
+  std::unique_ptr<Held>& of_port = transmit_queues_[port_no]->held;
+  if (!of_port) of_port = std::make_unique<Held>();
+  Held& held = *of_port;
+  if (!std::exchange(held.listed, true)) held_ports_.push_back(port_no);
+  const bool wait = gains_by_waiting(batch);
+  held.batches[held.count++] = std::move(batch);
+  ++held_batches_;
+  if (!wait || held.count == kMostHeld) send_held(port_no);
+  if (held_batches_ == kMostHeldOfAll) send_held();
+}
+
+// All that waits for this port; the port may stay on the list.
+void PacketProcessor::send_held(uint32_t port_no) {
+  Held& held = *transmit_queues_[port_no]->held;
+  if (held.count == 0) return;
+  const std::span<PacketBatch> batches(held.batches.data(), held.count);
+  held_batches_ -= std::exchange(held.count, 0);
+  Vport* port = ports_.find(port_no);
+  if (port != nullptr) return port->send_all(ctx_, batches);
+  for (PacketBatch& batch : batches) {
+    for (size_t i = 0; i < batch.size(); ++i) ctx_.drop(batch.release(i), DropReason::invalid_port);
+    batch.reset_released();
+  }
+}
+
+void PacketProcessor::send_held() {
+  for (const uint32_t port_no : held_ports_) {
+    transmit_queues_[port_no]->held->listed = false;
+    send_held(port_no);
+  }
+  held_ports_.clear();
+  rounds_held_ = 0;
+  sent_at_ = ctx_.now;
+}
+
 void PacketProcessor::flush() {
+  flush_queues();
+  if (holds()) send_held();
+}
+
+void PacketProcessor::flush_round(bool more_wait) {
+  flush_queues();
+  if (!holds()) return;
+  // Sending takes long, and the clock is not read in every round: from its next reading on.
+  if (rounds_held_++ == 0 || held_since_ == sent_at_) held_since_ = ctx_.now;
+  if (!more_wait || rounds_held_ == kMostHeld || ctx_.now - held_since_ >= kLongestHeld) send_held();
+}
+
+void PacketProcessor::flush_queues() {
   for (const uint32_t port_no : to_flush_) {
     TransmitQueue& queue = *transmit_queues_[port_no];
     queue.listed = false;

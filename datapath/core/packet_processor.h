@@ -20,6 +20,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -51,6 +52,11 @@ class PacketProcessor : public ActionSink {
   void process(PacketBatch& batch, uint32_t sole_port = 0);
   // Sends what is buffered.
   void flush();
+  // The same at the end of a round, but what waits for others (Vport::gathers()) may do so for a few rounds if
+  // `more_wait`: packets come faster than they are taken.
+  void flush_round(bool more_wait);
+  // Whether something waited on when the last round ended.
+  bool holds() const { return !held_ports_.empty(); }
   // Before rcu::quiescent(), where the thread holds no packets.
   void before_quiescent() { cache_.maintain(); }
 
@@ -90,9 +96,20 @@ class PacketProcessor : public ActionSink {
     uint8_t count;
     std::array<uint8_t, kBatch> members;
   };
+  // What waits for others that are to leave by the same port: for so many batches of that port, or rounds, at most,
+  // and so many batches of all ports, as receiving needs the memory; and so long, for those who share the thread with
+  // others that keep it busy.
+  static constexpr size_t kMostHeld = 16, kMostHeldOfAll = 32;
+  static constexpr Nanoseconds kLongestHeld = std::chrono::microseconds(50);
+  struct Held {
+    std::array<PacketBatch, kMostHeld> batches;
+    size_t count = 0;
+    bool listed = false;
+  };
   struct TransmitQueue {
     PacketBatch batch;
     bool listed = false;
+    std::unique_ptr<Held> held;  // made for ports that gather
   };
   // What a packet of some port with some signature led to last time.
   struct ShallowEntry {
@@ -123,6 +140,10 @@ class PacketProcessor : public ActionSink {
   void run(PacketBatch& batch, const Group& group);
 
   void send(uint32_t port_no, PacketBatch& batch);
+  [[gnu::noinline]] void hold(uint32_t port_no, PacketBatch& batch);
+  void send_held();
+  void send_held(uint32_t port_no);
+  void flush_queues();
   // The queue of a way out, on the list of those to flush.
   TransmitQueue& transmit_queue(uint32_t port_no);
   [[gnu::noinline]] TransmitQueue& list_transmit_queue(uint32_t port_no);
@@ -150,6 +171,9 @@ class PacketProcessor : public ActionSink {
   // By port number, made on first use of a way out (one allocation in the life of a port).
   std::vector<std::unique_ptr<TransmitQueue>> transmit_queues_;
   std::vector<uint32_t> to_flush_;
+  std::vector<uint32_t> held_ports_;
+  size_t rounds_held_ = 0, held_batches_ = 0;
+  Nanoseconds held_since_{}, sent_at_{};
 };
 
 }  // namespace vswitch

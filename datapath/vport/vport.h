@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,6 +92,12 @@ class Vport {
   // (ledger: sent). Thread-safe: forwarding and handler threads call it at once. Packets sent by one thread keep their order.
   // Offload state is honoured: a port that cannot pass it on completes checksums and cuts super-frames itself.
   virtual void send(ThreadContext& ctx, PacketBatch& batch) = 0;
+  // The same for several batches, in their order, where that is cheaper than one after the other.
+  virtual void send_all(ThreadContext& ctx, std::span<PacketBatch> batches) {
+    for (PacketBatch& batch : batches) send(ctx, batch);
+  }
+  // Whether it is so much cheaper that packets should wait for each other while more of them are at hand. Constant.
+  bool gathers() const { return gathers_; }
 
   // The sources that this port needs polled now. Shared ones appear with every port that uses them.
   virtual std::vector<std::shared_ptr<RxSource>> sources() = 0;
@@ -120,11 +127,13 @@ class Vport {
   virtual void count_kernel_path(const KernelPathCounts&) {}
 
  protected:
-  Vport(std::string name, uint32_t port_no) : name_(std::move(name)), port_no_(port_no) {}
+  Vport(std::string name, uint32_t port_no, bool gathers = false)
+      : name_(std::move(name)), port_no_(port_no), gathers_(gathers) {}
 
  private:
   const std::string name_;
   const uint32_t port_no_;
+  const bool gathers_;
 };
 
 // ---------------------------------------------------------------- for implementers of vport types

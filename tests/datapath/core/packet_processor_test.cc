@@ -24,6 +24,7 @@ class PacketProcessorTest : public ::testing::TestWithParam<test::Lookup> {
   PacketProcessorTest() {
     ports_->set(2, &two_);
     ports_->set(3, &three_);
+    ports_->set(4, &gathering_);
   }
   ~PacketProcessorTest() override {
     flows_.clear();
@@ -61,11 +62,19 @@ class PacketProcessorTest : public ::testing::TestWithParam<test::Lookup> {
 
   const rcu::ReaderScope reader_;
   ManualClock clock_;
-  HeapPacketPool pool_{HeapPacketPool::kFrameBuffer, 256};
+  HeapPacketPool pool_{HeapPacketPool::kFrameBuffer, 1024};
   Ledger ledger_;
   FlowTable flows_{clock_};
   std::unique_ptr<PortMap> ports_ = std::make_unique<PortMap>();
-  Keeper two_{2}, three_{3};
+  // One round of a forwarding thread.
+  void round(const std::vector<uint16_t>& to, bool more_wait) {
+    PacketBatch batch;
+    for (const uint16_t port : to) batch.add(packet(port));
+    processor_->process(batch);
+    processor_->flush_round(more_wait);
+  }
+
+  Keeper two_{2}, three_{3}, gathering_{4, true};
   ThreadContext ctx_{0, pool_, ledger_, clock_.now()};
   std::unique_ptr<Processor> processor_ = std::make_unique<Processor>(ctx_, flows_, *ports_, GetParam().options);
 };
@@ -105,6 +114,109 @@ TEST_P(PacketProcessorTest, MixedBatchesKeepTheirOrderAndLoseNothing) {
     if (!tagged) continue;
     EXPECT_EQ(frame[15], three_.marks[i] + 2) << "the tag of its own flow";
   }
+}
+
+// Packets for a port that gathers wait while more are at hand, but not long; others do not wait.
+TEST_P(PacketProcessorTest, WaitsForOthersWhereThatPays) {
+  add_flow(1, {OutputAction{4}});
+  add_flow(2, {OutputAction{2}});
+  add_flow(3, {PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, OutputAction{4}});
+  using Sizes = std::vector<size_t>;
+  round({1, 2, 3}, false);
+  EXPECT_EQ(gathering_.together, Sizes{1}) << "nothing else is at hand";
+  EXPECT_FALSE(processor_->holds());
+  for (int i = 0; i < 3; ++i) round({3, 2, 1}, true);
+  EXPECT_TRUE(processor_->holds());
+  EXPECT_EQ(gathering_.marks.size(), 2u);
+  EXPECT_EQ(two_.marks.size(), 4u) << "does not wait";
+  round({2}, false);
+  EXPECT_FALSE(processor_->holds());
+  EXPECT_EQ(gathering_.together, (Sizes{1, 3}));
+  processor_->flush_round(false);
+  EXPECT_EQ(gathering_.together, (Sizes{1, 3})) << "nothing is left";
+
+  for (int i = 0; i < 16; ++i) round(i == 0 ? std::vector<uint16_t>{1} : std::vector<uint16_t>{2}, true);
+  EXPECT_EQ(gathering_.together, (Sizes{1, 3, 1})) << "no longer than sixteen rounds";
+  round(std::vector<uint16_t>(20, 1), true);
+  round({1}, true);
+  processor_->flush();
+  EXPECT_EQ(gathering_.together, (Sizes{1, 3, 1, 2})) << "a flush is a flush";
+  EXPECT_EQ(gathering_.marks.size(), 2u + 6 + 1 + 21);
+
+  for (int i = 0; i < 4; ++i) {
+    round({1}, true);
+    EXPECT_EQ(gathering_.together.size(), i < 3 ? 4u : 5u) << "no longer than 50 us from the next reading of the clock";
+    ctx_.now += std::chrono::microseconds(25);
+  }
+}
+
+TEST_P(PacketProcessorTest, WhatWaitsIsBoundedAndKeepsItsOrder) {
+  Flow* const flow = add_flow(1, {OutputAction{4}}, be16{});
+  std::vector<uint16_t> sent;
+  for (uint16_t i = 0; i < 15; ++i) {
+    std::vector<uint16_t> to;
+    for (uint16_t k = 0; k < 32; ++k) to.push_back(static_cast<uint16_t>(1000 + 32 * i + k));
+    sent.insert(sent.end(), to.begin(), to.end());
+    round(to, true);
+  }
+  EXPECT_TRUE(gathering_.marks.empty());
+  round({5000}, true);
+  sent.push_back(5000);
+  EXPECT_EQ(gathering_.together, std::vector<size_t>{16});
+  EXPECT_EQ(gathering_.marks, std::vector<uint32_t>(sent.begin(), sent.end()));
+  EXPECT_EQ(flow->stats().packets, sent.size());
+}
+
+TEST_P(PacketProcessorTest, WhatWaitsOfAllPortsIsBounded) {
+  std::vector<std::unique_ptr<Keeper>> many;
+  for (uint16_t i = 0; i < 40; ++i) {
+    many.push_back(std::make_unique<Keeper>(10 + i, true));
+    ports_->set(10 + i, many.back().get());
+    add_flow(i, {OutputAction{10u + i}});
+    PacketBatch batch;
+    batch.add(packet(i));
+    processor_->process(batch);
+    processor_->flush_round(i % 5 != 4);
+  }
+  for (uint16_t i = 0; i < 40; ++i) {
+    PacketBatch batch;
+    batch.add(packet(i));
+    processor_->process(batch);
+    batch.add(packet(i));
+    processor_->process(batch);
+  }
+  size_t left = 0;
+  for (const auto& port : many) left += port->marks.size();
+  EXPECT_EQ(left, 40u) << "what is in queues does not wait yet";
+  processor_->flush_round(true);
+  left = 0;
+  for (const auto& port : many) left += port->marks.size();
+  EXPECT_EQ(left, 40u + 2 * 32);
+  processor_->flush();
+  for (const auto& port : many) EXPECT_EQ(port->marks.size(), 3u);
+}
+
+TEST_P(PacketProcessorTest, PortGoesWhileItsPacketsWait) {
+  add_flow(1, {OutputAction{4}});
+  round({1, 1, 1}, true);
+  ports_->set(4, nullptr);
+  processor_->flush();
+  EXPECT_EQ(dropped(DropReason::invalid_port), 3u);
+  EXPECT_TRUE(gathering_.marks.empty());
+}
+
+TEST_P(PacketProcessorTest, LargeFramesDoNotWait) {
+  add_flow(1, {OutputAction{4}});
+  HeapPacketPool pool{HeapPacketPool::kSuperFrameBuffer, 4};
+  PacketBatch batch;
+  for (int i = 0; i < 2; ++i) {
+    const Bytes frame = PacketBuilder().ethernet().ipv4("10.0.0.1", "10.0.0.2").udp(1, 1).payload(40000).build();
+    batch.add(test::make_packet(pool, frame));
+    batch[batch.size() - 1].in_port = 1;
+  }
+  processor_->process(batch);
+  processor_->flush_round(true);
+  EXPECT_EQ(gathering_.marks.size(), 2u);
 }
 
 // Batches whose flows all send to one port, in runs and in turn: full ones leave at once, others wait for the flush.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -13,7 +14,7 @@ namespace vswitch::test {
 // A port that keeps what it is sent.
 class Keeper final : public Vport {
  public:
-  explicit Keeper(uint32_t port_no) : Vport("keeper", port_no) {}
+  explicit Keeper(uint32_t port_no, bool gathers = false) : Vport("keeper", port_no, gathers) {}
   std::string_view type() const override { return "keeper"; }
   void send(ThreadContext& ctx, PacketBatch& batch) override {
     for (size_t i = 0; i < batch.size(); ++i) {
@@ -23,6 +24,10 @@ class Keeper final : public Vport {
     }
     batch.clear();
   }
+  void send_all(ThreadContext& ctx, std::span<PacketBatch> batches) override {
+    Vport::send_all(ctx, batches);
+    together.push_back(batches.size());
+  }
   std::vector<std::shared_ptr<RxSource>> sources() override { return {}; }
   VportState state() const override { return {}; }
   VportStats stats() const override { return {}; }
@@ -31,6 +36,7 @@ class Keeper final : public Vport {
 
   std::vector<Bytes> frames;
   std::vector<uint32_t> marks;
+  std::vector<size_t> together;  // batches of each send_all()
 };
 
 class Processor final : public PacketProcessor {
