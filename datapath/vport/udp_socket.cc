@@ -94,6 +94,15 @@ bool set_fragmentation(int fd, const UdpSenderOptions& options) {
   return set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, options.dont_fragment ? IP_PMTUDISC_DO : IP_PMTUDISC_DONT);
 }
 
+bool set_ttl(int fd, IpAddress::Family family) {
+  if (family == IpAddress::Family::v6) {
+    return set_option(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, kUdpSenderTtl) &&
+           set_option(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, kUdpSenderTtl);
+  }
+  return set_option(fd, IPPROTO_IP, IP_TTL, kUdpSenderTtl) &&
+         set_option(fd, IPPROTO_IP, IP_MULTICAST_TTL, kUdpSenderTtl);
+}
+
 bool set_checksum(int fd, const UdpSenderOptions& options) {
   if (options.checksum) return true;
   if (options.family == IpAddress::Family::v6) return set_option(fd, IPPROTO_UDP, UDP_NO_CHECK6_TX, 1);
@@ -204,7 +213,8 @@ Result<UniqueFd> prepare_sender(const UdpSenderOptions& options) {
   if (!fd.ok()) return fd;
   grow_buffer(fd->get(), SO_SNDBUF, SO_SNDBUFFORCE);
   set_option(fd->get(), SOL_SOCKET, SO_RCVBUF, 0);
-  if (!throw_away_input(fd->get()) || !set_fragmentation(fd->get(), options) || !set_checksum(fd->get(), options)) {
+  if (!throw_away_input(fd->get()) || !set_fragmentation(fd->get(), options) || !set_ttl(fd->get(), options.family) ||
+      !set_checksum(fd->get(), options)) {
     return system_error("cannot set up a UDP socket", errno);
   }
   return fd;

@@ -25,6 +25,10 @@ struct UdpSenderOptions {
   bool checksum = true;
 };
 
+// TTL (IPv6: hop limit) of what such a socket sends, and its TOS is 0, unless a message says otherwise. What says
+// nothing costs nothing: the kernel allocates memory for each message whose control data is longer than one number.
+inline constexpr uint8_t kUdpSenderTtl = 64;
+
 // A socket for sending only, bound to `port` (host order), so that nobody else gets it. Whatever arrives is thrown
 // away. failed_precondition: the port is taken; other codes: no socket can be had now.
 Result<UniqueFd> open_udp_sender(const UdpSenderOptions& options, uint16_t port);

@@ -68,7 +68,8 @@ class VxlanVport final : public Vport {
   ~VxlanVport() override;
 
   std::string_view type() const override { return kTraits.type; }
-  void send(ThreadContext& ctx, PacketBatch& batch) override;
+  void send(ThreadContext& ctx, PacketBatch& batch) override { send_all(ctx, {&batch, 1}); }
+  void send_all(ThreadContext& ctx, std::span<PacketBatch> batches) override;
   std::vector<std::shared_ptr<RxSource>> sources() override;
   void start_receiving() override;
   VportState state() const override;
@@ -84,7 +85,7 @@ class VxlanVport final : public Vport {
   };
 
   VxlanVport(const VportConfig& config, uint32_t port_no, VportEnvironment& environment, VxlanEndpoints& endpoints)
-      : Vport(config.name, port_no),
+      : Vport(config.name, port_no, /*gathers=*/true),
         environment_(environment),
         endpoints_(endpoints),
         receiver_(std::make_shared<VxlanReceiver>(port_no)) {}
@@ -188,18 +189,20 @@ VxlanVport::~VxlanVport() {
   delete sending_.load(std::memory_order_relaxed);
 }
 
-void VxlanVport::send(ThreadContext& ctx, PacketBatch& batch) {
+void VxlanVport::send_all(ThreadContext& ctx, std::span<PacketBatch> batches) {
   VportCounters::Slot& counters = receiver_->counters.slot(ctx);
   const Sending* sending = sending_.load(std::memory_order_acquire);
   if (sending != nullptr && receiver_->admin_up.load(std::memory_order_relaxed)) {
-    transmitter_.send(ctx, batch, sending->config, *sending->senders, counters);
+    transmitter_.send(ctx, batches, sending->config, *sending->senders, counters);
     return;
   }
-  for (size_t i = 0; i < batch.size(); ++i) {
-    count_vxlan_drop(DropReason::port_down, counters);
-    ctx.drop(batch.release(i), DropReason::port_down);
+  for (PacketBatch& batch : batches) {
+    for (size_t i = 0; i < batch.size(); ++i) {
+      count_vxlan_drop(DropReason::port_down, counters);
+      ctx.drop(batch.release(i), DropReason::port_down);
+    }
+    batch.reset_released();
   }
-  batch.reset_released();
 }
 
 std::vector<std::shared_ptr<RxSource>> VxlanVport::sources() {

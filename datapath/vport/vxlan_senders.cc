@@ -34,8 +34,7 @@ VxlanSenders::~VxlanSenders() {
 
 int VxlanSenders::fd(const UdpSenderOptions& way, uint32_t flow_hash) {
   Slots& slots = ways_[way_index(way)];
-  // The multiplication spreads hashes over all slots whatever bits they differ in, and maps to any slot count.
-  const size_t index = (uint64_t{flow_hash * 0x9e3779b1u} * slot_count_) >> 32;
+  const size_t index = place(flow_hash);
   const Pair open = slots[index].load(std::memory_order_acquire);
   if (__builtin_expect(open.is_open(), 1)) return open.fd(way.checksum);
   if (const Pair opened = open_slot(way, slots[index], index); opened.is_open()) return opened.fd(way.checksum);

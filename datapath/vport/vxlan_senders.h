@@ -31,6 +31,11 @@ class VxlanSenders {
   VxlanSenders(const VxlanSenders&) = delete;
   VxlanSenders& operator=(const VxlanSenders&) = delete;
 
+  // Flows with equal places have the same source port. Less than kPortsPerWay.
+  size_t place(uint32_t flow_hash) const {
+    // The multiplication spreads hashes over all slots whatever bits they differ in, and maps to any slot count.
+    return (uint64_t{flow_hash * 0x9e3779b1u} * slot_count_) >> 32;
+  }
   // The socket for flows with this hash; -1 when none can be had (no free port, no descriptor, no such family).
   int fd(const UdpSenderOptions& way, uint32_t flow_hash);
 

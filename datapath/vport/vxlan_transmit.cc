@@ -135,6 +135,7 @@ namespace {
 constexpr size_t kMaxSegments = 64;  // of one train: the kernel's UDP_MAX_SEGMENTS before 6.9
 constexpr size_t kMaxTrainBytes = 65535 - 40 - 8;
 constexpr size_t kMinRun = 4;  // equal packets that leave as a train
+constexpr size_t kMostAtOnce = 16 * PacketBatch::kMaxPackets;
 
 // Control data of one message: source address, TOS, TTL, mark, segment size.
 class ControlWriter {
@@ -158,6 +159,7 @@ class ControlWriter {
   size_t used_ = 0;
 };
 
+// Only what differs from the socket's own.
 void write_control(ControlWriter& control, const VxlanPlan& plan) {
   const int tos = plan.tos, ttl = plan.ttl;
   if (plan.remote.is_v6()) {
@@ -166,16 +168,16 @@ void write_control(ControlWriter& control, const VxlanPlan& plan) {
       std::memcpy(&info.ipi6_addr, plan.local.v6.bytes.data(), sizeof info.ipi6_addr);
       control.add(IPPROTO_IPV6, IPV6_PKTINFO, info);
     }
-    control.add(IPPROTO_IPV6, IPV6_TCLASS, tos);
-    control.add(IPPROTO_IPV6, IPV6_HOPLIMIT, ttl);
+    if (tos != 0) control.add(IPPROTO_IPV6, IPV6_TCLASS, tos);
+    if (ttl != kUdpSenderTtl) control.add(IPPROTO_IPV6, IPV6_HOPLIMIT, ttl);
   } else {
     if (plan.local.is_set()) {
       in_pktinfo info{};
       info.ipi_spec_dst.s_addr = plan.local.v4.raw();
       control.add(IPPROTO_IP, IP_PKTINFO, info);
     }
-    control.add(IPPROTO_IP, IP_TOS, tos);
-    control.add(IPPROTO_IP, IP_TTL, ttl);
+    if (tos != 0) control.add(IPPROTO_IP, IP_TOS, tos);
+    if (ttl != kUdpSenderTtl) control.add(IPPROTO_IP, IP_TTL, ttl);
   }
   if (plan.mark != 0) control.add(SOL_SOCKET, SO_MARK, plan.mark);
 }
@@ -203,6 +205,42 @@ uint32_t flow_hash_of(Packet& packet) {
   }
   return packet.rss_hash;
 }
+
+// Packets in the order of the source ports that they leave from, so that those of one socket leave by one system call,
+// or even as a train. Those of one port, and so those of a flow, keep their order.
+class BySourcePort {
+ public:
+  BySourcePort(std::span<PacketBatch> batches, const VxlanSenders& senders) {
+    last_.fill(kNone);
+    for (size_t b = 0; b < batches.size(); ++b) {
+      for (size_t i = 0; i < batches[b].size(); ++i) {
+        append(senders.place(flow_hash_of(batches[b][i])), static_cast<uint16_t>(b * PacketBatch::kMaxPackets + i));
+      }
+    }
+  }
+  // Calls visit(batch, index in it).
+  template <typename Visit>
+  void for_each(Visit&& visit) const {
+    for (size_t place = 0; place < places_; ++place) {
+      for (uint16_t i = first_[place]; i != kNone; i = next_[i]) {
+        visit(i / PacketBatch::kMaxPackets, i % PacketBatch::kMaxPackets);
+      }
+    }
+  }
+
+ private:
+  static constexpr uint16_t kNone = 0xffff;
+  void append(size_t place, uint16_t packet) {
+    uint16_t& last = last_[place];
+    (last == kNone ? first_[places_++] : next_[last]) = packet;
+    next_[packet] = kNone;
+    last = packet;
+  }
+  std::array<uint16_t, VxlanSenders::kPortsPerWay> last_;   // by place
+  std::array<uint16_t, VxlanSenders::kPortsPerWay> first_;  // of the places that have packets
+  size_t places_ = 0;
+  std::array<uint16_t, kMostAtOnce> next_;
+};
 
 }  // namespace
 
@@ -301,8 +339,10 @@ void VxlanTransmitter::Sender::send(PacketPtr packet, const TunnelConfig& config
 }
 
 void VxlanTransmitter::Sender::gather(PacketPtr packet, const VxlanPlan& plan) {
-  if (piece_size_ != 0 || count_ == Scratch::kEntries) flush();
   const size_t size = kVxlanHeaderSize + packet->size();
+  // What leaves as a train leaves without those that cannot be part of it.
+  const bool ends_run = count_ >= kMinRun && run_size_ != 0 && checksum_fd_ >= 0 && !fits_run(plan, size);
+  if (piece_size_ != 0 || count_ == Scratch::kEntries || ends_run) flush();
   if (count_ == 0) {
     train_ = plan;
     run_size_ = size;
@@ -472,12 +512,18 @@ bool VxlanTransmitter::Sender::send_train() {
   return true;
 }
 
-void VxlanTransmitter::send(ThreadContext& ctx, PacketBatch& batch, const TunnelConfig& config, VxlanSenders& senders,
-                            VportCounters::Slot& counters) {
-  Sender sender(ctx, scratch(ctx.index), counters);
-  for (size_t i = 0; i < batch.size(); ++i) sender.send(batch.release(i), config, senders);
-  sender.flush();
-  batch.reset_released();
+void VxlanTransmitter::send(ThreadContext& ctx, std::span<PacketBatch> batches, const TunnelConfig& config,
+                            VxlanSenders& senders, VportCounters::Slot& counters) {
+  constexpr size_t kBatches = kMostAtOnce / PacketBatch::kMaxPackets;
+  for (; !batches.empty(); batches = batches.subspan(std::min(kBatches, batches.size()))) {
+    const auto now = batches.first(std::min(kBatches, batches.size()));
+    Sender sender(ctx, scratch(ctx.index), counters);
+    BySourcePort(now, senders).for_each([&](size_t batch, size_t i) {  //
+      sender.send(now[batch].release(i), config, senders);
+    });
+    sender.flush();
+    for (PacketBatch& batch : now) batch.reset_released();
+  }
 }
 
 }  // namespace vswitch

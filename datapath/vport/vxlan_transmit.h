@@ -12,8 +12,10 @@
 // Source port: see VxlanSenders. Trains: with an outer checksum, the segments of a super-frame, and of those that
 // follow it to the same place, go down as one message (UDP_SEGMENT); the kernel cannot do that for packets without a
 // checksum, which go as single messages of one sendmmsg(). Either way a segment is made of headers only: its payload is
-// sent from where it lies in the super-frame. Packets of one size that go to one place in one batch are a train, too,
-// unless a person said that there are to be no checksums.
+// sent from where it lies in the super-frame. Packets of one size that go to one place are a train, too, unless a
+// person said that there are to be no checksums. So that there are such packets in what comes mixed from many flows,
+// packets are put in the order of their source ports first, and the datapath gives several batches at once while more
+// packets wait to be received (Vport::gathers()).
 //
 // Thread safety: send() may be called by any threads with different ThreadContext::index at once. Nothing is allocated
 // once each thread has sent its first packet.
@@ -26,6 +28,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "datapath/base/drop_reason.h"
 #include "datapath/packet/offload.h"
@@ -69,9 +72,13 @@ class VxlanTransmitter {
   VxlanTransmitter();
   ~VxlanTransmitter();
 
-  // `batch` is empty afterwards; everything is booked in ctx.ledger and `counters` (of the calling thread).
-  void send(ThreadContext& ctx, PacketBatch& batch, const TunnelConfig& config, VxlanSenders& senders,
+  // The batches are empty afterwards; everything is booked in ctx.ledger and `counters` (of the calling thread).
+  void send(ThreadContext& ctx, std::span<PacketBatch> batches, const TunnelConfig& config, VxlanSenders& senders,
             VportCounters::Slot& counters);
+  void send(ThreadContext& ctx, PacketBatch& batch, const TunnelConfig& config, VxlanSenders& senders,
+            VportCounters::Slot& counters) {
+    send(ctx, {&batch, 1}, config, senders, counters);
+  }
 
  private:
   class Sender;

@@ -1,7 +1,10 @@
 // Sending, through real sockets to a peer in another namespace.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <map>
 #include <set>
+#include <vector>
 
 #include "datapath/packet/offload.h"
 #include "datapath/tunnel/ecn.h"
@@ -129,6 +132,85 @@ TEST_F(VxlanSendTest, PacketsOfOneSizeArriveOneByOneAndInOrder) {
       EXPECT_EQ(got->payload, encapsulated(0, frame)) << checksum;
     }
     EXPECT_EQ(vx->stats().tx_packets, 20u);
+  }
+}
+
+// Whatever leaves together, each flow has its source port, its order and its frames.
+TEST_F(VxlanSendTest, BatchesOfManyFlowsThatLeaveTogether) {
+  constexpr uint16_t kFlows = 7, kFirst = 2000;
+  for (const char* checksum : {"", "false", "true"}) {
+    TunnelBench::Options options = {{"remote_ip", kPeerV4}, {"key", "3"}};
+    if (*checksum != '\0') options["csum"] = checksum;
+    const auto vx = port(options);
+    std::array<PacketBatch, 6> batches;  // one of them empty
+    std::map<uint16_t, std::vector<Bytes>> frames, got;
+    for (size_t i = 0; i < 100; ++i) {
+      const auto flow = static_cast<uint16_t>(kFirst + i % kFlows);
+      Bytes frame = inner(i % 11 == 5 ? 90 : 100, 0, flow).build();
+      frame.back() = static_cast<uint8_t>(i);
+      batches[i / 20 + (i >= 60 ? 1 : 0)].add(bench_.make(frame));
+      frames[flow].push_back(encapsulated(3, frame));
+    }
+    vx->send_all(bench_.ctx(), batches);
+    std::map<uint16_t, std::set<uint16_t>> ports;
+    for (int i = 0; i < 100; ++i) {
+      const auto datagram = peer4_->receive();
+      ASSERT_TRUE(datagram) << i;
+      // The inner UDP source port tells the flow.
+      const auto flow = load_unaligned<be16>(datagram->payload.data() + kVxlanHeaderSize + 34).host();
+      ports[flow].insert(datagram->src_port);
+      got[flow].push_back(datagram->payload);
+    }
+    EXPECT_EQ(got, frames) << checksum;
+    for (const auto& [flow, used] : ports) EXPECT_EQ(used.size(), 1u) << flow;
+    EXPECT_EQ(vx->stats().tx_packets, 100u);
+    for (const PacketBatch& batch : batches) EXPECT_TRUE(batch.empty());
+  }
+  EXPECT_EQ(bench_.sent(kInPort), 300u);
+}
+
+// Few packets of one size between others leave as a train all the same, with its checksum.
+TEST_F(VxlanSendTest, TrainsAreFoundBetweenOthers) {
+  const auto vx = port({{"remote_ip", kPeerV4}});
+  PeerCapture capture(*underlay_);
+  PacketBatch batch;
+  for (const size_t size : {100, 100, 100, 100, 200, 300}) batch.add(bench_.make(inner(size)));
+  vx->send(bench_.ctx(), batch);
+  for (const bool is_train : {true, false, false}) {
+    const auto frame = capture.receive_udp(0x0800, 4789);
+    ASSERT_TRUE(frame);
+    EXPECT_EQ(load_unaligned<be16>(frame->data() + 40).host() != 0, is_train);
+  }
+  for (const size_t size : {100, 100, 100, 100, 200, 300}) {
+    const auto got = peer4_->receive();
+    ASSERT_TRUE(got);
+    EXPECT_EQ(got->payload.size(), 8 + 14 + size);
+  }
+}
+
+TEST_F(VxlanSendTest, DownWhileBatchesWaited) {
+  const auto vx = port({{"remote_ip", kPeerV4}});
+  std::array<PacketBatch, 2> batches;
+  for (PacketBatch& batch : batches) batch.add(bench_.make(inner()));
+  ASSERT_TRUE(vx->set_admin_up(false).ok());
+  vx->send_all(bench_.ctx(), batches);
+  EXPECT_EQ(bench_.dropped(kInPort, DropReason::port_down), 2u);
+  EXPECT_EQ(vx->stats().tx_dropped, 2u);
+}
+
+TEST_F(VxlanSendTest, TimeToLiveAndServiceAreThoseOfEachPacket) {
+  for (const bool v6 : {false, true}) {
+    const auto vx = port({{"remote_ip", v6 ? kPeerV6 : kPeerV4}, {"ttl", "inherit"}, {"tos", "inherit"}});
+    for (const auto& [ttl, tos] : {std::pair{64, 0}, {9, 0}, {64, 0x20}, {200, 0x48}, {64, 0}}) {
+      Ipv4Options options;
+      options.ttl = static_cast<uint8_t>(ttl);
+      options.tos = static_cast<uint8_t>(tos);
+      bench_.send(*vx, bench_.make(PacketBuilder().ethernet().ipv4("192.168.7.1", "192.168.7.2", options).udp(1, 2)));
+      const auto got = (v6 ? peer6_ : peer4_)->receive();
+      ASSERT_TRUE(got);
+      EXPECT_EQ(got->ttl, ttl);
+      EXPECT_EQ(got->tos, tos);
+    }
   }
 }
 
