@@ -223,8 +223,12 @@ void ForwardingThread::run() {
     if (__builtin_expect(sampler_->ready(), 0) && !any && upcalls_.empty() && nothing_waits()) sampler_->activate();
     progress_.round();
     idle_rounds = any ? 0 : idle_rounds + 1;
-    processor_->before_quiescent();
-    rcu::quiescent();
+    // Whoever waits for a grace period may count on it that no packet leaves by what was valid before. Packets wait for
+    // a few rounds at most.
+    if (!processor_->holds()) {
+      processor_->before_quiescent();
+      rcu::quiescent();
+    }
     if (any) idle_policy_.found(ctx_.now);
     if (idle_rounds >= kIdleRoundsBeforeSleep && always_ready_ == 0) {
       wait_for_packets();
