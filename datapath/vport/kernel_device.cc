@@ -5,8 +5,6 @@
 
 #include <algorithm>
 
-#include "datapath/vport/device_port.h"
-
 namespace vswitch {
 
 std::string kernel_device_of(const VportConfig& config) {
@@ -35,10 +33,22 @@ Status check_kernel_device(const LinkInfo& link) {
   return {};
 }
 
-Status why_device_is_missing(const std::string& device, uint32_t last_ifindex, const LinkMonitor& links) {
-  const std::optional<LinkInfo> renamed = last_ifindex == 0 ? std::nullopt : links.find(last_ifindex);
-  if (renamed) return not_found(fmt::format("device {} was renamed to {}", device, renamed->name));
-  return not_found(fmt::format("device {} does not exist", device));
+Status KernelDeviceDriver::why_missing() const {
+  const std::optional<LinkInfo> renamed = last_ifindex_ == 0 ? std::nullopt : links_.find(last_ifindex_);
+  if (renamed) return not_found(fmt::format("device {} was renamed to {}", device_, renamed->name));
+  return not_found(fmt::format("device {} does not exist", device_));
+}
+
+Result<std::unique_ptr<DeviceIo>> KernelDeviceDriver::open(const std::optional<LinkInfo>& link) {
+  if (!link) return why_missing();
+  VSWITCH_RETURN_IF_ERROR(check_kernel_device(*link));
+  last_ifindex_ = link->ifindex;
+  if (!link->up) return unavailable(fmt::format("device {} is down", device_));
+  return open_device(*link);
+}
+
+bool KernelDeviceDriver::still_good(DeviceIo& io, const std::optional<LinkInfo>& link) {
+  return link && link->up && link->ifindex == io.ifindex();
 }
 
 Status check_kernel_device_port(const VportConfig& config, const VportConfig* current, VportEnvironment& environment) {

@@ -14,33 +14,21 @@ namespace {
 
 constexpr std::array<std::string_view, 1> kOptions = {"device"};
 
-class NetdevDriver final : public DeviceDriver {
+class NetdevDriver final : public KernelDeviceDriver {
  public:
   NetdevDriver(std::string device, const LinkMonitor& links, KernelPath* kernel_path)
-      : device_(std::move(device)), links_(links), kernel_path_(kernel_path) {}
+      : KernelDeviceDriver(std::move(device), links), kernel_path_(kernel_path) {}
 
   std::string_view type() const override { return "netdev"; }
-  std::string device_name(const VportConfig& config) const override { return kernel_device_of(config); }
 
-  Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) override {
-    if (!link) return why_device_is_missing(device_, last_ifindex_, links_);
-    VSWITCH_RETURN_IF_ERROR(check_kernel_device(*link));
-    last_ifindex_ = link->ifindex;
-    if (!link->up) return unavailable(fmt::format("device {} is down", device_));
-    Result<std::unique_ptr<PacketSocket>> socket = PacketSocket::open(*link, kernel_path_);
+ private:
+  Result<std::unique_ptr<DeviceIo>> open_device(const LinkInfo& link) override {
+    Result<std::unique_ptr<PacketSocket>> socket = PacketSocket::open(link, kernel_path_);
     if (!socket) return socket.status();
     return std::unique_ptr<DeviceIo>(std::move(*socket));
   }
 
-  bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) override {
-    return link && link->up && link->ifindex == io.ifindex();
-  }
-
- private:
-  const std::string device_;
-  const LinkMonitor& links_;
   KernelPath* const kernel_path_;
-  uint32_t last_ifindex_ = 0;  // of the device, when it was here last
 };
 
 Status validate(const VportConfig& config) {

@@ -5,10 +5,12 @@
 
 namespace vswitch::test {
 
-VportBench::VportBench(std::unique_ptr<LinkMonitor> links, size_t buffer_size, size_t packet_count)
-    : links_(links ? std::move(links) : std::make_unique<NoLinks>()),
+VportBench::VportBench(std::unique_ptr<LinkMonitor> links, size_t buffer_size, size_t packet_count,
+                       std::unique_ptr<TunnelEndpoints> tunnels)
+    : tunnels_(tunnels ? std::move(tunnels) : std::make_unique<NoTunnels>()),
+      links_(links ? std::move(links) : std::make_unique<NoLinks>()),
       pool_(buffer_size, packet_count),
-      environment_{host_, *links_, tunnels_, clock_} {}
+      environment_{host_, *links_, *tunnels_, clock_} {}
 
 Result<std::unique_ptr<Vport>> VportBench::create(const VportConfig& config, uint32_t port_no, bool must_work) {
   const VportType* type = find_vport_type(config.type);
@@ -21,7 +23,9 @@ Result<std::unique_ptr<Vport>> VportBench::create(const VportConfig& config, uin
 
 PacketBatch VportBench::receive(Vport& port) {
   PacketBatch batch;
-  for (const auto& source : port.sources()) source->receive(ctx_, batch);
+  for (const auto& source : port.sources()) {
+    if (!batch.full()) source->receive(ctx_, batch);
+  }
   for (size_t i = 0; i < batch.size(); ++i) ledger_.port(batch[i].in_port).received.add();
   rcu::quiescent();
   return batch;
@@ -61,6 +65,11 @@ size_t VportBench::forward(Vport& from, Vport& to) {
 uint64_t VportBench::dropped(uint32_t port_no, DropReason reason) const {
   const PortBooks* books = ledger_.find(port_no);
   return books == nullptr ? 0 : books->dropped[static_cast<size_t>(reason)].get();
+}
+
+uint64_t VportBench::sent(uint32_t port_no) const {
+  const PortBooks* books = ledger_.find(port_no);
+  return books == nullptr ? 0 : books->sent.get();
 }
 
 int64_t VportBench::balance(uint32_t port_no) const {

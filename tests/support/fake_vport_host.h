@@ -50,13 +50,15 @@ class NoTunnels final : public TunnelEndpoints {};
 // Creates ports of registered types, and is the thread that drives them: an RCU reader with a context of its own.
 class VportBench {
  public:
-  // Without `links`, ports that need a kernel device find none.
+  // Without `links`, ports that need a kernel device find none; without `tunnels`, tunnel ports no sockets.
   explicit VportBench(std::unique_ptr<LinkMonitor> links = nullptr,
-                      size_t buffer_size = HeapPacketPool::kSuperFrameBuffer, size_t packet_count = 512);
+                      size_t buffer_size = HeapPacketPool::kSuperFrameBuffer, size_t packet_count = 512,
+                      std::unique_ptr<TunnelEndpoints> tunnels = nullptr);
 
   Result<std::unique_ptr<Vport>> create(const VportConfig& config, uint32_t port_no, bool must_work = true);
 
   ThreadContext& ctx() { return ctx_; }
+  HeapPacketPool& pool() { return pool_; }
   FakeVportHost& host() { return host_; }
   LinkMonitor& links() { return *links_; }
   VportEnvironment& environment() { return environment_; }
@@ -72,19 +74,23 @@ class VportBench {
   size_t forward(Vport& from, Vport& to);
 
   uint64_t dropped(uint32_t port_no, DropReason reason) const;
-  // received + injected + copies - sent - dropped of one port.
+  uint64_t sent(uint32_t port_no) const;
+  // received + injected + copies - sent - consumed - dropped of one port.
   int64_t balance(uint32_t port_no) const;
+
+ protected:
+  Ledger& ledger() { return ledger_; }
 
  private:
   FakeVportHost host_;
-  NoTunnels tunnels_;
+  std::unique_ptr<TunnelEndpoints> tunnels_;
   ManualClock clock_;
   std::unique_ptr<LinkMonitor> links_;
   HeapPacketPool pool_;
   Ledger ledger_;
   ThreadContext ctx_{0, pool_, ledger_, {}};
   VportEnvironment environment_;
-  rcu::ThreadRegistration registration_;
+  rcu::ReaderScope reader_;  // one thread may have several benches
 };
 
 }  // namespace vswitch::test

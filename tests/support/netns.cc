@@ -183,13 +183,4 @@ void add_neighbour(const std::string& device, const std::string& address, const 
   request(message.get(), "add neighbour " + address);
 }
 
-bool eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
 }  // namespace vswitch::test

@@ -16,6 +16,7 @@
 
 #include "datapath/base/address.h"
 #include "datapath/base/unique_fd.h"
+#include "tests/support/eventually.h"
 
 namespace vswitch::test {
 
@@ -56,8 +57,5 @@ void add_alternative_name(const std::string& name, const std::string& alternativ
 void add_address(const std::string& name, const std::string& address_and_length);  // "10.0.0.1/24"
 void add_route(const std::string& destination_and_length, const std::string& device, const std::string& gateway = "");
 void add_neighbour(const std::string& device, const std::string& address, const std::string& mac);  // permanent
-
-// Waits until `condition` holds, at most ten seconds; true if it does. For things that the kernel tells us later.
-bool eventually(const std::function<bool()>& condition);
 
 }  // namespace vswitch::test

@@ -170,24 +170,23 @@ std::optional<Bytes> PeerCapture::receive_udp(uint16_t eth_type, uint16_t port) 
 // ---------------------------------------------------------------- bench
 
 TunnelBench::TunnelBench(size_t packet_count)
-    : tunnels_(make_tunnel_endpoints()),
-      pool_(HeapPacketPool::kSuperFrameBuffer, packet_count),
-      environment_{host_, links_, *tunnels_, clock_} {
+    : VportBench(std::make_unique<FakeLinkMonitor>(), HeapPacketPool::kSuperFrameBuffer, packet_count,
+                 make_tunnel_endpoints()) {
   LinkInfo link;
   link.name = kOurDevice;
   link.ifindex = 7;
   link.mtu = 1500;
   link.up = link.carrier = true;
-  links_.put_link(link);
-  for (const char* address : {kOurV4, kOurV6}) links_.add_local_address(address);
+  links().put_link(link);
+  for (const char* address : {kOurV4, kOurV6}) links().add_local_address(address);
   RouteInfo route;
   route.ifindex = 7;
   route.device = kOurDevice;
   route.mtu = 1500;
   route.source = *IpAddress::parse(kOurV4);
-  links_.put_route(kPeerV4, route);
+  links().put_route(kPeerV4, route);
   route.source = *IpAddress::parse(kOurV6);
-  links_.put_route(kPeerV6, route);
+  links().put_route(kPeerV6, route);
 }
 
 Result<std::unique_ptr<Vport>> TunnelBench::create(const std::string& name, uint32_t port_no, Options options,
@@ -196,11 +195,7 @@ Result<std::unique_ptr<Vport>> TunnelBench::create(const std::string& name, uint
   config.name = name;
   config.type = "vxlan";
   config.options = std::move(options);
-  const VportType* type = find_vport_type("vxlan");
-  VSWITCH_RETURN_IF_ERROR(type->validate(config));
-  auto port = type->create(config, port_no, environment_, must_work);
-  if (port.ok()) (*port)->start_receiving();
-  return port;
+  return VportBench::create(config, port_no, must_work);
 }
 
 std::unique_ptr<Vport> TunnelBench::create_good(const std::string& name, uint32_t port_no, Options options) {
@@ -209,22 +204,9 @@ std::unique_ptr<Vport> TunnelBench::create_good(const std::string& name, uint32_
   return port.ok() ? std::move(port).value() : nullptr;
 }
 
-PacketBatch TunnelBench::receive(Vport& port) {
-  PacketBatch batch;
-  for (const auto& source : port.sources()) {
-    if (!batch.full()) source->receive(ctx_, batch);
-  }
-  for (size_t i = 0; i < batch.size(); ++i) ledger_.port(batch[i].in_port).received.add();
-  rcu::quiescent();
-  return batch;
-}
-
 PacketBatch TunnelBench::wait_for_packets(Vport& port) {
-  PacketBatch batch;
-  EXPECT_TRUE(eventually([&] {
-    batch = receive(port);
-    return !batch.empty();
-  }));
+  PacketBatch batch = wait_for_frames(port);
+  EXPECT_FALSE(batch.empty());
   return batch;
 }
 
@@ -236,38 +218,16 @@ bool TunnelBench::wait_for_drop(Vport& port, uint32_t port_no, DropReason reason
 }
 
 void TunnelBench::send(Vport& port, PacketPtr packet) {
-  ledger_.port(packet->in_port).injected.add();
-  PacketBatch batch;
-  batch.add(std::move(packet));
-  port.send(ctx_, batch);
-  EXPECT_TRUE(batch.empty());
-  rcu::quiescent();
+  ledger().port(packet->in_port).injected.add();
+  VportBench::send(port, std::move(packet));
 }
 
 PacketPtr TunnelBench::make(const PacketBuilder& builder, uint32_t in_port) { return make(builder.build(), in_port); }
 
 PacketPtr TunnelBench::make(const Bytes& frame, uint32_t in_port) {
-  PacketPtr packet = make_packet(pool_, frame);
+  PacketPtr packet = make_packet(pool(), frame);
   packet->in_port = in_port;
   return packet;
-}
-
-uint64_t TunnelBench::dropped(uint32_t port_no, DropReason reason) const {
-  const PortBooks* books = ledger_.find(port_no);
-  return books == nullptr ? 0 : books->dropped[static_cast<size_t>(reason)].get();
-}
-
-uint64_t TunnelBench::sent(uint32_t port_no) const {
-  const PortBooks* books = ledger_.find(port_no);
-  return books == nullptr ? 0 : books->sent.get();
-}
-
-int64_t TunnelBench::balance(uint32_t port_no) const {
-  const PortBooks* books = ledger_.find(port_no);
-  if (books == nullptr) return 0;
-  uint64_t out = books->sent.get();
-  for (const Counter& counter : books->dropped) out += counter.get();
-  return static_cast<int64_t>(books->received.get() + books->injected.get() + books->copies.get() - out);
 }
 
 // ---------------------------------------------------------------- the kernel's own vxlan

@@ -54,8 +54,8 @@ class PeerSocket {
   std::optional<Datagram> receive();      // waits at most ten seconds
   std::optional<Datagram> receive_now();  // does not wait
   void set_tos(int tos);
-  // Sends to our end, waiting for room in the socket at most ten seconds. segment_size != 0: as a train that stays whole
-  // on the way (UDP_SEGMENT).
+  // Sends to our end, waiting for room in the socket at most ten seconds. segment_size != 0: as a train that stays
+  // whole on the way (UDP_SEGMENT).
   void send(uint16_t to_port, const Bytes& payload, uint16_t segment_size = 0);
 
  private:
@@ -76,7 +76,7 @@ class PeerCapture {
 
 // Creates vxlan ports and is the thread that drives them. Routes and links are the test's (FakeLinkMonitor); sockets
 // are real.
-class TunnelBench {
+class TunnelBench : public VportBench {
  public:
   using Options = std::map<std::string, std::string>;
 
@@ -87,36 +87,16 @@ class TunnelBench {
   // The same, where failure fails the test.
   std::unique_ptr<Vport> create_good(const std::string& name, uint32_t port_no, Options options);
 
-  // One receive() from each source, booked as a forwarding thread does.
-  PacketBatch receive(Vport& port);
-  // The same until there is a packet, or something was dropped; at most ten seconds.
+  // receive() until there is a packet, or something was dropped; at most ten seconds.
   PacketBatch wait_for_packets(Vport& port);
   bool wait_for_drop(Vport& port, uint32_t port_no, DropReason reason, uint64_t count = 1);
+  // Books the packet as injected, too.
   void send(Vport& port, PacketPtr packet);
 
   PacketPtr make(const PacketBuilder& builder, uint32_t in_port = 99);
   PacketPtr make(const Bytes& frame, uint32_t in_port = 99);
 
-  uint64_t dropped(uint32_t port_no, DropReason reason) const;
-  uint64_t sent(uint32_t port_no) const;
-  // received + injected + copies - sent - dropped, of one port. Packets sent by a test count as injected.
-  int64_t balance(uint32_t port_no) const;
-
-  FakeVportHost& host() { return host_; }
-  FakeLinkMonitor& links() { return links_; }
-  ThreadContext& ctx() { return ctx_; }
-  HeapPacketPool& pool() { return pool_; }
-
- private:
-  FakeVportHost host_;
-  FakeLinkMonitor links_;
-  ManualClock clock_;
-  std::unique_ptr<TunnelEndpoints> tunnels_;
-  HeapPacketPool pool_;
-  Ledger ledger_;
-  ThreadContext ctx_{0, pool_, ledger_, {}};
-  VportEnvironment environment_;
-  rcu::ReaderScope reader_;
+  FakeLinkMonitor& links() { return static_cast<FakeLinkMonitor&>(VportBench::links()); }
 };
 
 // A Linux vxlan device in the calling thread's namespace, up, without IPv6 (which would send packets of its own).

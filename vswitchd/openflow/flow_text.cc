@@ -311,12 +311,19 @@ Status fill_rule_mod(const FlowMod& mod, const MatchWords& words, RuleMod* out) 
   return {};
 }
 
-Result<RuleMod> parse_mod(std::string_view text, int command, const FlowNames* names) {
+// The text, for libopenvswitch, if it may see it.
+Result<std::string> checked_line(std::string_view text, bool of_rule, const FlowNames* names, MatchWords* words) {
   initialize();
   Result<std::string> line = c_string(text);
-  if (!line.ok()) return line.status();
+  if (!line.ok()) return line;
+  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, of_rule, names, words));
+  return line;
+}
+
+Result<RuleMod> parse_mod(std::string_view text, int command, const FlowNames* names) {
   MatchWords words;
-  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, /*of_rule=*/true, names, &words));
+  const Result<std::string> line = checked_line(text, /*of_rule=*/true, names, &words);
+  if (!line.ok()) return line.status();
   FlowMod mod;
   if (Status error = parse_ovs(*line, command, names, &mod); !error.ok()) {
     return name_action_at_fault(*line, command, names, error);
@@ -400,11 +407,9 @@ Result<RuleMod> parse_rule_line(std::string_view text, const FlowNames* names) {
 }
 
 Result<RuleFilter> parse_rule_filter(std::string_view text, const FlowNames* names) {
-  initialize();
-  Result<std::string> line = c_string(text);
-  if (!line.ok()) return line.status();
   MatchWords words;
-  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, /*of_rule=*/true, names, &words));
+  const Result<std::string> line = checked_line(text, /*of_rule=*/true, names, &words);
+  if (!line.ok()) return line.status();
   FlowMod mod;
   VSWITCH_RETURN_IF_ERROR(parse_ovs(*line, kFilter, names, &mod));
   mod.command = OFPFC_DELETE;
@@ -438,11 +443,9 @@ Result<RuleActionList> parse_actions(std::string_view text, const FlowNames* nam
 }
 
 Result<ParsedFlowKey> parse_flow_key(std::string_view text, const FlowNames* names) {
-  initialize();
-  Result<std::string> line = c_string(text);
-  if (!line.ok()) return line.status();
   MatchWords words;
-  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, /*of_rule=*/false, names, &words));
+  const Result<std::string> line = checked_line(text, /*of_rule=*/false, names, &words);
+  if (!line.ok()) return line.status();
   ::flow flow;
   flow_wildcards wc;
   const ErrorText error(parse_ofp_exact_flow(&flow, &wc, nullptr, line->c_str(), ports(names)));
@@ -459,11 +462,9 @@ Result<ParsedFlowKey> parse_flow_key(std::string_view text, const FlowNames* nam
 }
 
 Result<ParsedPacketOut> parse_packet_out(std::string_view text, const FlowNames* names) {
-  initialize();
-  Result<std::string> line = c_string(text);
-  if (!line.ok()) return line.status();
   MatchWords words;
-  VSWITCH_RETURN_IF_ERROR(check_flow_text(*line, /*of_rule=*/false, names, &words));
+  const Result<std::string> line = checked_line(text, /*of_rule=*/false, names, &words);
+  if (!line.ok()) return line.status();
   ofputil_packet_out packet_out;
   ofputil_protocol usable;
   const ErrorText error(parse_ofp_packet_out_str(&packet_out, line->c_str(), ports(names), tables(names), &usable));

@@ -10,26 +10,15 @@
 namespace vswitch {
 namespace {
 
-class AfxdpDriver final : public DeviceDriver {
+class AfxdpDriver final : public KernelDeviceDriver {
  public:
   AfxdpDriver(std::string device, AfxdpOptions options, const LinkMonitor& links)
-      : device_(std::move(device)), options_(options), links_(links) {}
+      : KernelDeviceDriver(std::move(device), links), options_(options) {}
 
   std::string_view type() const override { return "afxdp"; }
-  std::string device_name(const VportConfig& config) const override { return kernel_device_of(config); }
-
-  Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) override {
-    if (!link) return why_device_is_missing(device_, last_ifindex_, links_);
-    VSWITCH_RETURN_IF_ERROR(check_kernel_device(*link));
-    last_ifindex_ = link->ifindex;
-    if (!link->up) return unavailable(fmt::format("device {} is down", device_));
-    Result<std::unique_ptr<afxdp::XdpDevice>> device = afxdp::XdpDevice::open(*link, options_);
-    if (!device) return device.status();
-    return std::unique_ptr<DeviceIo>(std::move(*device));
-  }
 
   bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) override {
-    return link && link->up && link->ifindex == io.ifindex() && link->mtu <= afxdp::kLargestMtu;
+    return KernelDeviceDriver::still_good(io, link) && link->mtu <= afxdp::kLargestMtu;
   }
 
   bool takes_in_place(const VportConfig& from, const VportConfig& to) const override {
@@ -37,10 +26,13 @@ class AfxdpDriver final : public DeviceDriver {
   }
 
  private:
-  const std::string device_;
+  Result<std::unique_ptr<DeviceIo>> open_device(const LinkInfo& link) override {
+    Result<std::unique_ptr<afxdp::XdpDevice>> device = afxdp::XdpDevice::open(link, options_);
+    if (!device) return device.status();
+    return std::unique_ptr<DeviceIo>(std::move(*device));
+  }
+
   const AfxdpOptions options_;
-  const LinkMonitor& links_;
-  uint32_t last_ifindex_ = 0;  // of the device, when it was here last
 };
 
 Status validate(const VportConfig& config) {
