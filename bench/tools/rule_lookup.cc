@@ -2,8 +2,8 @@
 // as JSON.
 //
 // Each packet matches a rule drawn at random; what that rule does not look at is random, too. Every lookup collects the
-// fields that it depended on, as translation does, and is timed by itself. mask_bits is how many bits of the packet those
-// are, on average: the fewer, the more packets a megaflow serves.
+// fields that it depended on, as translation does, and is timed by itself. mask_bits is how many bits of the packet
+// those are, on average: the fewer, the more packets a megaflow serves.
 #include <algorithm>
 #include <bit>
 #include <chrono>

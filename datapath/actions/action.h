@@ -1,5 +1,5 @@
-// Datapath actions: what the fast path can do to a packet. A closed set: adding one is one alternative in Action, and the
-// compiler then points at every exhaustive visit (execute, format, compare, proto).
+// Datapath actions: what the fast path can do to a packet. A closed set: adding one is one alternative in Action, and
+// the compiler then points at every exhaustive visit (execute, format, compare, proto).
 //
 // Values in "Set" actions come with masks; bits outside the mask keep the packet's value (masked set). Values are
 // already masked. Byte order lives in the types. Port numbers are datapath port numbers.
@@ -124,10 +124,10 @@ struct DropAction {
   bool operator==(const DropAction&) const = default;
 };
 
-struct Action : std::variant<OutputAction, UserspaceAction, SetEthernetAction, SetIpv4Action, SetIpv6Action,
-                             SetTransportAction, SetIcmpAction, SetArpAction, SetNdAction, SetMarkAction,
-                             SetPriorityAction, SetTunnelAction, PushVlanAction, PopVlanAction, RecircAction, HashAction,
-                             TruncateAction, CloneAction, DropAction> {
+struct Action
+    : std::variant<OutputAction, UserspaceAction, SetEthernetAction, SetIpv4Action, SetIpv6Action, SetTransportAction,
+                   SetIcmpAction, SetArpAction, SetNdAction, SetMarkAction, SetPriorityAction, SetTunnelAction,
+                   PushVlanAction, PopVlanAction, RecircAction, HashAction, TruncateAction, CloneAction, DropAction> {
   using variant::variant;
 };
 

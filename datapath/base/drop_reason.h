@@ -1,7 +1,8 @@
 // Every reason for which a packet may end without being sent, as one X-list: VSWITCH_DROP(name, "what it means").
 //
-// The name is the outside contract (`dpctl drops`, the API, docs/): add, do not rename. Each drop is counted once, under
-// the port the packet came in by (Ledger); a vport's own statistics (rx_errors, tx_dropped, ...) are kept beside that.
+// The name is the outside contract (`dpctl drops`, the API, docs/): add, do not rename. Each drop is counted once,
+// under the port the packet came in by (Ledger); a vport's own statistics (rx_errors, tx_dropped, ...) are kept beside
+// that.
 #pragma once
 
 #include <cstddef>

@@ -14,8 +14,8 @@
 namespace vswitch {
 
 struct HashSecret {
-  uint64_t word;   // mixed into every word
-  uint64_t state;  // where a hash starts
+  uint64_t word;                  // mixed into every word
+  uint64_t state;                 // where a hash starts
   std::array<uint64_t, 8> lanes;  // one for each word of hash_pair()'s callers
 };
 
@@ -50,8 +50,8 @@ inline uint64_t hash_word(uint64_t state, uint64_t word) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-// Two words at once, each under a secret of its own. Pairs do not depend on each other, so a processor works on several at
-// a time; combine their results with ^.
+// Two words at once, each under a secret of its own. Pairs do not depend on each other, so a processor works on several
+// at a time; combine their results with ^.
 inline uint64_t hash_pair(uint64_t a, uint64_t b, uint64_t secret_a, uint64_t secret_b) {
   __extension__ using Wide = unsigned __int128;
   const Wide product = static_cast<Wide>(a ^ secret_a) * (b ^ secret_b);

@@ -1,7 +1,7 @@
 // Progress: tells whether a thread that works in rounds still gets through them (health checks).
 //
-// The thread calls round() each time and sleeping() around blocking; anyone else asks alive(). A thread that sleeps is alive;
-// one that has been in the same round for a second is not.
+// The thread calls round() each time and sleeping() around blocking; anyone else asks alive(). A thread that sleeps is
+// alive; one that has been in the same round for a second is not.
 #pragma once
 
 #include <atomic>

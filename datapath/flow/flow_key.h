@@ -5,8 +5,8 @@
 // A FlowMask is the same struct used as a bit mask: 1 bits matter. `matches(key, flow_key, mask)` is
 // (key & mask) == flow_key for every word, where flow_key is already masked.
 //
-// Byte order: wire fields are be16/be32/be64 or byte arrays; numbers that never stood on a wire (ports, marks, ct_state,
-// recirc_id, ...) are host order.
+// Byte order: wire fields are be16/be32/be64 or byte arrays; numbers that never stood on a wire (ports, marks,
+// ct_state, recirc_id, ...) are host order.
 //
 // Which field is where for which protocol (as Open vSwitch, lib/flow.h and ovs-fields(7)):
 //   nw_src/nw_dst    IPv4 addresses; arp_spa/arp_tpa for ARP and RARP
@@ -52,8 +52,18 @@ inline constexpr uint16_t kEthTypeMin = 0x0600;        // below: an 802.3 length
 
 // IP protocol numbers.
 enum IpProto : uint8_t {
-  kProtoHopByHop = 0, kProtoIcmp = 1, kProtoIgmp = 2, kProtoTcp = 6, kProtoUdp = 17, kProtoRouting = 43,
-  kProtoFragment = 44, kProtoGre = 47, kProtoAh = 51, kProtoIcmpv6 = 58, kProtoNoNext = 59, kProtoDstOpts = 60,
+  kProtoHopByHop = 0,
+  kProtoIcmp = 1,
+  kProtoIgmp = 2,
+  kProtoTcp = 6,
+  kProtoUdp = 17,
+  kProtoRouting = 43,
+  kProtoFragment = 44,
+  kProtoGre = 47,
+  kProtoAh = 51,
+  kProtoIcmpv6 = 58,
+  kProtoNoNext = 59,
+  kProtoDstOpts = 60,
   kProtoSctp = 132,
 };
 
@@ -65,7 +75,7 @@ struct VlanTag {
 
 struct NshKey {
   uint8_t flags = 0, ttl = 0, mdtype = 0, np = 0;
-  be32 path_hdr{};                 // SPI << 8 | SI
+  be32 path_hdr{};  // SPI << 8 | SI
   std::array<be32, 4> context{};
   bool operator==(const NshKey&) const = default;
 };
@@ -149,7 +159,7 @@ struct FlowKey {
 inline constexpr size_t kFlowKeyWords = sizeof(FlowKey) / 8;
 inline constexpr int kFlowKeyLayout = 1;
 static_assert(sizeof(FlowKey) == 73 * 8, "FlowKey changed: update kFlowKeyLayout and every place that names it");
-inline constexpr size_t kHotWords = 8;   // metadata, Ethernet, VLAN, IPv4, L4, packet type: one cache line of a key
+inline constexpr size_t kHotWords = 8;      // metadata, Ethernet, VLAN, IPv4, L4, packet type: one cache line of a key
 inline constexpr size_t kCommonWords = 40;  // all but Geneve options
 
 // Words of a key may be read through this type whatever their members are.

@@ -1,8 +1,8 @@
 // Internet checksums (RFC 1071, incremental update RFC 1624) and CRC32c for SCTP (RFC 9260).
 //
-// Sums are 32-bit partial ones' complement sums over bytes in wire order; checksum_finish() folds and complements. A sum
-// is an opaque number (its value depends on the machine's byte order): only pass it on to these functions. A piece of odd
-// length may only be the last one of a sum. All functions are pure and never read past the given span.
+// Sums are 32-bit partial ones' complement sums over bytes in wire order; checksum_finish() folds and complements. A
+// sum is an opaque number (its value depends on the machine's byte order): only pass it on to these functions. A piece
+// of odd length may only be the last one of a sum. All functions are pure and never read past the given span.
 #pragma once
 
 #include <cstdint>

@@ -4,7 +4,7 @@
 //
 // for every port p, where each term counts packets whose `in_port` is p, wherever they went, and hence in total:
 //   received  taken from port p by a forwarding thread
-//   injected  handed to the datapath by the control path on behalf of port p (packet-out, `dpctl receive` is *received*)
+//   injected  handed to the datapath by the control path on behalf of port p (packet-out; `dpctl receive` is received)
 //   copies    additional packets made from packets of port p (output to several ports, clone, segmentation pieces)
 //   sent      accepted by a vport (a super-frame counts once)
 //   consumed  delivered to the control path and not returned (packet-in)

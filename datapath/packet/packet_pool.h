@@ -1,8 +1,8 @@
 // PacketPool: where packets come from and go back to.
 //
-// The base class manages a fixed set of equal buffers; a subclass provides the memory, so that a packet can move between
-// ports of one kind without a copy. Memory that is shared with others (DPDK's mbufs, an AF_XDP UMEM) has free lists of its
-// own, for any thread: such a pool is *foreign*.
+// The base class manages a fixed set of equal buffers; a subclass provides the memory, so that a packet can move
+// between ports of one kind without a copy. Memory that is shared with others (DPDK's mbufs, an AF_XDP UMEM) has free
+// lists of its own, for any thread: such a pool is *foreign*.
 //
 // Thread safety: a pool has one owner thread at a time (claim()), for which allocate() and free() take no lock and no
 // atomic read-modify-write. Any other thread may free() (lock-free push onto a return list that the owner takes in
@@ -51,8 +51,8 @@ class PacketPool {
   // Subclasses build each packet once: `object` has sizeof(Packet) bytes, `buffer` has buffer_size() bytes.
   void adopt(void* object, uint8_t* buffer);
 
-  // Called by allocate() when every packet built so far is in use: adopts one or more and returns true, or returns false
-  // when there are no more. A subclass that adopts all its packets at once keeps this default.
+  // Called by allocate() when every packet built so far is in use: adopts one or more and returns true, or returns
+  // false when there are no more. A subclass that adopts all its packets at once keeps this default.
   virtual bool build_more() { return false; }
 
   // A foreign pool's own. Makes a packet as adopt() does, but keeps it in no list of the base class.
@@ -76,8 +76,8 @@ class PacketPool {
 // large buffers and large pools cost address space, not RAM. Throws std::bad_alloc when there is no address space.
 class HeapPacketPool final : public PacketPool {
  public:
-  static constexpr size_t kFrameBuffer = 2048;               // one Ethernet frame up to 1,856 bytes + head room
-  static constexpr size_t kSuperFrameBuffer = 65536 + 512;   // a GSO super-frame
+  static constexpr size_t kFrameBuffer = 2048;              // one Ethernet frame up to 1,856 bytes + head room
+  static constexpr size_t kSuperFrameBuffer = 65536 + 512;  // a GSO super-frame
 
   HeapPacketPool(size_t buffer_size, size_t packet_count);
   ~HeapPacketPool() override;

@@ -21,17 +21,17 @@ enum TunnelFlag : uint16_t {
 };
 
 struct TunnelMetadata {
-  be64 id{};             // VNI or key, as a 64-bit number
-  be32 src{};            // outer IPv4 source; 0 for IPv6 or "choose"
-  be32 dst{};            // outer IPv4 destination
-  Ipv6Address src6{};    // outer IPv6 source
-  Ipv6Address dst6{};    // outer IPv6 destination
-  uint16_t flags = 0;    // TunnelFlag bits
-  uint8_t tos = 0;       // outer TOS / traffic class
-  uint8_t ttl = 0;       // outer TTL / hop limit; on send 0 means "as configured"
-  be16 tp_src{};         // outer UDP source port of a received packet; on send not used (it comes from the flow's hash)
-  be16 tp_dst{};         // outer UDP destination port; on send 0 means "as configured"
-  be16 gbp_id{};         // VXLAN group policy id
+  be64 id{};           // VNI or key, as a 64-bit number
+  be32 src{};          // outer IPv4 source; 0 for IPv6 or "choose"
+  be32 dst{};          // outer IPv4 destination
+  Ipv6Address src6{};  // outer IPv6 source
+  Ipv6Address dst6{};  // outer IPv6 destination
+  uint16_t flags = 0;  // TunnelFlag bits
+  uint8_t tos = 0;     // outer TOS / traffic class
+  uint8_t ttl = 0;     // outer TTL / hop limit; on send 0 means "as configured"
+  be16 tp_src{};       // outer UDP source port of a received packet; on send not used (it comes from the flow's hash)
+  be16 tp_dst{};       // outer UDP destination port; on send 0 means "as configured"
+  be16 gbp_id{};       // VXLAN group policy id
   uint8_t gbp_flags = 0;
   uint8_t reserved[5] = {};
 

@@ -28,7 +28,7 @@ struct LinkInfo {
   bool ethernet = true;   // frames have Ethernet headers
   uint32_t min_mtu = 0;   // what the device lets its MTU be set to; 0: does not tell
   uint32_t max_mtu = 0;
-  std::string kind;      // veth, tun, bridge, vxlan, ... "" for physical
+  std::string kind;  // veth, tun, bridge, vxlan, ... "" for physical
   uint64_t speed_bps = 0;
 };
 

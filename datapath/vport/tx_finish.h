@@ -24,8 +24,8 @@ void book_sent(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& coun
 void drop_on_send(ThreadContext& ctx, PacketPtr packet, DropReason reason, VportCounters::Slot& counters);
 void drop_on_send(ThreadContext& ctx, PacketBatch& batch, DropReason reason, VportCounters::Slot& counters);
 
-// Counts `packets` frames with `bytes` bytes, `multicast` of them to a group, that a source hands to its caller (who books
-// them in the ledger).
+// Counts `packets` frames with `bytes` bytes, `multicast` of them to a group, that a source hands to its caller (who
+// books them in the ledger).
 void count_received(uint64_t packets, uint64_t bytes, uint64_t multicast, VportCounters::Slot& counters);
 // Books a frame that arrived but cannot be taken: received, then dropped with `reason`.
 void drop_on_receive(ThreadContext& ctx, uint32_t port_no, DropReason reason, VportCounters::Slot& counters);

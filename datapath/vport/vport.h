@@ -34,8 +34,8 @@ struct VportConfig {
   std::string name;  // up to kMaxPortName characters
   std::string type;  // registry name: netdev, internal, vxlan, dummy, pcap, ...
   std::map<std::string, std::string> options;
-  uint32_t mtu_request = 0;             // 0: leave as it is
-  MacAddress mac{};                     // zero: leave as it is / choose
+  uint32_t mtu_request = 0;  // 0: leave as it is
+  MacAddress mac{};          // zero: leave as it is / choose
   bool operator==(const VportConfig&) const = default;
 };
 inline constexpr size_t kMaxPortName = 63;
@@ -51,12 +51,12 @@ struct VportStats {
 struct VportState {
   bool admin_up = false;
   bool carrier = false;
-  uint32_t mtu = 0;         // 0: no limit known
-  uint32_t ifindex = 0;     // 0: no kernel device
+  uint32_t mtu = 0;      // 0: no limit known
+  uint32_t ifindex = 0;  // 0: no kernel device
   MacAddress mac{};
-  uint64_t speed_bps = 0;   // 0: unknown
-  uint64_t link_resets = 0; // times carrier changed
-  std::string error;        // "" or why the port does not work now, for `vsctl show`
+  uint64_t speed_bps = 0;                     // 0: unknown
+  uint64_t link_resets = 0;                   // times carrier changed
+  std::string error;                          // "" or why the port does not work now, for `vsctl show`
   std::map<std::string, std::string> status;  // driver_name, tunnel_egress_iface, source_ip, ...
 };
 
@@ -72,8 +72,8 @@ class RxSource {
   // What epoll watches (level-triggered EPOLLIN) while the thread sleeps; -1 while there is nothing to wait for. May
   // change only together with VportHost::sources_changed().
   virtual int poll_fd() const = 0;
-  // Not 0: every packet from here came in by this port and has no other metadata that a flow key takes (a mark, a tunnel):
-  // whoever takes them need not look at each.
+  // Not 0: every packet from here came in by this port and has no other metadata that a flow key takes (a mark, a
+  // tunnel): whoever takes them need not look at each.
   virtual uint32_t sole_port() const { return 0; }
   // True: never sleep while this source exists (in-memory replay).
   virtual bool always_ready() const { return false; }
@@ -89,8 +89,8 @@ class Vport {
 
   // Sends every packet of the batch; the batch is empty afterwards. What cannot be sent is dropped and booked: in
   // ctx.ledger under the packet's in_port, and in this port's statistics. What was sent is booked the same way
-  // (ledger: sent). Thread-safe: forwarding and handler threads call it at once. Packets sent by one thread keep their order.
-  // Offload state is honoured: a port that cannot pass it on completes checksums and cuts super-frames itself.
+  // (ledger: sent). Thread-safe: forwarding and handler threads call it at once. Packets sent by one thread keep their
+  // order. Offload state is honoured: a port that cannot pass it on completes checksums and cuts super-frames itself.
   virtual void send(ThreadContext& ctx, PacketBatch& batch) = 0;
   // The same for several batches, in their order, where that is cheaper than one after the other.
   virtual void send_all(ThreadContext& ctx, std::span<PacketBatch> batches) {
@@ -153,9 +153,9 @@ class VportHost {
   virtual size_t forwarding_threads() const = 0;
 };
 
-class LinkMonitor;       // vport/link_monitor.h: the kernel's links, addresses and routes, and their changes
-class TunnelEndpoints;   // vport/tunnel_endpoints.h: shared receiving sockets
-class KernelPath;        // kernel_path/kernel_path.h: connections that the kernel forwards
+class LinkMonitor;      // vport/link_monitor.h: the kernel's links, addresses and routes, and their changes
+class TunnelEndpoints;  // vport/tunnel_endpoints.h: shared receiving sockets
+class KernelPath;       // kernel_path/kernel_path.h: connections that the kernel forwards
 
 // Services that port types share. Owned by the datapath, outlive every port.
 struct VportEnvironment {
@@ -168,15 +168,15 @@ struct VportEnvironment {
 
 struct VportType {
   std::string_view name;
-  // Checks options without touching the system: unknown option (names the nearest known one), bad value, missing option.
-  // `field` of the Status is "options:NAME".
+  // Checks options without touching the system: unknown option (names the nearest known one), bad value, missing
+  // option. `field` of the Status is "options:NAME".
   Status (*validate)(const VportConfig& config);
-  // Opens the port. `must_work`: a port added by a person fails with the exact reason (device missing, UDP port taken by
-  // whom); false on daemon restart: comes up in error instead and recovers.
+  // Opens the port. `must_work`: a port added by a person fails with the exact reason (device missing, UDP port taken
+  // by whom); false on daemon restart: comes up in error instead and recovers.
   Result<std::unique_ptr<Vport>> (*create)(const VportConfig& config, uint32_t port_no, VportEnvironment& environment,
                                            bool must_work);
-  // Releases what outlives the daemon on purpose (the persistent TAP of an internal port) when a person deletes the port;
-  // null: nothing does.
+  // Releases what outlives the daemon on purpose (the persistent TAP of an internal port) when a person deletes the
+  // port; null: nothing does.
   void (*forget)(const VportConfig& config, VportEnvironment& environment);
   // Tells, changing nothing, what create() with must_work would refuse now (`current` null), or reconfiguring the port
   // that has the configuration `current`, as far as that can be known beforehand. The configuration is valid. Null:

@@ -12,8 +12,8 @@
 #include "datapath/vport/vport_dummy.h"
 #include "datapath/vport/vport_internal.h"
 #include "datapath/vport/vport_netdev.h"
-#include "datapath/vport/vport_vxlan.h"
 #include "datapath/vport/vport_pcap.h"
+#include "datapath/vport/vport_vxlan.h"
 
 namespace vswitch {
 namespace {
@@ -48,6 +48,7 @@ std::string join(std::span<const std::string_view> words) {
 std::span<const VportType> vport_types() {
   static const std::vector<VportType> types = {
       // One line per type; each is declared in the type's own header.
+      // clang-format off
       kNetdevVportType,
       kInternalVportType,
       kVxlanVportType,
@@ -55,6 +56,7 @@ std::span<const VportType> vport_types() {
       kPcapVportType,
       kDpdkVportType,
       kAfxdpVportType,
+      // clang-format on
   };
   return types;
 }

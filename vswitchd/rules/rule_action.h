@@ -1,8 +1,8 @@
 // Rule actions and instructions: what a rule says to do, as OpenFlow means it (ovs-actions(7)). A closed set: one
 // alternative in RuleAction, and the compiler points at every visit (translate, parse, format, encode, proto).
 //
-// Actions keep the spelling they came in (`mod_nw_src` and `set_field`, `load` and `set_field`), so that a dump shows what
-// was added. Port numbers are OpenFlow port numbers (16-bit space, host order). Values; immutable once on a rule.
+// Actions keep the spelling they came in (`mod_nw_src` and `set_field`, `load` and `set_field`), so that a dump shows
+// what was added. Port numbers are OpenFlow port numbers (16-bit space, host order). Values; immutable once on a rule.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@
 namespace vswitch {
 
 using OfPort = uint16_t;
-inline constexpr OfPort kOfPortMax = 0xff00;   // ordinary ports are 1 .. kOfPortMax - 1
+inline constexpr OfPort kOfPortMax = 0xff00;  // ordinary ports are 1 .. kOfPortMax - 1
 inline constexpr OfPort kOfPortUnset = 0xfff7;
 inline constexpr OfPort kOfPortInPort = 0xfff8;
 inline constexpr OfPort kOfPortTable = 0xfff9;
@@ -29,9 +29,9 @@ inline constexpr OfPort kOfPortController = 0xfffd;
 inline constexpr OfPort kOfPortLocal = 0xfffe;
 inline constexpr OfPort kOfPortNone = 0xffff;
 
-inline constexpr uint8_t kTableCount = 254;       // visible tables 0..253
+inline constexpr uint8_t kTableCount = 254;  // visible tables 0..253
 inline constexpr uint8_t kTableInternal = 254;
-inline constexpr uint8_t kTableAll = 255;         // "any table" in requests, "same table" in resubmit
+inline constexpr uint8_t kTableAll = 255;  // "any table" in requests, "same table" in resubmit
 
 // n_bits of `field` from bit `ofs` (0 = least significant).
 struct Subfield {
@@ -62,8 +62,8 @@ struct SendToController {
   std::vector<uint8_t> userdata;
   bool operator==(const SendToController&) const = default;
 };
-// set_field:VALUE[/MASK]->FIELD and load:VALUE->FIELD[ofs..end]. value and mask have field->n_bytes bytes, big-endian; bits
-// outside field->width are zero, and so is the value outside the mask.
+// set_field:VALUE[/MASK]->FIELD and load:VALUE->FIELD[ofs..end]. value and mask have field->n_bytes bytes, big-endian;
+// bits outside field->width are zero, and so is the value outside the mask.
 struct SetField {
   const Field* field = nullptr;
   std::vector<uint8_t> value;
@@ -75,8 +75,8 @@ struct MoveField {
   Subfield source, destination;
   bool operator==(const MoveField&) const = default;
 };
-// The OpenFlow 1.0 spellings mod_dl_src/dst, mod_nw_src/dst/tos/ecn/ttl, mod_tp_src/dst. `field` is eth_src, eth_dst, ip_src,
-// ip_dst, nw_tos, nw_ecn, nw_ttl, tcp_src or tcp_dst (the last two stand for TCP, UDP and SCTP alike).
+// The OpenFlow 1.0 spellings mod_dl_src/dst, mod_nw_src/dst/tos/ecn/ttl, mod_tp_src/dst. `field` is eth_src, eth_dst,
+// ip_src, ip_dst, nw_tos, nw_ecn, nw_ttl, tcp_src or tcp_dst (the last two stand for TCP, UDP and SCTP alike).
 struct ModField {
   const Field* field = nullptr;
   uint64_t value = 0;
@@ -110,8 +110,8 @@ struct SetTunnelId {
   bool operator==(const SetTunnelId&) const = default;
 };
 struct Resubmit {
-  OfPort in_port = kOfPortInPort;    // kOfPortInPort: keep
-  uint8_t table = kTableAll;         // kTableAll: the current one
+  OfPort in_port = kOfPortInPort;  // kOfPortInPort: keep
+  uint8_t table = kTableAll;       // kTableAll: the current one
   bool operator==(const Resubmit&) const = default;
 };
 struct StackPush {

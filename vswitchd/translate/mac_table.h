@@ -1,8 +1,8 @@
 // MacTable: which port of a bridge a (VLAN, MAC address) was last seen on.
 //
-// Bounded: when full, an entry of the port that holds most entries goes first (so a MAC flood from one port does not evict
-// the others'), least recently seen first. Entries age; static entries do not. A gratuitous ARP locks an entry for
-// 5 s against moves from a bond member (not used before bonds exist).
+// Bounded: when full, an entry of the port that holds most entries goes first (so a MAC flood from one port does not
+// evict the others'), least recently seen first. Entries age; static entries do not. A gratuitous ARP locks an entry
+// for 5 s against moves from a bond member (not used before bonds exist).
 //
 // Thread safety: all functions from any thread (reader/writer lock inside; used in the slow path only).
 #pragma once
@@ -25,7 +25,7 @@ struct MacEntry {
   OfPort port = 0;
   uint16_t vlan = 0;
   MacAddress mac{};
-  Nanoseconds seen{};     // last refreshed
+  Nanoseconds seen{};  // last refreshed
   bool is_static = false;
 };
 
@@ -41,7 +41,8 @@ class MacTable {
 
   // The port, or nullopt. Expired entries are not found.
   std::optional<OfPort> lookup(uint16_t vlan, const MacAddress& mac) const;
-  // Returns true if the table changed in a way that changes forwarding (new entry or moved port), false if only refreshed.
+  // Returns true if the table changed in a way that changes forwarding (new entry or moved port), false if only
+  // refreshed.
   bool learn(uint16_t vlan, const MacAddress& mac, OfPort port);
   Status add_static(uint16_t vlan, const MacAddress& mac, OfPort port);
   bool remove(uint16_t vlan, const MacAddress& mac);

@@ -1,9 +1,9 @@
 // Recirculation: translation that stops in the middle and goes on when the packet comes through the datapath again.
 //
-// Some actions need the datapath to look at the packet anew before the rules can go on (what conntrack found, what stood
-// behind a popped MPLS header). Translation then *freezes*: all it knows beside the packet becomes a FrozenState, which
-// the RecircTable keeps under a number; the datapath gets recirc(number). The packet comes back as a miss that carries
-// the number, and translation *thaws*: it takes the state up again and goes on with the rest of the actions.
+// Some actions need the datapath to look at the packet anew before the rules can go on (what conntrack found, what
+// stood behind a popped MPLS header). Translation then *freezes*: all it knows beside the packet becomes a FrozenState,
+// which the RecircTable keeps under a number; the datapath gets recirc(number). The packet comes back as a miss that
+// carries the number, and translation *thaws*: it takes the state up again and goes on with the rest of the actions.
 //
 // Equal states share a number, so translating a flow again gives equal actions. Whoever depends on a number (a flow
 // that sends packets to it, a flow that matches it) holds the RecircContext; one that nobody holds lingers for
@@ -40,9 +40,9 @@ struct FrozenState {
   std::shared_ptr<RuleTables> tables;  // tells the bridge from a later one of the same name
   // Where to look the packet up. nullopt: nowhere; `actions` run, then the action set.
   std::optional<uint8_t> table;
-  uint32_t in_port = 0;              // OpenFlow's, in `bridge`
-  TunnelMetadata tunnel;             // as the rules see it; fields that no rule sees are zero
-  be32 received_dst{};               // where the packet had been received by a tunnel, if it had
+  uint32_t in_port = 0;   // OpenFlow's, in `bridge`
+  TunnelMetadata tunnel;  // as the rules see it; fields that no rule sees are zero
+  be32 received_dst{};    // where the packet had been received by a tunnel, if it had
   Ipv6Address received_dst6;
   PipelineFields pipeline;
   std::vector<uint8_t> stack;

@@ -1,5 +1,5 @@
-// Trace: what translation tells about its way, as a tree. The translator fills it when TranslateInput::trace is set; nothing
-// else about translation changes, so a trace cannot lie.
+// Trace: what translation tells about its way, as a tree. The translator fills it when TranslateInput::trace is set;
+// nothing else about translation changes, so a trace cannot lie.
 //
 // What an action led to (details, warnings, the tables and bridges it entered) are children of the action's node.
 //
@@ -24,9 +24,9 @@ struct TraceNode {
   };
   Kind kind = Kind::detail;
   std::string text;
-  int table = -1;         // Kind::table
-  uint64_t rule_id = 0;   // Kind::table, 0: no rule
-  uint64_t cookie = 0;    // Kind::table
+  int table = -1;        // Kind::table
+  uint64_t rule_id = 0;  // Kind::table, 0: no rule
+  uint64_t cookie = 0;   // Kind::table
   std::vector<TraceNode> children;
 
   bool operator==(const TraceNode&) const = default;
