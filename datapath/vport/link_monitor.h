@@ -35,10 +35,21 @@ struct LinkInfo {
 struct RouteInfo {
   uint32_t ifindex = 0;
   std::string device;
-  IpAddress source;    // preferred source address
-  IpAddress gateway;   // not set: on link
-  uint32_t mtu = 0;    // of the route, else of the device
-  bool local = false;  // destination is one of our own addresses
+  IpAddress source;                 // preferred source address
+  IpAddress gateway;                // not set: on link
+  uint32_t mtu = 0;                 // of the route, else of the device
+  bool local = false;               // destination is one of our own addresses
+  bool unicast = true;              // no local, broadcast, multicast, blackhole, ... route
+  bool lightweight_tunnel = false;  // the route itself encapsulates (MPLS, IP in IP, ...)
+};
+
+// What a route is asked for. Not set or 0: not given. For the UDP ports to count (rules of policy routing, multipath),
+// both have to be given.
+struct RouteQuery {
+  IpAddress destination, source;
+  uint32_t mark = 0;
+  uint8_t tos = 0;
+  be16 src_port{}, dst_port{};  // UDP
 };
 
 class LinkMonitor {
@@ -53,6 +64,10 @@ class LinkMonitor {
   virtual std::optional<LinkInfo> find(std::string_view name) const = 0;
   virtual std::optional<LinkInfo> find(uint32_t ifindex) const = 0;
   virtual Result<RouteInfo> route_to(const IpAddress& destination, const IpAddress& source, uint32_t mark) const = 0;
+  // The same, as a UDP socket would get it.
+  virtual Result<RouteInfo> route_of(const RouteQuery& query) const {
+    return route_to(query.destination, query.source, query.mark);
+  }
   virtual bool is_local_address(const IpAddress& address) const = 0;
 
   virtual Status set_up(std::string_view name, bool up) = 0;

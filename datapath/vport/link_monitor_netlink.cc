@@ -12,6 +12,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if_arp.h>
+#include <netinet/in.h>
 #include <netlink/cache.h>
 #include <netlink/route/addr.h>
 #include <netlink/route/link.h>
@@ -40,6 +41,7 @@
 namespace vswitch {
 namespace {
 
+constexpr uint8_t kDscpMask = 0xfc;
 constexpr int kEventBuffer = 4 << 20;  // bytes; about ten thousand notifications between two looks
 
 std::string errno_text(int error) { return std::generic_category().message(error); }
@@ -121,6 +123,8 @@ std::optional<RouteInfo> decode_route(nl_msg* message) {
   auto* route = reinterpret_cast<rtnl_route*>(object);
   RouteInfo info;
   info.local = rtnl_route_get_type(route) == RTN_LOCAL;
+  info.unicast = rtnl_route_get_type(route) == RTN_UNICAST;
+  info.lightweight_tunnel = nlmsg_find_attr(nlmsg_hdr(message), sizeof(rtmsg), RTA_ENCAP) != nullptr;
   info.source = to_ip_address(rtnl_route_get_pref_src(route));
   if (rtnl_nexthop* hop = rtnl_route_get_nnexthops(route) > 0 ? rtnl_route_nexthop_n(route, 0) : nullptr) {
     info.ifindex = static_cast<uint32_t>(rtnl_route_nh_get_ifindex(hop));
@@ -212,7 +216,10 @@ class NetlinkLinkMonitor final : public LinkMonitor {
 
   std::optional<LinkInfo> find(std::string_view name) const override;
   std::optional<LinkInfo> find(uint32_t ifindex) const override;
-  Result<RouteInfo> route_to(const IpAddress& destination, const IpAddress& source, uint32_t mark) const override;
+  Result<RouteInfo> route_to(const IpAddress& destination, const IpAddress& source, uint32_t mark) const override {
+    return route_of({.destination = destination, .source = source, .mark = mark});
+  }
+  Result<RouteInfo> route_of(const RouteQuery& query) const override;
   bool is_local_address(const IpAddress& address) const override;
   Status set_up(std::string_view name, bool up) override;
   Status set_mtu(std::string_view name, uint32_t mtu) override;
@@ -445,20 +452,26 @@ void put_address(nl_msg* message, int attribute, const IpAddress& address) {
   }
 }
 
-Result<RouteInfo> NetlinkLinkMonitor::route_to(const IpAddress& destination, const IpAddress& source,
-                                               uint32_t mark) const {
+Result<RouteInfo> NetlinkLinkMonitor::route_of(const RouteQuery& query) const {
+  const IpAddress &destination = query.destination, &source = query.source;
   if (destination.is_unspecified()) return invalid_argument("no route: the destination is not given");
   const NetlinkMessagePtr message = make_netlink_message(RTM_GETROUTE, 0);
   const auto prefix = static_cast<uint8_t>(destination.is_v6() ? 128 : 32);
   rtmsg about{};
   about.rtm_family = destination.is_v6() ? AF_INET6 : AF_INET;
   about.rtm_dst_len = prefix;
+  about.rtm_tos = query.tos & kDscpMask;
   const bool use_source = source.family == destination.family && !source.is_unspecified();
   if (use_source) about.rtm_src_len = prefix;
   nlmsg_append(message.get(), &about, sizeof about, NLMSG_ALIGNTO);
   put_address(message.get(), RTA_DST, destination);
   if (use_source) put_address(message.get(), RTA_SRC, source);
-  if (mark != 0) nla_put_u32(message.get(), RTA_MARK, mark);
+  if (query.mark != 0) nla_put_u32(message.get(), RTA_MARK, query.mark);
+  if (query.src_port && query.dst_port) {
+    nla_put_u8(message.get(), RTA_IP_PROTO, IPPROTO_UDP);
+    nla_put_u16(message.get(), RTA_SPORT, query.src_port.raw());
+    nla_put_u16(message.get(), RTA_DPORT, query.dst_port.raw());
+  }
 
   std::optional<RouteInfo> route;
   const int error = requests_->run(message.get(), [&](nl_msg* answer) { route = decode_route(answer); });

@@ -1,6 +1,7 @@
 #include "datapath/vport/netlink.h"
 
 #include <fmt/format.h>
+#include <netlink/errno.h>
 
 #include <cerrno>
 #include <new>
@@ -52,12 +53,13 @@ NetlinkMessagePtr make_netlink_message(int type, int flags) {
   return message;
 }
 
-Result<std::unique_ptr<NetlinkRequests>> NetlinkRequests::open() {
+Result<std::unique_ptr<NetlinkRequests>> NetlinkRequests::open(int protocol) {
   NetlinkSocketPtr socket(nl_socket_alloc());
   if (!socket) return resource_exhausted("no memory for a netlink socket");
   nl_socket_disable_auto_ack(socket.get());
   nl_socket_disable_seq_check(socket.get());  // done here: libnl's own expects every request to be acknowledged
-  if (const int error = nl_connect(socket.get(), NETLINK_ROUTE); error < 0) {
+  if (const int error = nl_connect(socket.get(), protocol); error < 0) {
+    if (error == -NLE_PROTO_MISMATCH || error == -NLE_AF_NOSUPPORT) return unimplemented("no such netlink protocol");
     return unavailable(fmt::format("cannot open a netlink socket: {}", nl_geterror(error)));
   }
   return std::unique_ptr<NetlinkRequests>(new NetlinkRequests(std::move(socket)));

@@ -1,5 +1,5 @@
-// A netlink socket for requests (rtnetlink), on libnl: one question, its answers, the kernel's error with its own
-// number.
+// A netlink socket for requests (rtnetlink and others), on libnl: one question, its answers, the kernel's error with
+// its own number.
 //
 // Works in the network namespace of the thread that opened it. Thread-safe: requests take turns.
 #pragma once
@@ -32,7 +32,8 @@ NetlinkMessagePtr make_netlink_message(int type, int flags);
 
 class NetlinkRequests {
  public:
-  static Result<std::unique_ptr<NetlinkRequests>> open();
+  // `protocol`: NETLINK_ROUTE, or another. unimplemented: the kernel does not have it.
+  static Result<std::unique_ptr<NetlinkRequests>> open(int protocol = NETLINK_ROUTE);
 
   // Sends `message` and calls `on_answer` with each answer to it (under the lock: it must not send requests itself).
   // Returns 0, or the errno that the kernel answered or that the socket failed with.

@@ -22,6 +22,9 @@
 namespace vswitch::test {
 namespace {
 
+// IF_OPER_UP of <linux/if.h>, which does not go together with <net/if.h>.
+constexpr uint8_t kOperationalUp = 6;
+
 std::optional<std::string> namespace_failure;
 
 std::string error_text(int error) { return std::generic_category().message(error); }
@@ -110,6 +113,19 @@ void delete_link(const std::string& name) { request(link_message(RTM_DELLINK, 0,
 
 void set_link_up(const std::string& name, bool up) {
   request(link_message(RTM_NEWLINK, 0, name, up ? IFF_UP : 0, IFF_UP).get(), "set up or down " + name);
+}
+
+void wait_for_link(const std::string& name) {
+  EXPECT_TRUE(eventually([&name] {
+    auto requests = NetlinkRequests::open();
+    const NetlinkMessagePtr message = link_message(RTM_GETLINK, 0, name);
+    bool up = false;
+    (*requests)->run(message.get(), [&up](nl_msg* answer) {
+      nlattr* state = nlmsg_find_attr(nlmsg_hdr(answer), sizeof(ifinfomsg), IFLA_OPERSTATE);
+      up = up || (state != nullptr && nla_get_u8(state) == kOperationalUp);
+    });
+    return up;
+  })) << name;
 }
 
 void set_link_mtu(const std::string& name, uint32_t mtu) {

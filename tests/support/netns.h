@@ -50,6 +50,8 @@ class NetworkNamespace {
 void add_veth(const std::string& name, const std::string& peer);  // both up
 void delete_link(const std::string& name);
 void set_link_up(const std::string& name, bool up = true);
+// Waits until the kernel lets frames leave by the device, which is a moment after it is up.
+void wait_for_link(const std::string& name);
 void set_link_mtu(const std::string& name, uint32_t mtu);
 void rename_link(const std::string& name, const std::string& new_name);  // the device must be down
 void move_link(const std::string& name, const NetworkNamespace& to);

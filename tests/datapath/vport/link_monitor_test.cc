@@ -1,11 +1,14 @@
 #include "datapath/vport/link_monitor.h"
 
 #include <gtest/gtest.h>
+#include <linux/fib_rules.h>
+#include <linux/rtnetlink.h>
 
 #include <atomic>
 #include <vector>
 
 #include "datapath/base/mutex.h"
+#include "datapath/vport/netlink.h"
 #include "tests/support/netns.h"
 
 namespace vswitch {
@@ -180,6 +183,48 @@ TEST_F(LinkMonitorTest, RoutesAndLocalAddresses) {
   const auto nowhere = links_->route_to(ip("203.0.113.1"), {}, 0);
   EXPECT_FALSE(nowhere.ok());
   EXPECT_EQ(nowhere.status().message(), "no route to 203.0.113.1: Network is unreachable");
+}
+
+// A rule of policy routing that makes UDP to this port unreachable, or takes it back.
+void forbid_udp_to(uint16_t port, bool forbid) {
+  const NetlinkMessagePtr message =
+      make_netlink_message(forbid ? RTM_NEWRULE : RTM_DELRULE, NLM_F_ACK | (forbid ? NLM_F_CREATE | NLM_F_EXCL : 0));
+  fib_rule_hdr rule{};
+  rule.family = AF_INET;
+  rule.action = FR_ACT_UNREACHABLE;
+  nlmsg_append(message.get(), &rule, sizeof rule, NLMSG_ALIGNTO);
+  const fib_rule_port_range range{port, port};
+  nla_put(message.get(), FRA_DPORT_RANGE, sizeof range, &range);
+  nla_put_u8(message.get(), FRA_IP_PROTO, 17);
+  nla_put_u32(message.get(), FRA_PRIORITY, 100);
+  auto requests = NetlinkRequests::open();
+  ASSERT_TRUE(requests.ok());
+  EXPECT_EQ((*requests)->run(message.get()), 0);
+}
+
+TEST_F(LinkMonitorTest, RoutesAreThoseOfTheUdpPortsAsked) {
+  test::add_veth("lm0", "lm1");
+  test::add_address("lm0", "192.0.2.1/24");
+  const auto route = [this](uint16_t to) {
+    return links_->route_of(
+        {.destination = ip("192.0.2.9"), .source = {}, .src_port = to_be16(40000), .dst_port = to_be16(to)});
+  };
+  ASSERT_TRUE(route(4789).ok()) << route(4789).status().message();
+  forbid_udp_to(4789, true);
+  EXPECT_FALSE(route(4789).ok());
+  EXPECT_TRUE(route(4790).ok());
+  EXPECT_TRUE(links_->route_of({.destination = ip("192.0.2.9"), .source = {}}).ok());
+  forbid_udp_to(4789, false);
+}
+
+TEST_F(LinkMonitorTest, TellsUnicastRoutesFromOthers) {
+  test::add_veth("lm0", "lm1");
+  test::add_address("lm0", "192.0.2.1/24");
+  const auto unicast = [this](const char* to) { return links_->route_to(ip(to), {}, 0)->unicast; };
+  EXPECT_TRUE(unicast("192.0.2.9"));
+  EXPECT_FALSE(unicast("192.0.2.1"));
+  EXPECT_FALSE(unicast("192.0.2.255"));
+  EXPECT_FALSE(links_->route_to(ip("192.0.2.9"), {}, 0)->lightweight_tunnel);
 }
 
 TEST_F(LinkMonitorTest, RouteWatchersHearOfNewRoutes) {
