@@ -11,7 +11,7 @@ SECONDS = 4
 BRIDGED = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_XDP, "openvswitch": OVS,
            "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL, "wire": WIRE}
 MIXED = {"ours-afxdp": OURS_MIXED, "openvswitch-afxdp": OVS_MIXED}
-OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
+OVERLAID = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 
 
 def with_cpu(net, measure):

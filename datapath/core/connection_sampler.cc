@@ -17,7 +17,7 @@ void ConnectionSampler::consider(const Packet& packet, uint32_t out_port, Nanose
   tracked.worth = 0;
   tracked.since = now;
   tracked.not_before = now + kBeforeNextTry;
-  if (!served(packet.in_port) || !served(out_port)) return;
+  if (!served(packet.in_port, out_port)) return;
   if (!candidates_.push({*key, packet.in_port, out_port, tracked.bulk})) return;
   last_offer_ = now;
   taker_.signal();

@@ -78,9 +78,9 @@ class ConnectionSampler {
   };
 
   void consider(const Packet& packet, uint32_t out_port, Nanoseconds now);
-  bool served(uint32_t port_no) const {
-    const Vport* port = ports_.find(port_no);
-    return port != nullptr && port->kernel_path_hook() != 0;
+  bool served(uint32_t in_port, uint32_t out_port) const {
+    const Vport *from = ports_.find(in_port), *to = ports_.find(out_port);
+    return from != nullptr && to != nullptr && from->kernel_path_hook() != 0 && to->kernel_path_way_out() != 0;
   }
 
   const PortMap& ports_;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/word_hash.h"
 
 namespace vswitch {
 namespace {
@@ -39,6 +40,15 @@ size_t pair_hash(const ConnectionKey& key) {
   one.src_port = key.src_port;
   other.src_port = key.dst_port;
   return ConnectionKeyHash()(one) ^ ConnectionKeyHash()(other);
+}
+
+// What the actions, which do nothing else but send to one port, have set by then; null: nothing.
+const TunnelMetadata* tunnel_metadata(const ActionList& actions) {
+  const TunnelMetadata* metadata = nullptr;
+  for (const Action& action : actions) {
+    if (const auto* set = std::get_if<SetTunnelAction>(&action)) metadata = set->tunnel.get();
+  }
+  return metadata;
 }
 
 uint64_t lost_packets(const KernelPath::Counts& counts) { return counts.full + counts.failed + counts.overruled; }
@@ -109,6 +119,7 @@ void KernelConnections::run() {
     wakeup_.clear();
     if (stopping_.load()) return;
     path_.clear_up();
+    if (path_.take_ways_changed()) check_ways();
     take_candidates();
     const Nanoseconds now = clock_.now();
     if (now - tidied < std::chrono::milliseconds(kTidyMilliseconds)) continue;
@@ -126,30 +137,47 @@ std::optional<KernelConnections::Offer> KernelConnections::next_offer() {
   return std::nullopt;
 }
 
-// The kernel may take long, so nobody is made to wait for this; what it says, take_in() sees.
-void KernelConnections::prepare(const ConnectionSampler::Candidate& candidate) {
+// The kernel may take long, so nobody is made to wait for this.
+bool KernelConnections::prepare(const ConnectionSampler::Candidate& candidate, Preparation& preparation) {
+  {
+    MutexLock lock(mutex_);
+    if (!is_wanted(candidate)) return false;
+  }
   KernelPath::HookId in = 0;
   {
     const rcu::ReaderScope reader;
     const Vport* const from = ports_.find(candidate.in_port);
-    if (from != nullptr) in = from->kernel_path_hook();
+    const Vport* const to = ports_.find(candidate.out_port);
+    const Flow* const flow = flows_.lookup(flow_key_of(candidate.key, candidate.in_port));
+    if (from == nullptr || to == nullptr || flow == nullptr) return false;
+    in = from->kernel_path_hook();
+    preparation.encapsulator = to->encapsulator();
+    preparation.actions = flow->shared_actions();
   }
-  if (in != 0) static_cast<void>(path_.prepare(in));
+  if (in == 0) return false;
+  if (!preparation.encapsulator) return path_.prepare(in).ok();
+  Result<Encapsulation> encapsulation =
+      preparation.encapsulator->encapsulate(candidate.key, tunnel_metadata(*preparation.actions));
+  if (!encapsulation.ok()) return false;
+  preparation.encapsulation = std::move(*encapsulation);
+  return path_.prepare(in).ok();
 }
 
 void KernelConnections::take_candidates() {
   while (const std::optional<Offer> offer = next_offer()) {
-    prepare(offer->candidate);
+    Preparation preparation;
+    if (!prepare(offer->candidate, preparation)) continue;
     MutexLock lock(mutex_);
     const bool is_there = std::ranges::find(samplers_, offer->sampler) != samplers_.end();
-    if (is_there) take_in(*offer->sampler, offer->candidate);
+    if (is_there) take_in(*offer->sampler, offer->candidate, preparation);
   }
   MutexLock lock(mutex_);
   activate_late();
 }
 
-bool KernelConnections::may_have(const Flow& flow, uint32_t out_port) const {
-  return !flow.dead() && flow.takes_connections_whole() && flow.shortcut().port_no() == out_port;
+bool KernelConnections::may_have(const Flow& flow, uint32_t out_port, const Preparation& preparation) {
+  return !flow.dead() && flow.takes_connections_whole() && flow.only_output() == out_port &&
+         &flow.actions() == preparation.actions.get();
 }
 
 // What moves little is left to the threads, but for the way back of what moves a lot.
@@ -158,21 +186,24 @@ bool KernelConnections::is_wanted(const ConnectionSampler::Candidate& candidate)
 }
 
 // What the candidate's packet met is old news: all is looked up again.
-void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate) {
-  if (!is_wanted(candidate)) return;
+void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate,
+                                const Preparation& preparation) {
   const rcu::ReaderScope reader;
   const Vport* const from = ports_.find(candidate.in_port);
   const Vport* const to = ports_.find(candidate.out_port);
   if (from == nullptr || to == nullptr || from == to) return;
-  const KernelPath::HookId in = from->kernel_path_hook(), out = to->kernel_path_hook();
+  const std::shared_ptr<Encapsulator>& encapsulator = preparation.encapsulator;
+  const KernelPath::HookId in = from->kernel_path_hook();
+  const KernelPath::HookId out = encapsulator ? encapsulator->hook() : to->kernel_path_way_out();
   if (in == 0 || out == 0) return;
   Flow* flow = flows_.lookup(flow_key_of(candidate.key, candidate.in_port));
-  if (flow == nullptr || !may_have(*flow, candidate.out_port)) return;
-  const Result<KernelPath::Use> use = path_.add(candidate.key, in, out);
+  if (flow == nullptr || !may_have(*flow, candidate.out_port, preparation)) return;
+  const Encapsulation* encapsulation = preparation.encapsulation ? &*preparation.encapsulation : nullptr;
+  const Result<KernelPath::Use> use = path_.add(candidate.key, in, out, encapsulation);
   if (!use.ok()) return;
   flow->mark_in_kernel_path(true);
   // Either the mark was there for who changed the flow meanwhile to see, or the change is there to be seen now.
-  if (!may_have(*flow, candidate.out_port)) {
+  if (!may_have(*flow, candidate.out_port, preparation)) {
     if (!of_flow_.contains(flow)) flow->mark_in_kernel_path(false);
     path_.stop(use->element);
     path_.erase(use->element);
@@ -187,6 +218,9 @@ void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSamp
          .from = from,
          .to = to,
          .in = in,
+         .encapsulator = encapsulator,
+         .outer = encapsulation != nullptr ? encapsulation->flow : OuterFlow{},
+         .way = encapsulation != nullptr ? encapsulation->way : OuterWay{},
          .multicast = (candidate.key.eth_dst[0] & 1) != 0,
          .bulk = candidate.bulk,
          .pair = pair_hash(candidate.key),
@@ -200,6 +234,7 @@ void KernelConnections::enter(Connection connection) {
   auto& siblings = of_flow_[connection.flow];
   connection.place = siblings.size();
   if (connection.bulk) ++bulk_[connection.pair];
+  if (connection.encapsulator) ++encapsulated_;
   any_bulk_.store(!bulk_.empty(), std::memory_order_relaxed);
   connections_.push_front(std::move(connection));
   siblings.push_back(connections_.begin());
@@ -259,7 +294,9 @@ void KernelConnections::count(Connection& connection, Nanoseconds now) {
   books.received.add(more.packets + lost_packets(more));
   books.sent.add(more.packets);
   if (more.full != 0) ledger_.drop(connection.in_port, DropReason::tx_queue_full, more.full);
-  if (more.failed != 0) ledger_.drop(connection.in_port, DropReason::port_down, more.failed);
+  // A device that does not take a frame is down; what cannot be encapsulated finds no memory.
+  const DropReason failure = connection.encapsulator ? DropReason::tunnel_push_error : DropReason::port_down;
+  if (more.failed != 0) ledger_.drop(connection.in_port, failure, more.failed);
   if (more.overruled != 0) {
     ledger_.drop(connection.in_port, DropReason::tx_error, more.overruled);
     path_.give_up(connection.in, "another program at the device's TC ingress takes its packets");
@@ -281,8 +318,8 @@ void KernelConnections::count_for_ports(const Connection& connection, const Kern
     Vport::KernelPathCounts counts;
     counts.tx_packets = more.packets;
     counts.tx_bytes = more.bytes;
-    counts.tx_dropped = more.full + more.failed;
-    counts.tx_errors = more.overruled;
+    counts.tx_dropped = more.full + (connection.encapsulator ? 0 : more.failed);
+    counts.tx_errors = more.overruled + (connection.encapsulator ? more.failed : 0);
     to->count_kernel_path(counts);
   }
 }
@@ -291,6 +328,7 @@ void KernelConnections::count_for_ports(const Connection& connection, const Kern
 
 void KernelConnections::tidy() {
   const rcu::Offline offline;  // it may take long
+  check_ways();
   MutexLock lock(mutex_);
   if (connections_.empty()) return;
   collect_locked();
@@ -313,6 +351,37 @@ void KernelConnections::stop_idle(Nanoseconds now) {
   }
 }
 
+size_t KernelConnections::WayQuestionHash::operator()(const WayQuestion& question) const {
+  const OuterFlow& outer = question.outer;
+  uint64_t hash = hash_start();
+  hash = hash_word(hash, reinterpret_cast<uintptr_t>(question.encapsulator.get()));
+  hash = hash_word(hash, uint64_t{outer.src.raw()} << 32 | outer.dst.raw());
+  hash = hash_word(hash, uint64_t{outer.src_port.raw()} << 48 | uint64_t{outer.dst_port.raw()} << 32 | outer.mark);
+  return hash_finish(hash_word(hash, outer.tos));
+}
+
+// Nobody waits while the kernel is asked. Connections share few ways: each is asked for once.
+void KernelConnections::check_ways() {
+  WayAnswers answers;
+  {
+    MutexLock lock(mutex_);
+    if (encapsulated_ == 0) return;
+    for (const Connection& connection : connections_) {
+      if (connection.encapsulator) answers.try_emplace(question_of(connection));
+    }
+  }
+  for (auto& [question, answer] : answers) {
+    if (const Result<OuterWay> way = question.encapsulator->way_of(question.outer); way.ok()) answer = *way;
+  }
+  MutexLock lock(mutex_);
+  for (const Connection& connection : connections_) {
+    if (!connection.encapsulator) continue;
+    const auto answer = answers.find(question_of(connection));
+    if (answer != answers.end() && answer->second != connection.way) path_.stop(connection.use.element);
+  }
+  bury_stopped();
+}
+
 KernelConnections::Connections::iterator KernelConnections::forget(Connections::iterator connection) {
   const auto it = of_flow_.find(connection->flow);
   auto& siblings = it->second;
@@ -325,6 +394,7 @@ KernelConnections::Connections::iterator KernelConnections::forget(Connections::
   }
   if (connection->bulk && --bulk_.at(connection->pair) == 0) bulk_.erase(connection->pair);
   any_bulk_.store(!bulk_.empty(), std::memory_order_relaxed);
+  if (connection->encapsulator) --encapsulated_;
   path_.free(connection->use.element);
   return connections_.erase(connection);
 }

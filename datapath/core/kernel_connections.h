@@ -3,8 +3,10 @@
 //
 // A connection is given to the kernel only if its flow treats all its packets alike and just sends them to one other
 // port (Flow::takes_connections_whole), and only as long as that flow is there unchanged: who removes or changes a flow
-// calls flow_removed() or flow_changed() before it tells anybody that it is done. The counters of the kernel's table
-// become those of the flow, of both ports and of the ledger with each collect(), which whoever reads them calls first.
+// calls flow_removed() or flow_changed() before it tells anybody that it is done. If that port is a tunnel, the port's
+// Encapsulator says what is put in front of the packets, and is asked again and again which way they have to leave. The
+// counters of the kernel's table become those of the flow, of both ports and of the ledger with each collect(), which
+// whoever reads them calls first.
 //
 // Threads: candidates come from the forwarding threads (connection_sampler.h), and are taken in by a thread of this
 // object's own, which sleeps while there are neither candidates nor connections; with connections it looks four times a
@@ -60,7 +62,8 @@ class KernelConnections {
   void collect();
   // The same for the connections from and to one port.
   void collect(uint32_t port_no);
-  // Ends what has been idle for long; what the thread does from time to time (tests: after having turned the clock).
+  // Ends what has been idle for long, and what would leave another way now; what the thread does from time to time
+  // (tests: after having turned the clock).
   void tidy();
 
  private:
@@ -74,6 +77,9 @@ class KernelConnections {
     const Vport* from = nullptr;  // to be compared only
     const Vport* to = nullptr;
     KernelPath::HookId in = 0;
+    std::shared_ptr<Encapsulator> encapsulator;  // null: it goes out as it is
+    OuterFlow outer{};                           // of one that is encapsulated, ...
+    OuterWay way{};                              // ... and the way it was given
     bool multicast = false;
     bool bulk = false;    // counted in bulk_, ...
     size_t pair = 0;      // ... by this
@@ -90,10 +96,31 @@ class KernelConnections {
   };
   void take_candidates() EXCLUDES(mutex_);
   std::optional<Offer> next_offer() EXCLUDES(mutex_);
-  void prepare(const ConnectionSampler::Candidate& candidate) EXCLUDES(mutex_);
-  void take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate) REQUIRES(mutex_);
+  // What had to be found out beforehand, and may have changed since.
+  struct Preparation {
+    std::shared_ptr<const ActionList> actions;   // of the candidate's flow; null: it has none
+    std::shared_ptr<Encapsulator> encapsulator;  // of the way out; null: it is a device
+    std::optional<Encapsulation> encapsulation{};
+  };
+  // False: the kernel can not have it.
+  bool prepare(const ConnectionSampler::Candidate& candidate, Preparation& preparation) EXCLUDES(mutex_);
+  void take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate,
+               const Preparation& preparation) REQUIRES(mutex_);
   bool is_wanted(const ConnectionSampler::Candidate& candidate) const REQUIRES(mutex_);
-  bool may_have(const Flow& flow, uint32_t out_port) const;
+  static bool may_have(const Flow& flow, uint32_t out_port, const Preparation& preparation);
+  // Which way the outer packets of some connections have now.
+  struct WayQuestion {
+    std::shared_ptr<Encapsulator> encapsulator;
+    OuterFlow outer;
+    bool operator==(const WayQuestion&) const = default;
+  };
+  struct WayQuestionHash {
+    size_t operator()(const WayQuestion& question) const;
+  };
+  using WayAnswers = std::unordered_map<WayQuestion, std::optional<OuterWay>, WayQuestionHash>;
+  static WayQuestion question_of(const Connection& connection) { return {connection.encapsulator, connection.outer}; }
+  // Stops those whose packets would leave another way now.
+  void check_ways() EXCLUDES(mutex_);
   void activate_late() REQUIRES(mutex_);
   void collect_locked() REQUIRES(mutex_);
   Nanoseconds last_used(const Connection& connection, Nanoseconds now) const;
@@ -122,6 +149,7 @@ class KernelConnections {
   std::unordered_map<size_t, uint32_t> bulk_ GUARDED_BY(mutex_);
   std::atomic<bool> any_bulk_{false};
   bool any_pending_ GUARDED_BY(mutex_) = false;
+  size_t encapsulated_ GUARDED_BY(mutex_) = 0;  // of connections_
   uint64_t hits_ GUARDED_BY(mutex_) = 0;
   std::thread thread_;
 };

@@ -48,10 +48,11 @@ PacketProcessor::PacketProcessor(ThreadContext& ctx, const FlowTable& flows, con
 void PacketProcessor::run_whole(PacketBatch& batch, Flow& flow, uint64_t bytes, uint16_t tcp_flags) {
   counters_.hits.add(batch.size());
   flow.count(ctx_.index, batch.size(), bytes, ctx_.now, tcp_flags);
+  if (sampler_ != nullptr && sampler_->wanted() && flow.takes_connections_whole()) {
+    const uint32_t port = flow.only_output();
+    for (size_t i = 0; i < batch.size(); ++i) sampler_->look(batch[i], port, ctx_.now);
+  }
   if (const uint32_t port = flow.shortcut().port_no(); port != 0) {
-    if (sampler_ != nullptr && sampler_->wanted() && flow.takes_connections_whole()) {
-      for (size_t i = 0; i < batch.size(); ++i) sampler_->look(batch[i], port, ctx_.now);
-    }
     output_batch(ctx_, port, batch);
   } else {
     execute_actions(ctx_, flow.actions(), batch, *this);
@@ -308,6 +309,10 @@ void PacketProcessor::run(PacketBatch& batch, const Group& group) {
   group.flow->count(ctx_.index, group.count, group.bytes, ctx_.now, group.tcp_flags);
   PacketBatch of_flow;
   for (size_t i = 0; i < group.count; ++i) of_flow.add(batch.release(group.members[i]));
+  if (sampler_ != nullptr && sampler_->wanted() && group.flow->takes_connections_whole()) {
+    const uint32_t port = group.flow->only_output();
+    for (size_t i = 0; i < group.count; ++i) sampler_->look(of_flow[i], port, ctx_.now);
+  }
   execute_actions(ctx_, group.flow->actions(), of_flow, *this);
 }
 

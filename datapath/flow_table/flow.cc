@@ -22,10 +22,26 @@ Flow::Shortcut find_shortcut(const ActionList& actions) {
   return only ? Flow::Shortcut::output(output->port_no) : Flow::Shortcut();
 }
 
+uint32_t find_only_output(const ActionList& actions) {
+  size_t outputs = 0;
+  for (const Action& action : actions) {
+    if (std::holds_alternative<OutputAction>(action)) {
+      ++outputs;
+    } else if (!std::holds_alternative<SetTunnelAction>(action)) {
+      return 0;
+    }
+  }
+  const auto* last = outputs == 1 ? std::get_if<OutputAction>(&actions.back()) : nullptr;
+  return last != nullptr && last->port_no < kMaxPorts ? last->port_no : 0;
+}
+
 }  // namespace
 
 Flow::SharedActions::SharedActions(ActionList actions)
-    : list(std::move(actions)), shortcut(find_shortcut(list)), shallow(is_shallow(list)) {}
+    : list(std::move(actions)),
+      shortcut(find_shortcut(list)),
+      only_output(find_only_output(list)),
+      shallow(is_shallow(list)) {}
 
 Flow* FlowImplementation::make(FlowArena& arena, const MaskPattern& pattern, const FlowKey& key) {
   Flow* flow = arena.take(pattern.rest().size());
@@ -53,7 +69,7 @@ void FlowImplementation::recycle(FlowArena& arena, Flow* flow) {
 Flow::ActionsRef FlowImplementation::set_actions(Flow& flow, Flow::ActionsRef next) {
   flow.actions_.store(next.get(), std::memory_order_release);
   flow.shortcut_.store(next->shortcut.value(), std::memory_order_release);
-  if (next->shortcut.port_no() != 0 && flow.pattern_->whole_connections()) {
+  if (next->only_output != 0 && flow.pattern_->whole_connections()) {
     flow.kernel_path_.fetch_or(Flow::kTakesWhole, std::memory_order_seq_cst);
   } else {
     flow.kernel_path_.fetch_and(static_cast<uint8_t>(~Flow::kTakesWhole), std::memory_order_seq_cst);
@@ -98,6 +114,8 @@ uint32_t Flow::disagreeing_words(const HotWords& value, const HotWords& mask) co
   }
   return words;
 }
+
+uint32_t Flow::only_output() const { return actions_.load(std::memory_order_acquire)->only_output; }
 
 const ActionList& Flow::actions() const { return actions_.load(std::memory_order_acquire)->list; }
 

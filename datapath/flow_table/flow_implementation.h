@@ -14,6 +14,7 @@ struct Flow::SharedActions : std::enable_shared_from_this<SharedActions> {
   explicit SharedActions(ActionList actions);
   ActionList list;
   Flow::Shortcut shortcut;
+  uint32_t only_output;
   bool shallow;
 };
 

@@ -138,8 +138,11 @@ class alignas(64) Flow {
   Nanoseconds created() const { return created_; }
   // Set once the flow is unlinked. Whoever found the flow other than by lookup (a cache) must ask first.
   bool dead() const { return !alive_.load(std::memory_order_seq_cst); }
+  // The port that the actions send the packet to, as it is or with tunnel metadata that they set, doing nothing else.
+  // 0: they do not. REQUIRES: as actions().
+  uint32_t only_output() const;
   // The kernel path (core/kernel_connections.h). Whether all packets of a TCP or UDP connection over IP are the same to
-  // the flow's mask (it looks at nothing that changes within one), and all are just sent to one port.
+  // the flow's mask (it looks at nothing that changes within one), and all are just sent to one port (only_output()).
   bool takes_connections_whole() const { return (kernel_path_.load(std::memory_order_relaxed) & kTakesWhole) != 0; }
   // Whether the kernel forwards, or did so lately, connections of this flow. Set by the kernel path before it lets the
   // kernel have the first, cleared when the last has been counted. Sequentially consistent, as is dead(): either who

@@ -30,7 +30,7 @@ struct kernel_connection_key {
 struct kernel_connection {
   struct kernel_connection_key key;
   /* ---- second line */
-  __u32 state;       /* lowest bit: forward. The others tell uses of the element apart; 0: stopped */
+  __u32 state;       /* lowest two bits: see below. The others tell uses of the element apart; 0: stopped */
   __u32 out_ifindex; /* where its packets go */
   __u32 max_length;  /* of a frame (its tag not counted), or of each segment of a super-frame */
   __u32 tcp_flags;   /* programs: all seen */
@@ -43,5 +43,23 @@ struct kernel_connection {
   __u64 used;        /* programs: when the last packet came, in ns of CLOCK_MONOTONIC (a few ms late) */
 };
 
-#define KERNEL_PATH_CONNECTIONS 32768 /* elements of the array */
-#define KERNEL_CONNECTION_ACTIVE 1u   /* in `state` */
+/* An element of the array `encapsulations`: what the packets of the connection with the same number get in front of
+ * them, if its state says that they are to be encapsulated. Written by the daemon before the connection is inserted. */
+struct kernel_encapsulation {
+  /* Outer IPv4, UDP and VXLAN, inner Ethernet with its tag: all that there is, but lengths and IPv4 checksum, which are
+   * 0. */
+  __u8 header[56];
+  __u32 header_length; /* 50, or 54 with a tag */
+  __u32 ip_sum;        /* of the IPv4 header's 16-bit words, as this host reads them from memory */
+  __u32 mark;          /* of the outer packet */
+  /* As struct bpf_redir_neigh: whose MAC address the outer frame gets. */
+  __u32 next_hop_family;
+  __u8 next_hop[16]; /* be; IPv4: the first four */
+};
+
+#define KERNEL_PATH_CONNECTIONS 32768 /* elements of the arrays */
+/* In `state`: */
+#define KERNEL_CONNECTION_ACTIVE 1u
+#define KERNEL_CONNECTION_ENCAPSULATED 2u
+/* The longest frame, without its tag, that fits an IPv4 datagram behind UDP, VXLAN and a tag. */
+#define KERNEL_ENCAPSULATED_MAX (65535 - 20 - 8 - 8 - 4)

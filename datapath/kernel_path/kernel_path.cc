@@ -1,12 +1,23 @@
 #include "datapath/kernel_path/kernel_path.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace vswitch {
 namespace {
 
 constexpr uint32_t kEthernetHeader = 14;
+constexpr size_t kIpv4Header = 20;
+constexpr uint32_t kUseBits = 30;  // of a connection's state
+
+// Without its tag, which goes into the packet.
+uint32_t longest_frame(const Encapsulation& encapsulation) {
+  const auto before = static_cast<uint32_t>(encapsulation.header_size) - kEthernetHeader;
+  return encapsulation.way.max_packet <= before ? 0 : encapsulation.way.max_packet - before;
+}
 
 std::atomic_ref<uint32_t> state_of(kernel_connection& connection) { return std::atomic_ref(connection.state); }
 
@@ -24,15 +35,22 @@ std::string KernelPath::Hook::problem() const { return path_.problem_of(id_); }
 // ---------------------------------------------------------------- devices
 
 std::unique_ptr<KernelPath::Hook> KernelPath::hook(int socket, uint32_t ifindex, uint32_t mtu) {
-  MutexLock lock(mutex_);
-  const HookId id = ++last_id_;
-  std::unique_ptr<Hook> hook(new Hook(*this, id));
-  Device& device = devices_[id];
-  device.hook = hook.get();
+  Device device;
   device.socket = socket;
   device.ifindex = ifindex;
   device.mtu = mtu;
-  if (enabled_) start(device);
+  return make_hook(std::move(device));
+}
+
+std::unique_ptr<KernelPath::Hook> KernelPath::tunnel_hook() { return make_hook({}); }
+
+std::unique_ptr<KernelPath::Hook> KernelPath::make_hook(Device device) {
+  MutexLock lock(mutex_);
+  const HookId id = ++last_id_;
+  std::unique_ptr<Hook> hook(new Hook(*this, id));
+  device.hook = hook.get();
+  Device& entered = devices_[id] = std::move(device);
+  if (enabled_) start(entered);
   return hook;
 }
 
@@ -71,7 +89,7 @@ void KernelPath::end(HookId id, Device& device) {
   if (!device.link) return;
   programs_->remove_filter(device.socket);
   leftover_.push_back(std::move(device.link));
-  on_leftover_();
+  on_news_();
 }
 
 Status KernelPath::attach(Device& device) {
@@ -156,6 +174,7 @@ Status KernelPath::prepare(HookId in) {
   if (from == devices_.end() || !from->second.working()) {
     return failed_precondition("the device has no kernel path any more");
   }
+  if (from->second.ifindex == 0) return failed_precondition("a tunnel is a way out only");
   if (from->second.link) return {};
   Status status = attach(from->second);
   if (!status.ok()) {
@@ -165,27 +184,54 @@ Status KernelPath::prepare(HookId in) {
   return status;
 }
 
-Result<KernelPath::Use> KernelPath::add(ConnectionKey key, HookId in, HookId out) {
+void KernelPath::fill_in(kernel_connection& connection, kernel_encapsulation& headers,
+                         const Encapsulation& encapsulation) {
+  connection.out_ifindex = encapsulation.way.ifindex;
+  connection.max_length = longest_frame(encapsulation);
+  headers = {};
+  std::memcpy(headers.header, encapsulation.header.data(), sizeof headers.header);
+  headers.header_length = static_cast<uint32_t>(encapsulation.header_size);
+  for (size_t i = 0; i < kIpv4Header; i += 2) {
+    headers.ip_sum += load_unaligned<uint16_t>(encapsulation.header.data() + i);
+  }
+  headers.mark = encapsulation.flow.mark;
+  const IpAddress& next_hop = encapsulation.way.next_hop;
+  headers.next_hop_family = next_hop.is_v6() ? AF_INET6 : AF_INET;
+  if (next_hop.is_v6()) {
+    std::memcpy(headers.next_hop, &next_hop.v6, sizeof next_hop.v6);
+  } else {
+    std::memcpy(headers.next_hop, &next_hop.v4, sizeof next_hop.v4);
+  }
+}
+
+Result<KernelPath::Use> KernelPath::add(ConnectionKey key, HookId in, HookId out, const Encapsulation* encapsulation) {
   MutexLock lock(mutex_);
   const auto from = devices_.find(in), to = devices_.find(out);
   if (from == devices_.end() || to == devices_.end() || !from->second.working() || !to->second.working()) {
     return failed_precondition("a device has no kernel path any more");
   }
   if (!from->second.link) return failed_precondition("the device has not been prepared");
+  if ((to->second.ifindex == 0) != (encapsulation != nullptr)) {
+    return invalid_argument("what goes to a tunnel is encapsulated, and nothing else");
+  }
   if (free_.empty()) return resource_exhausted("the kernel path's table is full");
   const uint32_t element = free_.back();
   key.in_ifindex = from->second.ifindex;
   kernel_connection& connection = at(element);
   connection = {};
   connection.key = key;
-  connection.out_ifindex = to->second.ifindex;
-  connection.max_length = to->second.mtu == 0 ? ~uint32_t{0} : to->second.mtu + kEthernetHeader;
+  if (encapsulation != nullptr) {
+    fill_in(connection, programs_->encapsulations()[element], *encapsulation);
+  } else {
+    connection.out_ifindex = to->second.ifindex;
+    connection.max_length = to->second.mtu == 0 ? ~uint32_t{0} : to->second.mtu + kEthernetHeader;
+  }
   std::atomic_thread_fence(std::memory_order_release);
   VSWITCH_RETURN_IF_ERROR(programs_->insert(key, element));
   free_.pop_back();
   ways_[element] = {in, out};
-  if (++uses_ >= uint32_t{1} << 31) uses_ = 1;
-  const uint32_t state = uses_ << 1;
+  if (++uses_ >= uint32_t{1} << kUseBits) uses_ = 1;
+  const uint32_t state = uses_ << (32 - kUseBits) | (encapsulation != nullptr ? KERNEL_CONNECTION_ENCAPSULATED : 0);
   state_of(connection).store(state, std::memory_order_release);
   return Use{element, state};
 }

@@ -24,6 +24,7 @@
 #include "datapath/base/mutex.h"
 #include "datapath/base/status.h"
 #include "datapath/kernel_path/connection_key.h"
+#include "datapath/kernel_path/encapsulation.h"
 #include "datapath/kernel_path/programs.h"
 
 namespace vswitch {
@@ -57,8 +58,9 @@ class KernelPath {
     std::atomic<bool> working_{false};
   };
 
-  // `on_leftover` is called, under the lock, when there is something for clear_up() to do.
-  explicit KernelPath(std::function<void()> on_leftover = [] {}) : on_leftover_(std::move(on_leftover)) {}
+  // `on_news` is called, perhaps under the lock, when there is something for clear_up() to do, or for who asks
+  // take_ways_changed().
+  explicit KernelPath(std::function<void()> on_news = [] {}) : on_news_(std::move(on_news)) {}
   ~KernelPath() = default;  // REQUIRES: no hook is left
   KernelPath(const KernelPath&) = delete;
   KernelPath& operator=(const KernelPath&) = delete;
@@ -67,6 +69,8 @@ class KernelPath {
   void set_enabled(bool enabled);
   // Never null; works now or later (id()). `socket` is a packet socket bound, or to be bound, to the device.
   std::unique_ptr<Hook> hook(int socket, uint32_t ifindex, uint32_t mtu);
+  // The same for a tunnel, which is a way out only: what goes there is encapsulated.
+  std::unique_ptr<Hook> tunnel_hook();
 
   // Whether there is anything to forward between: two hooks that work. For the packet path.
   bool useful() const { return working_.load(std::memory_order_relaxed) >= 2; }
@@ -80,6 +84,13 @@ class KernelPath {
   // its time for that.
   void clear_up();
 
+  // Outer packets may have to go another way now: routes, addresses or devices have changed.
+  void ways_changed() {
+    ways_changed_.store(true);
+    on_news_();
+  }
+  bool take_ways_changed() { return ways_changed_.exchange(false); }
+
   // ---- connections
   struct Use {  // of an element of the table
     uint32_t element;
@@ -89,8 +100,8 @@ class KernelPath {
   // as long as the kernel is busy with its devices.
   Status prepare(HookId in);
   // Fails if either hook does not work (any more) or is not prepared, the table is full, or the connection is there
-  // already. `key`'s in_ifindex is filled in.
-  Result<Use> add(ConnectionKey key, HookId in, HookId out);
+  // already. `key`'s in_ifindex is filled in. `encapsulation`: not null if, and only if, `out` is the hook of a tunnel.
+  Result<Use> add(ConnectionKey key, HookId in, HookId out, const Encapsulation* encapsulation = nullptr);
   // No effect if it has been stopped since.
   void activate(const Use& use);
   // When it returns, no frame that is not on its way yet is forwarded.
@@ -113,10 +124,10 @@ class KernelPath {
   const KernelPrograms* programs() const { return programs_.get(); }  // tests; null: not loaded
 
  private:
-  struct Device {
+  struct Device {  // or tunnel
     Hook* hook = nullptr;
     int socket = -1;
-    uint32_t ifindex = 0;
+    uint32_t ifindex = 0;  // 0: a tunnel
     uint32_t mtu = 0;
     UniqueFd link;
     std::string problem;
@@ -126,6 +137,7 @@ class KernelPath {
     HookId in = 0, out = 0;  // 0: the element is free
   };
 
+  std::unique_ptr<Hook> make_hook(Device device);
   void load() REQUIRES(mutex_);
   void start(Device& device) REQUIRES(mutex_);
   void end(HookId id, Device& device) REQUIRES(mutex_);
@@ -135,10 +147,12 @@ class KernelPath {
   void closed(HookId id);
   std::string problem_of(HookId id) const;
   void mtu_changed(HookId id, uint32_t mtu);
+  static void fill_in(kernel_connection& connection, kernel_encapsulation& headers, const Encapsulation& encapsulation);
   kernel_connection& at(uint32_t element) const { return programs_->connections()[element]; }
 
   std::atomic<uint32_t> working_{0};  // hooks
-  const std::function<void()> on_leftover_;
+  std::atomic<bool> ways_changed_{false};
+  const std::function<void()> on_news_;
   mutable Mutex mutex_;
   bool enabled_ GUARDED_BY(mutex_) = false;
   std::string load_problem_ GUARDED_BY(mutex_);

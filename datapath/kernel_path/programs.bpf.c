@@ -8,7 +8,8 @@
 //            not get the frame, and the verdict is left for the next.
 //   forward  at the device's TC ingress, before any other. Carries the verdict out: a copy of the frame (the data are
 //            shared) leaves by the other device, and the frame goes on into the host, as it does behind a packet
-//            socket.
+//            socket. If the connection goes into a tunnel, the frame itself is encapsulated and leaves, because the
+//            kernel sends no clone to a next hop.
 //
 // So whatever the filter does not take, and everything when the daemon (and with it the socket) is gone, goes as it
 // would without this.
@@ -29,6 +30,7 @@
 #define TO_DAEMON 0xffffffffu /* the socket gets all of it */
 #define TO_NOBODY 0
 #define NEXT (-1) /* TCX_NEXT: the programs behind this one decide */
+#define SHOT 2    /* TCX_DROP */
 
 #define ETHERNET 14
 #define IPV4 20
@@ -36,8 +38,11 @@
 #define TCP 20
 #define UDP 8
 #define TAG 4
+#define VXLAN 8
 #define PROTO_TCP 6
 #define PROTO_UDP 17
+#define PLAIN_HEADERS (IPV4 + UDP + VXLAN + ETHERNET)
+#define TAGGED_HEADERS (PLAIN_HEADERS + TAG)
 
 struct verdict {
   __u32 element; /* of `connections`, plus 1; 0: no verdict */
@@ -66,6 +71,14 @@ struct {
   __type(key, __u32);
   __type(value, struct kernel_connection);
 } connections SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, KERNEL_PATH_CONNECTIONS);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, __u32);
+  __type(value, struct kernel_encapsulation);
+} encapsulations SEC(".maps");
 
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -183,6 +196,11 @@ static __always_inline int fits(struct __sk_buff* skb, const struct l4* l4, __u3
   return skb->gso_size != 0 && l4->at + l4->header + skb->gso_size <= max_length;
 }
 
+/* Of the tag, the headers that are put in front know all but the drop eligible bit. */
+static __always_inline int can_be_encapsulated(struct __sk_buff* skb) {
+  return skb->len <= KERNEL_ENCAPSULATED_MAX && !(skb->vlan_present && (skb->vlan_tci & 0x1000));
+}
+
 SEC("socket")
 int find(struct __sk_buff* skb) {
   const __u32 zero = 0;
@@ -211,6 +229,7 @@ int find(struct __sk_buff* skb) {
   /* The hash's own element may have been used anew between finding and reading it. */
   if (!same_key(&connection->key, &key)) return TO_DAEMON;
   if (!fits(skb, &l4, connection->max_length)) return TO_DAEMON; /* which drops it, with a reason */
+  if ((state & KERNEL_CONNECTION_ENCAPSULATED) && !can_be_encapsulated(skb)) return TO_DAEMON;
   verdict->ifindex = skb->ifindex;
   verdict->length = skb->len;
   verdict->out_ifindex = connection->out_ifindex;
@@ -223,6 +242,57 @@ int find(struct __sk_buff* skb) {
   return TO_NOBODY;
 }
 
+/* Puts `size` bytes of outer headers and inner Ethernet header in front of the packet. What was its Ethernet header
+ * stays in front of them, as room for the outer one. */
+static __always_inline int push_headers(struct __sk_buff* skb, const struct kernel_encapsulation* encapsulation,
+                                        const __u32 size) {
+  const __u64 inner_ethernet = size - IPV4 - UDP - VXLAN;
+  const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+                      BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(inner_ethernet);
+  if (bpf_skb_adjust_room(skb, (__s32)size, BPF_ADJ_ROOM_MAC, flags) != 0) return 0;
+  struct {
+    struct ipv4 ip;
+    __u16 src, dst, length, checksum;
+    __u8 rest[TAGGED_HEADERS - IPV4 - UDP];
+  } header;
+  __builtin_memcpy(&header, encapsulation->header, size);
+  const __u32 total = skb->len - ETHERNET;
+  header.ip.total = bpf_htons(total);
+  header.length = bpf_htons(total - IPV4);
+  __u32 sum = encapsulation->ip_sum + header.ip.total;
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  header.ip.checksum = ~sum;
+  return bpf_skb_store_bytes(skb, ETHERNET, &header, size, BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+static __always_inline int encapsulate(struct __sk_buff* skb, const struct kernel_encapsulation* encapsulation) {
+  if (encapsulation->header_length != TAGGED_HEADERS) return push_headers(skb, encapsulation, PLAIN_HEADERS);
+  /* The tag is held aside: this forgets it. */
+  if (bpf_skb_vlan_pop(skb) != 0) return 0;
+  return push_headers(skb, encapsulation, TAGGED_HEADERS);
+}
+
+/* Sends the frame itself, encapsulated: what the host would do with it ends here. The kernel finds the next hop's
+ * address, and keeps packets meanwhile; what becomes of them is not known here. */
+static __always_inline int send_encapsulated(struct __sk_buff* skb, struct kernel_connection* connection, __u32 at,
+                                             __u64 bytes, __u32 out_ifindex) {
+  struct kernel_encapsulation* encapsulation = bpf_map_lookup_elem(&encapsulations, &at);
+  if (!encapsulation) return SHOT;
+  if (!encapsulate(skb, encapsulation)) {
+    __sync_fetch_and_add(&connection->failed, 1);
+    __sync_fetch_and_add(&connection->lost_bytes, bytes);
+    return SHOT;
+  }
+  __sync_fetch_and_add(&connection->packets, 1);
+  __sync_fetch_and_add(&connection->bytes, bytes);
+  skb->mark = encapsulation->mark;
+  struct bpf_redir_neigh next_hop;
+  next_hop.nh_family = encapsulation->next_hop_family;
+  __builtin_memcpy(next_hop.ipv6_nh, encapsulation->next_hop, sizeof next_hop.ipv6_nh);
+  return bpf_redirect_neigh(out_ifindex, &next_hop, sizeof next_hop, 0);
+}
+
 SEC("tc")
 int forward(struct __sk_buff* skb) {
   const __u32 zero = 0;
@@ -232,11 +302,15 @@ int forward(struct __sk_buff* skb) {
   __u64 l4;
   if (bpf_skb_load_bytes(skb, verdict->at, &l4, sizeof l4) != 0 || l4 != verdict->l4) return NEXT;
   const __u32 at = verdict->element - 1, flags = verdict->tcp_flags;
+  const __u32 out_ifindex = verdict->out_ifindex, state = verdict->state;
   const __u64 bytes = verdict->length + verdict->tag;
   verdict->element = 0;
   struct kernel_connection* connection = bpf_map_lookup_elem(&connections, &at);
   if (!connection) return NEXT;
-  const long error = bpf_clone_redirect(skb, verdict->out_ifindex, 0);
+  connection->used = bpf_ktime_get_coarse_ns();
+  if ((connection->tcp_flags & flags) != flags) __sync_fetch_and_or(&connection->tcp_flags, flags);
+  if (state & KERNEL_CONNECTION_ENCAPSULATED) return send_encapsulated(skb, connection, at, bytes, out_ifindex);
+  const long error = bpf_clone_redirect(skb, out_ifindex, 0);
   if (error == 0 || error == 2 /* sent, but the queue is getting long */) {
     __sync_fetch_and_add(&connection->packets, 1);
     __sync_fetch_and_add(&connection->bytes, bytes);
@@ -248,8 +322,6 @@ int forward(struct __sk_buff* skb) {
     }
     __sync_fetch_and_add(&connection->lost_bytes, bytes);
   }
-  connection->used = bpf_ktime_get_coarse_ns();
-  if ((connection->tcp_flags & flags) != flags) __sync_fetch_and_or(&connection->tcp_flags, flags);
   return NEXT;
 }
 

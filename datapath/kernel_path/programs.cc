@@ -45,10 +45,30 @@ Status failure(std::string_view what, int error) {
   return failed_precondition(std::move(text));
 }
 
-size_t mapped_size() {
-  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  return (KERNEL_PATH_CONNECTIONS * sizeof(kernel_connection) + page - 1) / page * page;
-}
+// An array of the programs, as it lies in our memory, too.
+template <typename Element>
+class SharedArray {
+ public:
+  SharedArray() = default;
+  ~SharedArray() {
+    if (memory_ != MAP_FAILED) ::munmap(memory_, size());
+  }
+  SharedArray(const SharedArray&) = delete;
+  SharedArray& operator=(const SharedArray&) = delete;
+  // On failure, errno tells.
+  bool map(int fd) {
+    memory_ = ::mmap(nullptr, size(), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return memory_ != MAP_FAILED;
+  }
+  std::span<Element> elements() const { return {static_cast<Element*>(memory_), KERNEL_PATH_CONNECTIONS}; }
+
+ private:
+  static size_t size() {
+    const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    return (KERNEL_PATH_CONNECTIONS * sizeof(Element) + page - 1) / page * page;
+  }
+  void* memory_ = MAP_FAILED;
+};
 
 // On failure, errno tells.
 UniqueFd make_link(int program, uint32_t ifindex) {
@@ -82,12 +102,12 @@ class QuietLibbpf {
 
 struct KernelPrograms::Object {
   bpf_object* object = nullptr;
-  int find = -1, forward = -1, elements = -1, connections = -1;
-  void* memory = MAP_FAILED;
+  int find = -1, forward = -1, elements = -1;
+  SharedArray<kernel_connection> connections;
+  SharedArray<kernel_encapsulation> encapsulations;
 
   Object() = default;
   ~Object() {
-    if (memory != MAP_FAILED) ::munmap(memory, mapped_size());
     if (object != nullptr) bpf_object__close(object);
   }
   Object(const Object&) = delete;
@@ -109,10 +129,12 @@ Result<std::unique_ptr<KernelPrograms>> KernelPrograms::load() {
   loaded.forward = bpf_program__fd(bpf_object__find_program_by_name(loaded.object, "forward"));
   if (!has_tcx(loaded.forward)) return failed_precondition("the kernel has no TCX (Linux 6.6 or later is needed)");
   loaded.elements = bpf_object__find_map_fd_by_name(loaded.object, "elements");
-  loaded.connections = bpf_object__find_map_fd_by_name(loaded.object, "connections");
-  loaded.memory = ::mmap(nullptr, mapped_size(), PROT_READ | PROT_WRITE, MAP_SHARED, loaded.connections, 0);
-  if (loaded.memory == MAP_FAILED) return failure("the table of connections cannot be mapped", errno);
-  programs->connections_ = {static_cast<kernel_connection*>(loaded.memory), KERNEL_PATH_CONNECTIONS};
+  if (!loaded.connections.map(bpf_object__find_map_fd_by_name(loaded.object, "connections")) ||
+      !loaded.encapsulations.map(bpf_object__find_map_fd_by_name(loaded.object, "encapsulations"))) {
+    return failure("the table of connections cannot be mapped", errno);
+  }
+  programs->connections_ = loaded.connections.elements();
+  programs->encapsulations_ = loaded.encapsulations.elements();
   return programs;
 }
 
@@ -146,5 +168,6 @@ void KernelPrograms::wait_for_running() {
 }
 
 int KernelPrograms::filter_fd() const { return object_->find; }
+int KernelPrograms::forward_fd() const { return object_->forward; }
 
 }  // namespace vswitch

@@ -27,6 +27,8 @@ class KernelPrograms {
 
   // The array that the programs look at, as shared memory. Constant; see kernel_connection for who may write what.
   std::span<kernel_connection> connections() const { return connections_; }
+  // The same for what is put in front of the packets of those that are encapsulated.
+  std::span<kernel_encapsulation> encapsulations() const { return encapsulations_; }
 
   // From now on frames with this key are those of the element. Fails if they are those of another.
   Status insert(const ConnectionKey& key, uint32_t element);
@@ -43,13 +45,16 @@ class KernelPrograms {
   // final then. Takes milliseconds. Any thread.
   static void wait_for_running();
 
-  int filter_fd() const;  // tests run it on frames of their own
+  // Tests run them on frames of their own.
+  int filter_fd() const;
+  int forward_fd() const;
 
  private:
   struct Object;
   KernelPrograms();
   std::unique_ptr<Object> object_;
   std::span<kernel_connection> connections_;
+  std::span<kernel_encapsulation> encapsulations_;
 };
 
 }  // namespace vswitch

@@ -17,5 +17,6 @@ Result<UniqueFd> KernelPrograms::attach(int, uint32_t) { return internal_error("
 void KernelPrograms::remove_filter(int) {}
 void KernelPrograms::wait_for_running() {}
 int KernelPrograms::filter_fd() const { return -1; }
+int KernelPrograms::forward_fd() const { return -1; }
 
 }  // namespace vswitch

@@ -26,6 +26,8 @@
 
 namespace vswitch {
 
+class Encapsulator;  // kernel_path/encapsulation.h
+
 // ---------------------------------------------------------------- for users of the vport subsystem
 
 // What a port is to be. Options are the "options:" of Open vSwitch's Interface (and our own), all as text: each type
@@ -119,6 +121,11 @@ class Vport {
 
   // Which hook of the kernel path serves this port's device now (datapath/kernel_path); 0: none. Any thread.
   virtual uint64_t kernel_path_hook() const { return 0; }
+  // The hook of what is sent to this port: the same, or that of a tunnel. Any thread.
+  virtual uint64_t kernel_path_way_out() const { return kernel_path_hook(); }
+  // What the kernel path needs to know of a tunnel as it is configured now; null: this is none, or it does not work.
+  // Any thread.
+  virtual std::shared_ptr<Encapsulator> encapsulator() const { return nullptr; }
   // Counts what the kernel path has received or sent on the port's behalf. Under the kernel path's lock only.
   struct KernelPathCounts {
     uint64_t rx_packets = 0, rx_bytes = 0, rx_multicast = 0;

@@ -11,6 +11,7 @@
 #include "datapath/base/rcu.h"
 #include "datapath/vport/link_monitor.h"
 #include "datapath/vport/tunnel_config.h"
+#include "datapath/vport/vxlan_encapsulator.h"
 #include "datapath/vport/vxlan_endpoint.h"
 #include "datapath/vport/vxlan_transmit.h"
 
@@ -70,6 +71,9 @@ class VxlanVport final : public Vport {
   std::string_view type() const override { return kTraits.type; }
   void send(ThreadContext& ctx, PacketBatch& batch) override { send_all(ctx, {&batch, 1}); }
   void send_all(ThreadContext& ctx, std::span<PacketBatch> batches) override;
+  uint64_t kernel_path_way_out() const override;
+  std::shared_ptr<Encapsulator> encapsulator() const override;
+  void count_kernel_path(const KernelPathCounts& counts) override;
   std::vector<std::shared_ptr<RxSource>> sources() override;
   void start_receiving() override;
   VportState state() const override;
@@ -82,6 +86,7 @@ class VxlanVport final : public Vport {
   struct Sending {
     TunnelConfig config;
     std::shared_ptr<VxlanSenders> senders;
+    std::shared_ptr<VxlanEncapsulator> encapsulator;  // null while the port is down, or if there is no kernel path
   };
 
   VxlanVport(const VportConfig& config, uint32_t port_no, VportEnvironment& environment, VxlanEndpoints& endpoints)
@@ -97,6 +102,7 @@ class VxlanVport final : public Vport {
   RouteView look_up_route(const TunnelConfig& tunnel) const;
   bool refresh_route() EXCLUDES(mutex_);
   void on_routes_changed() {
+    if (environment_.kernel_path != nullptr) environment_.kernel_path->ways_changed();
     if (refresh_route()) environment_.host.state_changed(*this);
   }
   void describe(VportState& state) const REQUIRES(mutex_);
@@ -131,8 +137,17 @@ Status VxlanVport::attach(const TunnelConfig& tunnel) {
 
 void VxlanVport::publish(const TunnelConfig& tunnel) {
   receiver_->gbp.store(tunnel.gbp, std::memory_order_relaxed);
-  const auto* sending = new Sending{tunnel, endpoints_.senders(tunnel.src_port_min, tunnel.src_port_max)};
-  if (const Sending* old = sending_.exchange(sending, std::memory_order_acq_rel)) rcu::retire_delete(old);
+  auto sending = std::make_unique<Sending>();
+  sending->config = tunnel;
+  sending->senders = endpoints_.senders(tunnel.src_port_min, tunnel.src_port_max);
+  if (environment_.kernel_path != nullptr && receiver_->admin_up.load(std::memory_order_relaxed)) {
+    sending->encapsulator =
+        std::make_shared<VxlanEncapsulator>(tunnel, sending->senders, environment_, endpoints_.policies());
+  }
+  const Sending* old = sending_.exchange(sending.release(), std::memory_order_acq_rel);
+  if (old == nullptr) return;
+  if (old->encapsulator) old->encapsulator->close();
+  rcu::retire_delete(old);
 }
 
 Status VxlanVport::start(const VportConfig& config, const TunnelConfig& tunnel, bool must_work) {
@@ -186,7 +201,27 @@ Result<std::unique_ptr<Vport>> VxlanVport::create(const VportConfig& config, uin
 VxlanVport::~VxlanVport() {
   watch_.reset();
   retry_.reset();
-  delete sending_.load(std::memory_order_relaxed);
+  const std::unique_ptr<const Sending> last(sending_.load(std::memory_order_relaxed));
+  if (last && last->encapsulator) last->encapsulator->close();
+}
+
+uint64_t VxlanVport::kernel_path_way_out() const {
+  const std::shared_ptr<Encapsulator> encapsulator = this->encapsulator();
+  return encapsulator ? encapsulator->hook() : 0;
+}
+
+std::shared_ptr<Encapsulator> VxlanVport::encapsulator() const {
+  const rcu::ReaderScope reader;
+  const Sending* sending = sending_.load(std::memory_order_acquire);
+  return sending == nullptr ? nullptr : sending->encapsulator;
+}
+
+void VxlanVport::count_kernel_path(const KernelPathCounts& counts) {
+  VportCounters::Slot& counters = receiver_->counters.kernel_path_slot();
+  counters.tx_packets.add(counts.tx_packets);
+  counters.tx_bytes.add(counts.tx_bytes);
+  counters.tx_dropped.add(counts.tx_dropped);
+  counters.tx_errors.add(counts.tx_errors);
 }
 
 void VxlanVport::send_all(ThreadContext& ctx, std::span<PacketBatch> batches) {
@@ -258,6 +293,11 @@ void VxlanVport::describe(VportState& state) const {
   if (!route_.egress.empty()) status["tunnel_egress_iface"] = route_.egress;
   const uint32_t overhead = tunnel_.remote.is_v6() ? kOverheadV6 : kOverheadV4;
   if (route_.mtu > overhead) status["recommended_mtu"] = std::to_string(route_.mtu - overhead);
+  if (const Sending* sending = sending_.load(std::memory_order_acquire); sending != nullptr && sending->encapsulator) {
+    if (std::string problem = sending->encapsulator->problem(); !problem.empty()) {
+      status["no_kernel_path"] = std::move(problem);
+    }
+  }
   if (!attachment_) return;
   uint64_t unknown = 0, invalid = 0;
   for (const auto& endpoint : attachment_->endpoints()) {
@@ -308,7 +348,12 @@ Status VxlanVport::reconfigure(const VportConfig& config) {
 }
 
 Status VxlanVport::set_admin_up(bool up) {
-  if (receiver_->admin_up.exchange(up, std::memory_order_relaxed) != up) environment_.host.state_changed(*this);
+  if (receiver_->admin_up.exchange(up, std::memory_order_relaxed) == up) return {};
+  {
+    MutexLock lock(mutex_);
+    if (sending_.load(std::memory_order_relaxed) != nullptr) publish(tunnel_);
+  }
+  environment_.host.state_changed(*this);
   return {};
 }
 

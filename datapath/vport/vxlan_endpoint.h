@@ -41,6 +41,7 @@
 #include "datapath/base/status.h"
 #include "datapath/base/unique_fd.h"
 #include "datapath/packet/gro.h"
+#include "datapath/vport/output_policies.h"
 #include "datapath/vport/tunnel_config.h"
 #include "datapath/vport/tunnel_endpoints.h"
 #include "datapath/vport/vport.h"
@@ -191,6 +192,9 @@ class VxlanEndpoints final : public TunnelEndpoints {
   // For ports that could not be attached because a socket was not to be had.
   VxlanRetry& retry() { return retry_; }
 
+  // Of the host, for all ports.
+  OutputPolicies& policies() { return policies_; }
+
   // The sending sockets with source ports in this range, shared by all ports that have the same.
   std::shared_ptr<VxlanSenders> senders(uint16_t port_min, uint16_t port_max) EXCLUDES(mutex_);
 
@@ -211,6 +215,7 @@ class VxlanEndpoints final : public TunnelEndpoints {
   // Weak: an endpoint lives as long as a port, or a forwarding thread that has not yet let go of it.
   std::map<EndpointKey, std::weak_ptr<VxlanEndpoint>> endpoints_ GUARDED_BY(mutex_);
   std::map<std::pair<uint16_t, uint16_t>, std::weak_ptr<VxlanSenders>> senders_ GUARDED_BY(mutex_);
+  OutputPolicies policies_;
   VxlanRetry retry_;  // last: its thread ends first
 };
 

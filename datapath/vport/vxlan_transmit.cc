@@ -9,7 +9,6 @@
 
 #include "datapath/flow/extract.h"
 #include "datapath/tunnel/ecn.h"
-#include "datapath/tunnel/inner_frame.h"
 
 namespace vswitch {
 
@@ -53,8 +52,7 @@ std::optional<DropReason> plan_header(const TunnelConfig& config, const TunnelMe
   return std::nullopt;
 }
 
-void plan_ip_fields(const TunnelConfig& config, const TunnelMetadata* own, const Packet& packet, VxlanPlan& plan) {
-  const InnerIp inner = find_inner_ip(packet.bytes());
+void plan_ip_fields(const TunnelConfig& config, const TunnelMetadata* own, const InnerIp& inner, VxlanPlan& plan) {
   const uint8_t dscp = config.tos_inherit ? inner.tos : own != nullptr && own->tos != 0 ? own->tos : config.tos;
   plan.tos = ecn_encapsulate(dscp, inner.tos);
   plan.ttl = config.ttl_inherit && inner ? inner.ttl : config.ttl;
@@ -67,18 +65,25 @@ void plan_ip_fields(const TunnelConfig& config, const TunnelMetadata* own, const
 
 std::optional<DropReason> plan_vxlan(const TunnelConfig& config, const Packet& packet, VxlanPlan& plan) {
   const TunnelMetadata* metadata = packet.has_tunnel ? &packet.tunnel : nullptr;
+  const InnerIp inner = find_inner_ip(packet.bytes());
+  if (const auto reason = plan_vxlan(config, metadata, inner, packet.skb_mark, plan)) return reason;
+  // The kernel cuts a train of pieces only with checksums on: a super-frame gets them unless a person said no.
+  if (packet.offload.gso != GsoType::none) plan.checksum = plan.checksum || config.csum.value_or(true);
+  return std::nullopt;
+}
+
+std::optional<DropReason> plan_vxlan(const TunnelConfig& config, const TunnelMetadata* metadata, const InnerIp& inner,
+                                     uint32_t skb_mark, VxlanPlan& plan) {
   if (config.metadata_driven() && metadata == nullptr) return DropReason::tunnel_no_metadata;
   if (const auto reason = plan_addresses(config, metadata, plan)) return reason;
   if (const auto reason = plan_header(config, metadata, plan)) return reason;
   const TunnelMetadata* own = metadata != nullptr && !is_from_receive(*metadata) ? metadata : nullptr;
   const uint16_t flags = own != nullptr ? own->flags : uint16_t{0};
   plan.df = config.df || (flags & kTunnelDontFragment) != 0;
-  // The kernel cuts a train of pieces only with checksums on: a super-frame gets them unless a person said no.
-  const bool is_train = packet.offload.gso != GsoType::none;
-  plan.checksum = config.csum.value_or(plan.remote.is_v6() || is_train) || (flags & kTunnelChecksum) != 0;
+  plan.checksum = config.csum.value_or(plan.remote.is_v6()) || (flags & kTunnelChecksum) != 0;
   plan.dst_port = own != nullptr && own->tp_dst ? own->tp_dst.host() : config.dst_port;
-  plan.mark = config.mark.value_or(packet.skb_mark);
-  plan_ip_fields(config, own, packet, plan);
+  plan.mark = config.mark.value_or(skb_mark);
+  plan_ip_fields(config, own, inner, plan);
   return std::nullopt;
 }
 

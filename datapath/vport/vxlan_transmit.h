@@ -34,6 +34,7 @@
 #include "datapath/packet/offload.h"
 #include "datapath/packet/packet_batch.h"
 #include "datapath/packet/thread_context.h"
+#include "datapath/tunnel/inner_frame.h"
 #include "datapath/tunnel/vxlan_header.h"
 #include "datapath/vport/tunnel_config.h"
 #include "datapath/vport/vport_counters.h"
@@ -61,6 +62,9 @@ struct VxlanPlan {
 // them; TTL and destination port come from metadata that has them. Metadata with a tp_src came with a received packet,
 // whose TTL, TOS, source, flags and ports say nothing about this one: only its id, destination and group policy count.
 std::optional<DropReason> plan_vxlan(const TunnelConfig& config, const Packet& packet, VxlanPlan& plan);
+// The same from what a plan looks at in a packet that is no super-frame. `metadata`: null: it has none.
+std::optional<DropReason> plan_vxlan(const TunnelConfig& config, const TunnelMetadata* metadata, const InnerIp& inner,
+                                     uint32_t skb_mark, VxlanPlan& plan);
 
 // The drop reason for an errno of send.
 DropReason vxlan_send_error(int error);
