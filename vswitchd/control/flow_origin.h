@@ -21,6 +21,8 @@ struct FlowTerms {
     if (output.thawed) recircs.push_back(std::move(output.thawed));
   }
 
+  bool operator==(const FlowTerms&) const = default;
+
   Credit credit;
   std::vector<LearnedSource> learned;
   std::vector<RecircRef> recircs;  // that its actions send packets to, and the one that it matches

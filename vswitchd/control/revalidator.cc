@@ -110,11 +110,8 @@ void Revalidator::give_terms(Flow& flow, const Outcome& outcome) {
   if (origin.view_generation != outcome.view_generation) origin.active = false;
   origin.view_generation = outcome.view_generation;
   if (flow.installer_bits() != outcome.installer_bits) flow.set_installer_bits(outcome.installer_bits);
-  if (origin.terms == outcome.terms) {
-    counted.terms = outcome.terms;
-  } else {
-    counted.terms = std::exchange(origin.terms, outcome.terms);
-  }
+  if (origin.terms == outcome.terms && counted.packets == 0) return;
+  counted.terms = std::exchange(origin.terms, outcome.terms);
   if (!unsettled_.empty() && unsettled_.back().terms == counted.terms) {
     Unsettled& last = unsettled_.back();
     last.packets += counted.packets;
@@ -159,7 +156,10 @@ const Outcome* Revalidator::judge(const Flow& flow, Outcomes& outcomes) {
   outcome.installer_bits = FlowOrigin::bits_of(output);
   outcome.view_generation = view.generation;
   outcome.actions = outcomes.share(flow, std::move(output.actions));
-  outcome.terms = std::make_shared<const FlowTerms>(output);
+  // Most flows of a walk keep theirs: new ones would only be more memory to touch.
+  const std::shared_ptr<const FlowTerms>& old = origin_of(flow).terms;
+  FlowTerms terms(output);
+  outcome.terms = terms == *old ? old : std::make_shared<const FlowTerms>(std::move(terms));
   return &outcomes.add(flow, output.mask, std::move(outcome));
 }
 

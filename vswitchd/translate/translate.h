@@ -72,17 +72,21 @@ struct Credit {
   std::vector<RuleRef> rules;  // each rule that the packet went through, repeats included
   struct PatchHop {
     std::shared_ptr<PatchCounters> from, to;  // tx on one end is rx on the other
+    bool operator==(const PatchHop&) const = default;
   };
   std::vector<PatchHop> patch_hops;
   struct TableLookups {  // of one table; a packet may look it up several times
     std::shared_ptr<const RuleTables> tables;
     uint8_t table = 0;
     uint32_t matched = 0, missed = 0;
+    bool operator==(const TableLookups&) const = default;
   };
   std::vector<TableLookups> lookups;
 
   // Adds `packets` packets of `bytes` bytes in all to the statistics of everything above. Any thread.
   void count(uint64_t packets, uint64_t bytes, Nanoseconds used) const;
+  // Counts for the very same rules, tables and ports.
+  bool operator==(const Credit&) const = default;
 };
 
 // A source address that `normal` looked at, to be refreshed while the flow has traffic.
@@ -91,6 +95,7 @@ struct LearnedSource {
   uint16_t vlan;
   MacAddress mac;
   OfPort port;
+  bool operator==(const LearnedSource&) const = default;
 };
 
 struct TranslateInput {
