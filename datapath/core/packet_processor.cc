@@ -24,9 +24,13 @@ void for_each_bit(uint32_t bits, Function&& function) {
   for (; bits != 0; bits &= bits - 1) function(static_cast<size_t>(std::countr_zero(bits)));
 }
 
-// Frames that hold other frames, or are large, gain nothing by it, and much memory would wait.
-bool gains_by_waiting(PacketBatch& batch) {
-  constexpr size_t kMostBytes = 2048 * PacketBatch::kMaxPackets;
+// Frames that hold other frames, or are large, gain nothing by it, and much memory would wait. Of a small pool (AF_XDP)
+// receiving needs the buffers.
+bool gains_by_waiting(PacketBatch& batch, size_t batches_that_wait) {
+  constexpr size_t kMostBytes = 2048 * PacketBatch::kMaxPackets, kShareOfPool = 8;
+  if (batch.empty() || batches_that_wait * PacketBatch::kMaxPackets >= batch[0].pool()->packet_count() / kShareOfPool) {
+    return false;
+  }
   size_t bytes = 0;
   for (size_t i = 0; i < batch.size(); ++i) bytes += batch[i].size();
   return bytes <= kMostBytes;
@@ -389,7 +393,7 @@ void PacketProcessor::hold(uint32_t port_no, PacketBatch& batch) {
   if (!of_port) of_port = std::make_unique<Held>();
   Held& held = *of_port;
   if (!std::exchange(held.listed, true)) held_ports_.push_back(port_no);
-  const bool wait = gains_by_waiting(batch);
+  const bool wait = gains_by_waiting(batch, held_batches_);
   held.batches[held.count++] = std::move(batch);
   ++held_batches_;
   if (!wait || held.count == kMostHeld) send_held(port_no);
@@ -416,7 +420,6 @@ void PacketProcessor::send_held() {
     send_held(port_no);
   }
   held_ports_.clear();
-  rounds_held_ = 0;
   sent_at_ = ctx_.now;
 }
 
@@ -427,10 +430,16 @@ void PacketProcessor::flush() {
 
 void PacketProcessor::flush_round(bool more_wait) {
   flush_queues();
-  if (!holds()) return;
+  if (!holds()) {
+    rounds_held_ = 0;
+    return;
+  }
   // Sending takes long, and the clock is not read in every round: from its next reading on.
   if (rounds_held_++ == 0 || held_since_ == sent_at_) held_since_ = ctx_.now;
-  if (!more_wait || rounds_held_ == kMostHeld || ctx_.now - held_since_ >= kLongestHeld) send_held();
+  // The rounds are counted whatever left meanwhile: whoever waits for this thread waits for one in which nothing waits.
+  if (more_wait && rounds_held_ < kMostHeld && ctx_.now - held_since_ < kLongestHeld) return;
+  send_held();
+  rounds_held_ = 0;
 }
 
 void PacketProcessor::flush_queues() {

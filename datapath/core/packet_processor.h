@@ -56,7 +56,7 @@ class PacketProcessor : public ActionSink {
   // `more_wait`: packets come faster than they are taken.
   void flush_round(bool more_wait);
   // Whether something waited on when the last round ended.
-  bool holds() const { return !held_ports_.empty(); }
+  bool holds() const { return held_batches_ != 0; }
   // Before rcu::quiescent(), where the thread holds no packets.
   void before_quiescent() { cache_.maintain(); }
 
@@ -96,9 +96,9 @@ class PacketProcessor : public ActionSink {
     uint8_t count;
     std::array<uint8_t, kBatch> members;
   };
-  // What waits for others that are to leave by the same port: for so many batches of that port, or rounds, at most,
-  // and so many batches of all ports, as receiving needs the memory; and so long, for those who share the thread with
-  // others that keep it busy.
+  // What waits for others that are to leave by the same port: for so many batches of that port, or rounds in a row, at
+  // most, and so many batches of all ports, as receiving needs the memory; and so long, for those who share the thread
+  // with others that keep it busy.
   static constexpr size_t kMostHeld = 16, kMostHeldOfAll = 32;
   static constexpr Nanoseconds kLongestHeld = std::chrono::microseconds(50);
   struct Held {
