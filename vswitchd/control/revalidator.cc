@@ -227,9 +227,6 @@ class Revalidator::Renewal {
     }
   }
 
-  // Whether any flow, of those that stay, has other actions now.
-  bool changed_any() const { return changed_any_; }
-
  private:
   static constexpr size_t kAhead = 8, kChangedTogether = 256;
 
@@ -245,8 +242,8 @@ class Revalidator::Renewal {
     changed_.push_back({&flow, outcome->actions});
     if (changed_.size() >= kChangedTogether) publish();
   }
-  void publish() {
-    changed_any_ = changed_any_ || !changed_.empty();
+  void publish() REQUIRES(revalidator_.mutex_) {
+    if (!changed_.empty()) revalidator_.action_changes_.fetch_add(1, std::memory_order_acq_rel);
     revalidator_.datapath_.set_flow_actions(changed_);
   }
 
@@ -255,10 +252,10 @@ class Revalidator::Renewal {
   Outcomes outcomes_;
   std::vector<Flow*> likely_;
   std::vector<FlowTable::NewActions> changed_;
-  bool changed_any_ = false;
 };
 
 void Revalidator::revalidate_if(Urgency urgency, const Concern& concern) {
+  const uint64_t changes_before = action_changes_.load(std::memory_order_acquire);
   // Upcalls that began before the caller's change may still install flows that they derived from what was before.
   datapath_.quiesce();
   Renewal renewal(*this, concern);
@@ -268,8 +265,10 @@ void Revalidator::revalidate_if(Urgency urgency, const Concern& concern) {
         mutex_.assert_held();
         renewal.end_part(doomed);
       });
-  // A thread that was kept from running may still have packets in hand that it looked up before.
-  if (urgency == Urgency::awaited && renewal.changed_any()) datapath_.quiesce();
+  // A thread that was kept from running may still have packets in hand that it looked up before flows got other
+  // actions: by this walk, or by another that came to them first.
+  const bool changed = action_changes_.load(std::memory_order_acquire) != changes_before;
+  if (urgency == Urgency::awaited && changed) datapath_.quiesce();
 }
 
 void Revalidator::revalidate() {

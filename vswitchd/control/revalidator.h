@@ -75,7 +75,9 @@ class Revalidator {
     std::shared_ptr<const FlowTerms> terms;
     uint64_t packets = 0, bytes = 0;
     Nanoseconds used{};
-    void settle() const { terms->credit.count(packets, bytes, used); }
+    void settle() const {
+      if (packets != 0) terms->credit.count(packets, bytes, used);
+    }
   };
 
   // Calls visit for every flow, and end_of_part now and then, in parts, and removes those that they doom. Returns how
@@ -100,7 +102,8 @@ class Revalidator {
   mutable Mutex mutex_;
   // Waits for push_statistics(): crediting takes longer than the change that somebody waits for.
   std::vector<Unsettled> unsettled_ GUARDED_BY(mutex_);
-  std::atomic<uint32_t> awaited_{0};  // walks that somebody waits for
+  std::atomic<uint32_t> awaited_{0};         // walks that somebody waits for
+  std::atomic<uint64_t> action_changes_{0};  // so often some flows got other actions
   std::atomic<int64_t> credited_until_{0};
   std::atomic<uint64_t> evictions_{0};
   std::atomic<int64_t> last_progress_{0};
