@@ -10,11 +10,18 @@ namespace vswitch {
 
 namespace {
 
+constexpr uint8_t kIpv4InIp = 4;
 constexpr uint8_t kTcp = 6;
 constexpr uint8_t kUdp = 17;
+constexpr uint8_t kIpv6InIp = 41;
+constexpr uint8_t kGre = 47;
 constexpr uint8_t kSctp = 132;
 constexpr size_t kTcpSize = 20;
 constexpr size_t kUdpSize = 8;
+constexpr size_t kGreSize = 4;
+constexpr size_t kIpv4Size = 20;
+constexpr size_t kIpv4MaxSize = 60;
+constexpr size_t kIpv6Size = 40;
 constexpr size_t kTcpChecksum = 16;  // offsets of the checksum in its header
 constexpr size_t kUdpChecksum = 6;
 constexpr size_t kSctpChecksum = 8;
@@ -102,7 +109,69 @@ size_t l4_header_size(const Packet& packet, const IpLayout& ip) {
   return size >= kTcpSize && size <= ip.l4_size() ? size : 0;
 }
 
+bool is_encapsulated(const OffloadState& offload, const IpLayout& ip) {
+  if (!ip.has_l4 || offload.checksum != ChecksumState::partial || offload.csum_start <= ip.l4) return false;
+  return offload.gso == GsoType::udp_l4 || ip.proto != kTcp;
+}
+
+// The datagram of the super-frame's type whose L4 header is at csum_start, without extension headers in between.
+std::optional<IpLayout> find_encapsulated(const Packet& packet, size_t first, size_t l3_end) {
+  const GsoType type = packet.offload.gso;
+  const size_t l4 = packet.offload.csum_start;
+  const auto fits_at = [&](size_t header_size) -> std::optional<IpLayout> {
+    if (l4 < first + header_size) return std::nullopt;
+    const auto ip = parse_ip(packet.bytes(), l4 - header_size);
+    if (!ip || !ip->has_l4 || ip->fragment || ip->l4 != l4 || ip->l3_end != l3_end) return std::nullopt;
+    return type_fits(type, *ip) ? ip : std::nullopt;
+  };
+  for (size_t size = kIpv4Size; type != GsoType::tcp6 && size <= kIpv4MaxSize; size += 4) {
+    if (const auto ip = fits_at(size); ip && !ip->is_v6) return ip;
+  }
+  const auto ip = type == GsoType::tcp4 ? std::nullopt : fits_at(kIpv6Size);
+  return ip && ip->is_v6 ? ip : std::nullopt;
+}
+
+// Bytes at outer.l4 that belong to the tunnel at least; nullopt: cutting would need to know more of it than its
+// lengths.
+std::optional<size_t> tunnel_header_size(const uint8_t* frame, const IpLayout& outer) {
+  const uint8_t* header = frame + outer.l4;
+  switch (outer.proto) {
+    case kUdp:
+      if (outer.l4_size() < kUdpSize || load_unaligned<be16>(header + 4).host() != outer.l4_size()) return std::nullopt;
+      return kUdpSize;
+    case kGre: {
+      constexpr uint8_t kChecksumOrSequence = 0x90, kVersion = 0x07;
+      if (outer.l4_size() < kGreSize || (header[0] & kChecksumOrSequence) != 0) return std::nullopt;
+      if ((header[1] & kVersion) != 0) return std::nullopt;
+      return kGreSize;
+    }
+    case kIpv4InIp:
+    case kIpv6InIp:
+      return 0;
+    default:
+      return std::nullopt;
+  }
+}
+
+// The datagram inside the tunnel that the frame's own datagram is.
+std::optional<IpLayout> open_tunnel(const Packet& packet, const IpLayout& outer) {
+  const auto tunnel = tunnel_header_size(packet.data(), outer);
+  // The checksum of both together is made from sums of whole 16-bit words.
+  if (!tunnel || (packet.offload.csum_start - outer.l4) % 2 != 0) return std::nullopt;
+  return find_encapsulated(packet, outer.l4 + *tunnel, outer.l3_end);
+}
+
+bool is_atomic(const uint8_t* ipv4) {
+  return !load_unaligned<be16>(ipv4 + 4) && (load_unaligned<be16>(ipv4 + 6).host() & 0x4000) != 0;
+}
+
 }  // namespace
+
+bool is_tunnel_super_frame(const Packet& packet) {
+  if (packet.offload.gso == GsoType::none) return false;
+  const auto ip = find_ip(packet.bytes());
+  return ip && is_encapsulated(packet.offload, *ip);
+}
 
 bool complete_checksum(Packet& packet) {
   OffloadState& offload = packet.offload;
@@ -119,8 +188,13 @@ bool complete_checksum(Packet& packet) {
 }
 
 Segmenter::Segmenter(const Packet& packet) : packet_(packet) {
-  const auto ip = find_ip(packet.bytes());
-  if (!ip || !ip->has_l4 || ip->fragment || !type_fits(packet.offload.gso, *ip)) return;
+  auto ip = find_ip(packet.bytes());
+  if (!ip || !ip->has_l4 || ip->fragment) return;
+  if (is_encapsulated(packet.offload, *ip)) {
+    outer_ = ip;
+    ip = open_tunnel(packet, *outer_);
+  }
+  if (!ip || !type_fits(packet.offload.gso, *ip)) return;
   const size_t l4_header = l4_header_size(packet, *ip);
   if (l4_header == 0 || packet.offload.gso_size == 0) return;
   ip_ = *ip;
@@ -166,6 +240,27 @@ void Segmenter::write_headers(size_t index, uint8_t* headers) const {
     store_unaligned(l4 + 4, to_be16(static_cast<uint16_t>(size - ip_.l4)));
   }
   store_l4_checksum({headers, header_size_}, payload(index), ip_);
+  if (outer_) write_outer_headers(index, headers);
+}
+
+// REQUIRES: the inner headers are written.
+void Segmenter::write_outer_headers(size_t index, uint8_t* headers) const {
+  const size_t size = segment_size(index);
+  uint8_t* const ip = headers + outer_->l3;
+  const bool counts_up = outer_->is_v6 || !is_atomic(ip);
+  fix_ip_header(ip, outer_->is_v6, size - outer_->l3, counts_up ? index : 0);
+  if (outer_->proto != kUdp) return;
+  uint8_t* const udp = headers + outer_->l4;
+  store_unaligned(udp + 4, to_be16(static_cast<uint16_t>(size - outer_->l4)));
+  if (!load_unaligned<be16>(udp + kUdpChecksum)) return;
+  store_unaligned(udp + kUdpChecksum, be16{});
+  // What a right checksum covers adds up to the complement of its pseudo-header, so the payload need not be read again.
+  uint8_t covered[2];
+  store_unaligned(covered, checksum_finish(pseudo_sum(headers, ip_, size - ip_.l4)));
+  const uint32_t inner = checksum_partial(covered, pseudo_sum(headers, *outer_, size - outer_->l4));
+  be16 sum = checksum_finish(checksum_partial({udp, ip_.l4 - outer_->l4}, inner));
+  if (!sum) sum = to_be16(0xffff);
+  store_unaligned(udp + kUdpChecksum, sum);
 }
 
 }  // namespace vswitch

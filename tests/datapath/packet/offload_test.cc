@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "tests/support/frame_spec.h"
+#include "tests/support/packet_builder.h"
 #include "tests/support/random_check.h"
 
 namespace vswitch {
@@ -220,6 +222,165 @@ TEST(Segmenter, RefusesHeadersThatDoNotFitTheType) {
   }
 }
 
+// A tunnel: the outer frame, whose payload (behind the UDP header) is the tunnel's own header and the inner frame. As
+// GRE, the UDP header becomes GRE's with a key, which is as long.
+struct TunnelSpec {
+  FrameSpec outer;
+  Bytes header;
+  bool gre = false;
+  std::optional<uint16_t> first_id;  // else what the seed makes of it
+
+  static TunnelSpec random(std::mt19937& rng) {
+    TunnelSpec tunnel;
+    tunnel.outer = FrameSpec::random(rng);
+    tunnel.outer.proto = 17;
+    tunnel.outer.neighbour = false;
+    tunnel.outer.padding = 0;
+    tunnel.outer.udp_checksum = rng() % 2 == 0;
+    tunnel.gre = rng() % 4 == 0;
+    if (tunnel.gre) tunnel.outer.extensions.clear();
+    if (!tunnel.gre) tunnel.header.resize(8 + 4 * (rng() % 8));  // VXLAN, Geneve with options
+    for (uint8_t& byte : tunnel.header) byte = static_cast<uint8_t>(rng());
+    if (rng() % 4 == 0) tunnel.first_id = 0;  // with the DF bit that FrameSpec sets: atomic
+    return tunnel;
+  }
+
+  size_t inner() const { return outer.l4() + 8 + header.size(); }  // where the inner frame begins
+
+  Bytes encapsulate(const Bytes& frame, size_t index = 0) const {
+    FrameSpec spec = outer;
+    spec.payload = header;
+    spec.payload.insert(spec.payload.end(), frame.begin(), frame.end());
+    Bytes bytes = spec.build();
+    const size_t l3 = outer.l3();
+    if (gre) {
+      static constexpr uint8_t kWithKey[] = {0x20, 0, 0x65, 0x58, 1, 2, 3, 4};
+      std::copy(std::begin(kWithKey), std::end(kWithKey), bytes.begin() + static_cast<ptrdiff_t>(outer.l4()));
+      bytes[l3 + (outer.v6 ? 6 : 9)] = 47;
+    }
+    if (!outer.v6) {
+      const size_t id = first_id ? *first_id : u16(bytes, l3 + 4) + index;
+      store_unaligned(&bytes[l3 + 4], to_be16(static_cast<uint16_t>(id)));
+      store_unaligned(&bytes[l3 + 10], be16{});
+      const auto sum = static_cast<uint16_t>(~naive_sum(&bytes[l3], outer.l4() - l3));
+      store_unaligned(&bytes[l3 + 10], to_be16(sum));
+    }
+    return bytes;
+  }
+};
+
+FrameSpec random_inner_frame(std::mt19937& rng) {
+  FrameSpec spec = random_super_frame(rng);
+  spec.extensions.clear();
+  return spec;
+}
+
+// `inner` is a super-frame; its offload state moves out with it.
+PacketPtr encapsulate(PacketPool& pool, const TunnelSpec& tunnel, const Packet& inner) {
+  PacketPtr packet = make_packet(pool, tunnel.encapsulate(bytes_of(inner)));
+  packet->offload = inner.offload;
+  packet->offload.csum_start = static_cast<uint16_t>(packet->offload.csum_start + tunnel.inner());
+  return packet;
+}
+
+TEST(Segmenter, CutsInsideATunnelAsIfTheInnerFrameHadBeenCutBefore) {
+  HeapPacketPool pool(16384, 4);
+  check_random([&pool](std::mt19937& rng) {
+    const FrameSpec spec = random_inner_frame(rng);
+    const TunnelSpec tunnel = TunnelSpec::random(rng);
+    PacketPtr inner = make_partial(pool, spec);
+    make_gso(*inner, spec, static_cast<uint16_t>(1 + rng() % 2000), rng() % 2 == 0);
+    RC_ASSERT(!is_tunnel_super_frame(*inner));
+    PacketPtr packet = encapsulate(pool, tunnel, *inner);
+    RC_ASSERT(is_tunnel_super_frame(*packet));
+    const std::vector<Bytes> expected = segments_of(std::move(inner), pool);
+    const std::vector<Bytes> pieces = segments_of(std::move(packet), pool);
+    RC_ASSERT(pieces.size() == expected.size());
+    for (size_t i = 0; i < pieces.size(); ++i) RC_ASSERT(pieces[i] == tunnel.encapsulate(expected[i], i));
+  });
+  EXPECT_EQ(free_packets(pool), 4u);
+}
+
+TEST(Segmenter, CutsIpInIp) {
+  HeapPacketPool pool(16384, 4);
+  const auto frame = [](size_t payload, uint16_t index, bool v6) {
+    test::PacketBuilder builder;
+    builder.ethernet().ipv4("192.0.2.1", "192.0.2.2",
+                            {.id = static_cast<uint16_t>(9 + index), .protocol = v6 ? 41 : 4});
+    if (v6) {
+      builder.ipv6("fd00::1", "fd00::2");
+    } else {
+      builder.ipv4("10.0.0.1", "10.0.0.2", {.id = static_cast<uint16_t>(70 + index)});
+    }
+    return builder.tcp(1000, 80, {.flags = 0x10, .seq = 5 + index * 1000u}).payload(std::string(payload, 7)).build();
+  };
+  for (const bool v6 : {false, true}) {
+    PacketPtr packet = make_packet(pool, frame(2500, 0, v6));
+    const auto l4 = static_cast<uint16_t>(v6 ? 74 : 54);
+    packet->offload = {ChecksumState::partial, v6 ? GsoType::tcp6 : GsoType::tcp4, false, 1000, l4, 16};
+    const std::vector<Bytes> pieces = segments_of(std::move(packet), pool);
+    ASSERT_EQ(pieces.size(), 3u);
+    for (uint16_t i = 0; i < 3; ++i) EXPECT_EQ(pieces[i], frame(i == 2 ? 500 : 1000, i, v6)) << v6 << " " << i;
+  }
+}
+
+TEST(Segmenter, RefusesTunnelsThatItCannotRepeat) {
+  HeapPacketPool pool(4096, 2);
+  TunnelSpec tunnel;
+  tunnel.header = Bytes(8);
+  FrameSpec spec;
+  spec.proto = 6;
+  spec.payload = Bytes(1000, 1);
+  TunnelSpec gre = tunnel;
+  gre.gre = true;
+  gre.header.clear();
+  FrameSpec v6 = spec;
+  v6.v6 = true;
+  FrameSpec extended = v6;
+  extended.extensions = {60};
+  struct Case {
+    const char* what;
+    const TunnelSpec& tunnel;
+    const FrameSpec& inner;
+    GsoType type;
+    size_t at;  // in the whole frame; 0: nothing is damaged
+    uint8_t value;
+    int moved = 0;  // csum_start
+  };
+  const Case cases[] = {
+      {"tcp6 inside, said to be tcp4", tunnel, v6, GsoType::tcp4, 0, 0},
+      {"tcp4 inside, said to be tcp6", tunnel, spec, GsoType::tcp6, 0, 0},
+      {"an extension header inside", tunnel, extended, GsoType::tcp6, 0, 0},
+      {"an outer fragment", tunnel, spec, GsoType::tcp4, 20, 0x20},
+      {"an outer protocol that is not known", tunnel, spec, GsoType::tcp4, 23, 50},
+      {"an outer UDP length of another size", tunnel, spec, GsoType::tcp4, 39, 1},
+      {"GRE with a checksum", gre, spec, GsoType::tcp4, 34, 0xa0},
+      {"GRE with a sequence number", gre, spec, GsoType::tcp4, 34, 0x30},
+      {"GRE of another version", gre, spec, GsoType::tcp4, 35, 1},
+      {"an inner fragment", tunnel, spec, GsoType::tcp4, 50 + 20, 0x20},
+      {"an inner datagram that ends earlier", tunnel, spec, GsoType::tcp4, 50 + 16, 1},
+      {"not TCP inside", tunnel, spec, GsoType::tcp4, 50 + 23, 17},
+      {"an inner TCP header of 16 bytes", tunnel, spec, GsoType::tcp4, 50 + 34 + 12, 0x40},
+      {"csum_start elsewhere", tunnel, spec, GsoType::tcp4, 0, 0, 4},
+      {"csum_start at an odd place", tunnel, spec, GsoType::tcp4, 0, 0, 1},
+      {"csum_start in the tunnel's header", tunnel, spec, GsoType::tcp4, 0, 0, -40},
+      {"csum_start behind the frame", tunnel, spec, GsoType::tcp4, 0, 0, 2000},
+  };
+  for (const Case& c : cases) {
+    PacketPtr inner = make_partial(pool, c.inner);
+    make_gso(*inner, c.inner, 500, false);
+    PacketPtr packet = encapsulate(pool, c.tunnel, *inner);
+    EXPECT_EQ(Segmenter(*packet).valid(), c.inner.extensions.empty()) << "before: " << c.what;
+    if (c.at != 0) {
+      ASSERT_NE(packet->data()[c.at], c.value) << c.what;
+      packet->data()[c.at] = c.value;
+    }
+    packet->offload.gso = c.type;
+    packet->offload.csum_start = static_cast<uint16_t>(packet->offload.csum_start + c.moved);
+    EXPECT_FALSE(Segmenter(*packet).valid()) << c.what;
+  }
+}
+
 // Whatever a guest writes, no byte outside the frame is read and every segment ends within the frame.
 TEST(Segmenter, SurvivesDamagedFrames) {
   HeapPacketPool pool(16384, 3);
@@ -227,7 +388,8 @@ TEST(Segmenter, SurvivesDamagedFrames) {
     const FrameSpec spec = random_super_frame(rng);
     PacketPtr packet = make_partial(pool, spec);
     make_gso(*packet, spec, static_cast<uint16_t>(rng() % 3000), true);
-    const size_t headers = std::min<size_t>(packet->size(), 100);
+    if (rng() % 2 == 0) packet = encapsulate(pool, TunnelSpec::random(rng), *packet);
+    const size_t headers = std::min<size_t>(packet->size(), 200);
     for (uint32_t n = rng() % 4; n > 0; --n) packet->data()[12 + rng() % (headers - 12)] = static_cast<uint8_t>(rng());
     if (rng() % 4 == 0) packet->set_size(rng() % packet->size());
     const size_t size = packet->size();
