@@ -56,6 +56,33 @@ void DeviceIo::prepare(ThreadContext& ctx, PacketBatch& batch, PacketBatch& read
 }
 
 void DeviceIo::send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
+  for (size_t i = 0; i < batch.size(); ++i) {
+    if (is_tunnel_super_frame(batch[i])) return send_with_cuts(ctx, batch, counters);
+  }
+  send_as_they_are(ctx, batch, counters);
+}
+
+void DeviceIo::send_with_cuts(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
+  PacketBatch ready;
+  const auto add = [&](PacketPtr packet) {
+    ready.add(std::move(packet));
+    if (ready.full()) send_as_they_are(ctx, ready, counters);
+  };
+  for (size_t i = 0; i < batch.size(); ++i) {
+    PacketPtr packet = batch.release(i);
+    if (!is_tunnel_super_frame(*packet)) {
+      add(std::move(packet));
+    } else if (!fits_mtu(*packet, mtu())) {
+      drop_on_send(ctx, std::move(packet), DropReason::tx_too_big, counters);
+    } else {
+      finish_packet(ctx, std::move(packet), counters, add);
+    }
+  }
+  batch.reset_released();
+  if (!ready.empty()) send_as_they_are(ctx, ready, counters);
+}
+
+void DeviceIo::send_as_they_are(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
   PacketBatch ready;
   Outgoing outgoing{ctx, ready, {}};
   prepare(ctx, batch, ready, outgoing, counters);

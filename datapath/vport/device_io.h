@@ -107,6 +107,10 @@ class DeviceIo {
   void set_lost() { lost_.store(true, std::memory_order_relaxed); }
 
  private:
+  // Cuts the super-frames of tunnels, which no vnet header describes, and sends everything in order.
+  void send_with_cuts(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+  // REQUIRES: no packet is a super-frame inside a tunnel.
+  void send_as_they_are(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
   // Moves what can be sent from `batch` to `ready`, with headers; drops the rest.
   void prepare(ThreadContext& ctx, PacketBatch& batch, PacketBatch& ready, Outgoing& outgoing,
                VportCounters::Slot& counters);

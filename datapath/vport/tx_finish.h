@@ -34,8 +34,8 @@ void drop_on_receive(ThreadContext& ctx, uint32_t port_no, DropReason reason, Vp
 // bytes behind the Ethernet header and its VLAN tags. mtu 0 means no limit.
 bool fits_mtu(const Packet& packet, uint32_t mtu);
 
-// Ethernet header to end of L4 header of a super-frame (whose csum_start is where L4 begins); 0 if it does not make
-// sense.
+// Ethernet header to end of L4 header of a super-frame (whose csum_start is where L4 begins; inside a tunnel, that of
+// the inner packet); 0 if it does not make sense.
 size_t gso_header_size(const Packet& packet);
 
 // Completes the checksum of `packet` and cuts it if it is a super-frame, calling emit(PacketPtr) with each frame in

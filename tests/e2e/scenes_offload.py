@@ -154,3 +154,65 @@ def scene_datagrams_leave_in_trains_and_arrive_as_sent():
                 if frames > count:  # two flows of `count` each, in runs of 12
                     raise Failure(f"{address}: {2 * count} datagrams came in {frames} frames")
         switch.check_balance()
+
+
+# Tunnels whose ends are devices of the kernel: the family of their underlay, and what to add to `ip link add TUNNEL type`.
+VXLAN = ("vxlan", "id", "100", "dstport", "4789", "remote", "{remote}", "local", "{local}")
+KERNEL_TUNNELS = {
+    "vxlan": (4, VXLAN),
+    "vxlan with checksums": (4, (*VXLAN, "udpcsum")),
+    "vxlan over IPv6, with checksums": (6, VXLAN),
+    "geneve": (4, ("geneve", "id", "100", "remote", "{remote}")),
+    "geneve over IPv6, with checksums": (6, ("geneve", "id", "100", "remote", "{remote}")),
+    "gretap": (4, ("gretap", "remote", "{remote}", "local", "{local}")),
+    "ipip": (4, ("ipip", "mode", "any", "remote", "{remote}", "local", "{local}")),
+}
+
+
+def make_kernel_tunnel(hosts, tunnel):
+    """False: this kernel has no such devices, and need not have."""
+    family, device = KERNEL_TUNNELS[tunnel]
+    addresses = "192.0.2.{}" if family == 4 else "2001:db8::{}"
+    for i, host in enumerate(hosts):
+        words = (word.format(local=addresses.format(i + 1), remote=addresses.format(2 - i)) for word in device)
+        done = host.run("ip", "link", "add", "tunnel", "type", *words, check=device == VXLAN)
+        if "Unknown device type" in done.stderr:
+            return False
+        host.address("tunnel", f"10.1.0.{i + 1}/24", f"fd00:1::{i + 1}/64", mtu=1400)
+    return True
+
+
+def send_through_kernel_tunnel(lab, hosts, tunnel):
+    if not make_kernel_tunnel(hosts, tunnel):
+        return
+    for address in ("10.1.0.2", "fd00:1::2"):
+        try:
+            send_file(lab, *hosts, address)
+        except Failure as failure:
+            raise Failure(f"{tunnel}, to {address}: {failure}") from None
+    for host in hosts:
+        host.run("ip", "link", "del", "tunnel")
+
+
+def scene_kernel_tunnels_through_the_switch():
+    """What the kernel encapsulates crosses a veth as a super-frame with the tunnel's headers in front, which no vnet header describes."""
+    with Lab() as lab:
+        middle = lab.host("m")
+        hosts = [lab.host("h1"), lab.host("h2")]
+        switch = lab.switch(middle)
+        switch.vsctl("add-br", "br0")
+        for i, host in enumerate(hosts):
+            lab.wire(host, "u", middle, f"p{i + 1}")
+            host.address("u", f"192.0.2.{i + 1}/24", f"2001:db8::{i + 1}/64")
+            switch.vsctl("add-port", "br0", f"p{i + 1}")
+        switch.rules("br0", "priority=0,actions=normal")
+        hosts[0].ping("192.0.2.2", count=2)
+        for kernel_path in ("false", "true"):
+            switch.vsctl("set", "open_vswitch", ".", f"other_config:kernel-path={kernel_path}")
+            for tunnel in KERNEL_TUNNELS:
+                send_through_kernel_tunnel(lab, hosts, tunnel)
+        for port in ("p1", "p2"):
+            statistics = switch.port_statistics("br0", port)
+            if statistics.get("txErrors", 0) != 0:
+                raise Failure(f"{port}: {statistics}")
+        switch.check_balance()

@@ -226,6 +226,76 @@ TEST_F(NetdevTest, ATcpSuperFramePassesWhole) {
   EXPECT_EQ(two->stats().tx_packets, 1u);
 }
 
+// VXLAN over IPv4 without checksum, as the kernel hands it over: the type and csum_start are those of the inner TCP.
+Bytes vxlan(const Bytes& inner, uint16_t id) {
+  Bytes frame = PacketBuilder()
+                    .ethernet()
+                    .ipv4("192.0.2.1", "192.0.2.2", {.id = id})
+                    .udp(50000, 4789)
+                    .raw({8, 0, 0, 0, 0, 0, 100, 0})
+                    .raw(inner)
+                    .build();
+  store_unaligned(frame.data() + 40, be16{});
+  return frame;
+}
+
+// Only a device of the kernel's can send such a frame whole, so the test makes the packet that would come in.
+PacketPtr tunnel_super_frame(PacketPool& pool, size_t payload, uint16_t segment) {
+  PacketPtr packet = pool.allocate();
+  const Bytes frame = vxlan(partial_tcp(payload), 5);
+  packet->set_size(frame.size());
+  std::copy(frame.begin(), frame.end(), packet->data());
+  packet->offload = {ChecksumState::partial, GsoType::tcp4, false, segment, 84, 16};
+  return packet;
+}
+
+TEST_F(NetdevTest, ASuperFrameInATunnelIsCutOnItsWayOut) {
+  auto one = port("p1", 1);
+  FarEnd far1("far1");
+  constexpr size_t kSegment = 1398, kSegments = 40;  // more than a batch holds
+  PacketPool& pool = bench_->ctx().pool;
+  const auto plain = [&](uint16_t number) {
+    return PacketBuilder().ethernet().ipv4("192.0.2.1", "192.0.2.2").udp(number, 2).payload(60);
+  };
+  PacketBatch batch;
+  batch.add(plain(1).build(pool));
+  batch.add(tunnel_super_frame(pool, kSegment * kSegments, kSegment));
+  batch.add(plain(2).build(pool));
+  one->send(bench_->ctx(), batch);
+  EXPECT_EQ(far1.wait_for_frame().bytes, plain(1).build());
+  for (size_t i = 0; i < kSegments; ++i) {
+    const FarEnd::Frame arrived = far1.wait_for_frame();
+    ASSERT_EQ(arrived.bytes.size(), 104 + kSegment) << i;
+    EXPECT_EQ(arrived.header.gso_type, VnetHeader::kGsoNone);
+    EXPECT_EQ(arrived.header.flags & VnetHeader::kNeedsChecksum, 0);
+    const uint8_t* at = arrived.bytes.data();
+    EXPECT_EQ(load_unaligned<be16>(at + 18).host(), 5 + i);
+    EXPECT_EQ(load_unaligned<be16>(at + 38).host(), arrived.bytes.size() - 34);
+    EXPECT_EQ(load_unaligned<be32>(at + 88).host(), 1 + i * kSegment);
+  }
+  EXPECT_EQ(far1.wait_for_frame().bytes, plain(2).build());
+  EXPECT_EQ(one->stats().tx_packets, kSegments + 2);
+  EXPECT_EQ(one->stats().tx_errors + one->stats().tx_dropped, 0u);
+}
+
+TEST_F(NetdevTest, ASuperFrameInATunnelThatCannotBeCutIsDroppedByName) {
+  auto one = port("p1", 1);
+  const auto send = [&](uint16_t segment, uint8_t inner_protocol) {
+    PacketPtr packet = tunnel_super_frame(bench_->ctx().pool, 4000, segment);
+    packet->data()[64 + 9] = inner_protocol;
+    bench_->send(*one, std::move(packet));
+  };
+  send(1398, 17);
+  EXPECT_EQ(bench_->dropped(0, DropReason::tx_error), 1u);
+  send(1411, 6);  // one byte more than the MTU of 1500 has room for
+  EXPECT_EQ(bench_->dropped(0, DropReason::tx_too_big), 1u);
+  EXPECT_EQ(one->stats().tx_packets, 0u);
+  EXPECT_EQ(one->stats().tx_errors, 2u);
+  send(1410, 6);
+  EXPECT_EQ(one->stats().tx_packets, 3u);
+  EXPECT_EQ(one->stats().tx_errors, 2u);
+}
+
 TEST_F(NetdevTest, ATaggedSuperFramePassesWithItsTag) {
   auto one = port("p1", 1), two = port("p2", 2);
   FarEnd far1("far1");
