@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the frames of a packet table (tests/datapath/flow/packets.txt) as files for a fuzzer to start from.
+"""Writes the frames of a packet table (tests/datapath/flow/packets.txt) as files for a fuzzer to start from, and super-frames, inside
+tunnels and not, with what segment_fuzz and vnet_header_fuzz want in front of them.
 
 usage: make_corpus.py PACKETS_TXT DIRECTORY
 """
 import pathlib
+import struct
 import sys
 
 
@@ -23,6 +25,33 @@ def frames(text):
         yield frame
 
 
+def ip(version, protocol, payload):
+    if version == 4:
+        return struct.pack(">BBHHHBBHII", 0x45, 0, 20 + len(payload), 1, 0x4000, 64, protocol, 0, 1, 2) + payload
+    return struct.pack(">IHBB", 6 << 28, len(payload), protocol, 64) + bytes(32) + payload
+
+
+def ethernet(version, payload):
+    return bytes(12) + {4: b"\x08\x00", 6: b"\x86\xdd"}[version] + payload
+
+
+def udp(checksum, payload):
+    return struct.pack(">HHHH", 5, 4789, 8 + len(payload), checksum) + payload
+
+
+def super_frames():
+    """(frame, its vnet GSO type, where the checksum begins, and in its header)"""
+    data = bytes(range(200))
+    tcp = struct.pack(">HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x18, 100, 0, 0) + data
+    for version in (4, 6):
+        for protocol, l4, kind, field in ((6, tcp, {4: 1, 6: 4}[version], 16), (17, udp(0, data), 5, 6)):
+            inner = ip(version, protocol, l4)
+            whole = ethernet(version, inner)
+            for frame in (whole, ethernet(4, ip(4, 17, udp(0, bytes(8) + whole))), ethernet(6, ip(6, 17, udp(9, bytes(8) + whole))),
+                          ethernet(4, ip(4, 47, b"\x20\x00\x65\x58" + bytes(4) + whole)), ethernet(6, ip(6, 4 if version == 4 else 41, inner))):
+                yield frame, kind, len(frame) - len(l4), field
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__.strip())
@@ -30,6 +59,11 @@ def main():
     directory.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames(pathlib.Path(sys.argv[1]).read_text())):
         (directory / f"packet{number:03}").write_bytes(frame)
+    for number, (frame, kind, start, field) in enumerate(super_frames()):
+        request = struct.pack("=BHHBBB", 2 + 3 * {1: 1, 4: 2, 5: 3}[kind], 60, start, field, 6, 0)
+        (directory / f"segment{number:03}").write_bytes(request + frame)
+        vnet = struct.pack("=BBHHHH", 1, kind, start, 60, start, field)
+        (directory / f"vnet{number:03}").write_bytes(vnet + bytes(4) + frame)
 
 
 main()
