@@ -413,6 +413,30 @@ TEST_P(VxlanSuperFrameTest, EachSegmentArrivesEncapsulatedByteForByte) {
   EXPECT_EQ(bench_.balance(kInPort), 0);
 }
 
+// A super-frame that the kernel encapsulated, into a tunnel of ours.
+TEST_P(VxlanSuperFrameTest, OfAnotherTunnelKeepsItsHeaders) {
+  const SuperFrameCase& c = GetParam();
+  const auto vx = port({{"remote_ip", c.v6 ? kPeerV6 : kPeerV4}, {"key", "8"}, {"csum", c.checksum}});
+  const size_t payload = std::min<size_t>(c.payload, 60000);
+  const PacketPtr inside = super_frame(payload);
+  PacketBuilder builder;
+  builder.ethernet();
+  c.v6 ? builder.ipv6("fd00::1", "fd00::2") : builder.ipv4("192.168.8.1", "192.168.8.2");
+  PacketPtr packet = bench_.make(builder.udp(50000, 4789).raw({8, 0, 0, 0, 0, 0, 9, 0}).raw(inside->bytes()));
+  packet->offload = inside->offload;
+  packet->offload.csum_start = c.v6 ? 104 : 84;
+  const std::vector<Bytes> pieces = pieces_of(*packet);
+  ASSERT_EQ(pieces.size(), (payload + kSegment - 1) / kSegment);
+  bench_.send(*vx, std::move(packet));
+  for (const Bytes& piece : pieces) {
+    const auto got = (c.v6 ? peer6_ : peer4_)->receive();
+    ASSERT_TRUE(got);
+    EXPECT_EQ(got->payload, encapsulated(8, piece));
+  }
+  EXPECT_EQ(bench_.sent(kInPort), pieces.size());
+  EXPECT_EQ(bench_.balance(kInPort), 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(, VxlanSuperFrameTest,
                          ::testing::Values(SuperFrameCase{"v4_train", false, "true", 13000},
                                            SuperFrameCase{"v4_single", false, "false", 13000},
