@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
@@ -17,6 +18,13 @@ constexpr uint32_t kUseBits = 30;  // of a connection's state
 uint32_t longest_frame(const Encapsulation& encapsulation) {
   const auto before = static_cast<uint32_t>(encapsulation.header_size) - kEthernetHeader;
   return encapsulation.way.max_packet <= before ? 0 : encapsulation.way.max_packet - before;
+}
+
+// All but `state`, which is 0, and which a thread may look at that comes late to activate what the element was before.
+void clear(kernel_connection& connection) {
+  constexpr size_t kAfterState = offsetof(kernel_connection, state) + sizeof connection.state;
+  connection.key = {};
+  std::memset(reinterpret_cast<uint8_t*>(&connection) + kAfterState, 0, sizeof connection - kAfterState);
 }
 
 std::atomic_ref<uint32_t> state_of(kernel_connection& connection) { return std::atomic_ref(connection.state); }
@@ -218,7 +226,7 @@ Result<KernelPath::Use> KernelPath::add(ConnectionKey key, HookId in, HookId out
   const uint32_t element = free_.back();
   key.in_ifindex = from->second.ifindex;
   kernel_connection& connection = at(element);
-  connection = {};
+  clear(connection);
   connection.key = key;
   if (encapsulation != nullptr) {
     fill_in(connection, programs_->encapsulations()[element], *encapsulation);
