@@ -51,10 +51,12 @@ struct kernel_encapsulation {
   __u8 header[56];
   __u32 header_length; /* 50, or 54 with a tag */
   __u32 ip_sum;        /* of the IPv4 header's 16-bit words, as this host reads them from memory */
-  __u32 mark;          /* of the outer packet */
+  __u32 mark;          /* of the outer packet, ... */
+  __u32 priority;      /* ... and its place in queueing disciplines */
   /* As struct bpf_redir_neigh: whose MAC address the outer frame gets. */
   __u32 next_hop_family;
   __u8 next_hop[16]; /* be; IPv4: the first four */
+  __u32 zero;        /* the kernel's elements are multiples of eight bytes */
 };
 
 #define KERNEL_PATH_CONNECTIONS 32768 /* elements of the arrays */
@@ -63,3 +65,7 @@ struct kernel_encapsulation {
 #define KERNEL_CONNECTION_ENCAPSULATED 2u
 /* The longest frame, without its tag, that fits an IPv4 datagram behind UDP, VXLAN and a tag. */
 #define KERNEL_ENCAPSULATED_MAX (65535 - 20 - 8 - 8 - 4)
+/* The same for one that is no super-frame: with what is put in front of it, the kernel lets it become no longer than
+ * four pages hold besides its book-keeping. That is 16,384 bytes, less 832 at most (45 fragments), where pages have
+ * 4,096 bytes, and more elsewhere. */
+#define KERNEL_ENCAPSULATED_SINGLE_MAX 15000

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstring>
 #include <utility>
@@ -25,6 +26,13 @@ void clear(kernel_connection& connection) {
   constexpr size_t kAfterState = offsetof(kernel_connection, state) + sizeof connection.state;
   connection.key = {};
   std::memset(reinterpret_cast<uint8_t*>(&connection) + kAfterState, 0, sizeof connection - kAfterState);
+}
+
+// What the kernel makes of the TOS that a socket sends with: the two bits that once asked for little delay and high
+// throughput decide (SO_PRIORITY in socket(7), the table of the queueing discipline in tc-prio(8)).
+uint32_t priority_of(uint8_t tos) {
+  constexpr std::array<uint8_t, 4> kPriorities = {0, 2, 6, 4};  // best effort, bulk, interactive, interactive bulk
+  return kPriorities[tos >> 3 & 3];
 }
 
 std::atomic_ref<uint32_t> state_of(kernel_connection& connection) { return std::atomic_ref(connection.state); }
@@ -203,6 +211,7 @@ void KernelPath::fill_in(kernel_connection& connection, kernel_encapsulation& he
     headers.ip_sum += load_unaligned<uint16_t>(encapsulation.header.data() + i);
   }
   headers.mark = encapsulation.flow.mark;
+  headers.priority = priority_of(encapsulation.flow.tos);
   const IpAddress& next_hop = encapsulation.way.next_hop;
   headers.next_hop_family = next_hop.is_v6() ? AF_INET6 : AF_INET;
   if (next_hop.is_v6()) {

@@ -198,7 +198,8 @@ static __always_inline int fits(struct __sk_buff* skb, const struct l4* l4, __u3
 
 /* Of the tag, the headers that are put in front know all but the drop eligible bit. */
 static __always_inline int can_be_encapsulated(struct __sk_buff* skb) {
-  return skb->len <= KERNEL_ENCAPSULATED_MAX && !(skb->vlan_present && (skb->vlan_tci & 0x1000));
+  const __u32 longest = skb->gso_size != 0 ? KERNEL_ENCAPSULATED_MAX : KERNEL_ENCAPSULATED_SINGLE_MAX;
+  return skb->len <= longest && !(skb->vlan_present && (skb->vlan_tci & 0x1000));
 }
 
 SEC("socket")
@@ -287,6 +288,7 @@ static __always_inline int send_encapsulated(struct __sk_buff* skb, struct kerne
   __sync_fetch_and_add(&connection->packets, 1);
   __sync_fetch_and_add(&connection->bytes, bytes);
   skb->mark = encapsulation->mark;
+  skb->priority = encapsulation->priority;
   struct bpf_redir_neigh next_hop;
   next_hop.nh_family = encapsulation->next_hop_family;
   __builtin_memcpy(next_hop.ipv6_nh, encapsulation->next_hop, sizeof next_hop.ipv6_nh);

@@ -3,8 +3,12 @@
 //
 //   far1 = p1 (switch) vxu0 10.77.0.1 = vxu1 10.77.0.2
 
+#include <bpf/bpf.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/bpf.h>
+
+#include <set>
 
 #include "datapath/core/userspace_datapath.h"
 #include "datapath/flow/extract.h"
@@ -194,6 +198,83 @@ TEST_F(KernelTunnelTest, InheritsCongestionMarksAsThePortDoes) {
     expect_the_same({{"remote_ip", kPeerV4}}, frame);
     expect_the_same({{"remote_ip", kPeerV4}, {"tos", "inherit"}}, frame);
   }
+}
+
+// The longest frame that `find` takes if it is no super-frame is one that `forward` can encapsulate.
+TEST_F(KernelTunnelTest, EncapsulatesTheLongestFramesThatItTakes) {
+  for (const char* device : {"far1", "p1"}) test::set_link_mtu(device, 60000);
+  underlay_->set_mtu(60000);
+  in_->set_mtu(60000);
+  const auto vx = plain_port();
+  constexpr size_t kHeaders = 14 + 20 + 20;
+  const KernelPath::Use use = start(*vx, tcp_frame());
+  far1_->send(tcp_frame(KERNEL_ENCAPSULATED_SINGLE_MAX - kHeaders));
+  EXPECT_TRUE(test::eventually([&] { return path_.counts(use.element).packets == 1; }));
+  EXPECT_EQ(path_.counts(use.element).failed, 0u);
+  EXPECT_TRUE(reaches_the_socket(tcp_frame(KERNEL_ENCAPSULATED_SINGLE_MAX - kHeaders + 1)));
+  const KernelPath::Use tagged =
+      start(*vx, PacketBuilder().ethernet().vlan(10).ipv4("10.0.0.1", "10.0.0.2").tcp(1, 2).payload(1).build());
+  far1_->send(PacketBuilder()
+                  .ethernet()
+                  .vlan(10)
+                  .ipv4("10.0.0.1", "10.0.0.2")
+                  .tcp(1, 2)
+                  .payload(KERNEL_ENCAPSULATED_SINGLE_MAX - kHeaders)
+                  .build());
+  EXPECT_TRUE(test::eventually([&] { return path_.counts(tagged.element).packets == 1; }));
+  EXPECT_EQ(path_.counts(tagged.element).failed, 0u);
+}
+
+// Remembers the priority of the last packet that left by a device.
+class PriorityProbe {
+ public:
+  explicit PriorityProbe(const char* device)
+      : map_(::bpf_map_create(BPF_MAP_TYPE_ARRAY, "priority", 4, 4, 1, nullptr)) {
+    const bpf_insn code[] = {
+        {BPF_LDX | BPF_MEM | BPF_W, BPF_REG_6, BPF_REG_1, offsetof(__sk_buff, priority), 0},
+        {BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -4, 0},
+        {BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map_.get()},
+        {},
+        {BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_2, BPF_REG_10, 0, 0},
+        {BPF_ALU64 | BPF_ADD | BPF_K, BPF_REG_2, 0, 0, -4},
+        {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_map_lookup_elem},
+        {BPF_JMP | BPF_JEQ | BPF_K, BPF_REG_0, 0, 1, 0},
+        {BPF_STX | BPF_MEM | BPF_W, BPF_REG_0, BPF_REG_6, 0, 0},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, -1},  // the next program decides
+        {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
+    };
+    program_.reset(::bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "probe", "GPL", code, std::size(code), nullptr));
+    EXPECT_TRUE(program_) << errno;
+    constexpr auto kTcxEgress = static_cast<bpf_attach_type>(47);
+    link_.reset(::bpf_link_create(program_.get(), static_cast<int>(::if_nametoindex(device)), kTcxEgress, nullptr));
+    EXPECT_TRUE(link_) << errno;
+  }
+  uint32_t last() const {
+    const uint32_t zero = 0;
+    uint32_t priority = ~0u;
+    EXPECT_EQ(::bpf_map_lookup_elem(map_.get(), &zero, &priority), 0);
+    return priority;
+  }
+
+ private:
+  UniqueFd map_, program_, link_;
+};
+
+TEST_F(KernelTunnelTest, PacketsHaveThePriorityThatTheSocketsWouldHave) {
+  const PriorityProbe probe("vxu0");
+  std::set<uint32_t> seen;
+  for (unsigned tos = 0; tos < 256; tos += 4) {
+    const auto vx = port({{"remote_ip", kPeerV4}, {"tos", std::to_string(tos)}});
+    ASSERT_FALSE(sent_by_port(*vx, tcp_frame(), nullptr).empty());
+    const uint32_t expected = probe.last();
+    seen.insert(expected);
+    const KernelPath::Use use = start(*vx, tcp_frame());
+    ASSERT_FALSE(sent_by_kernel(tcp_frame()).empty());
+    EXPECT_EQ(path_.counts(use.element).packets, 1u);
+    EXPECT_EQ(probe.last(), expected) << "TOS " << tos;
+    end(use);
+  }
+  EXPECT_EQ(seen.size(), 4u);
 }
 
 TEST_F(KernelTunnelTest, PutsATagThatIsHeldAsideBack) {
