@@ -12,11 +12,18 @@ namespace vswitch {
 namespace {
 
 constexpr Nanoseconds kIdle = 5s;
-constexpr int kTidyMilliseconds = 250;
+// Together with the time for which a tunnel port takes what it knows of the host for true (vxlan_encapsulator.cc), a
+// quarter of a second.
+constexpr Nanoseconds kTidy = 225ms;
+// Between two looks at the ways of outer packets, whatever happens to the host's routes and neighbours meanwhile.
+constexpr Nanoseconds kBetweenChecks = 50ms;
+// So many candidates at a time; then the others get their turn.
+constexpr int kCandidates = 64;
+// So long a connection that could not be encapsulated is left to the daemon.
+constexpr Nanoseconds kRefusal = 5s;
 // So long a forwarding thread has for a round in which it has nothing to do. If it is that busy, some packets of a
 // connection may be overtaken by later ones, once.
-constexpr int kPatienceMilliseconds = 5;  // of each connection
-constexpr Nanoseconds kPatience = std::chrono::milliseconds(kPatienceMilliseconds);
+constexpr Nanoseconds kPatience = 5ms;  // of each connection
 // Beyond so many connections those that were idle longest go, down to so many.
 constexpr size_t kCrowded = KernelPath::kMaxConnections - KernelPath::kMaxConnections / 16;
 constexpr size_t kAfterEviction = KernelPath::kMaxConnections - KernelPath::kMaxConnections / 8;
@@ -107,25 +114,36 @@ void KernelConnections::remove_sampler(ConnectionSampler* sampler) {
 void KernelConnections::run() {
   rcu::ThreadRegistration registration;
   const rcu::Offline offline;
-  Nanoseconds tidied = clock_.now();
+  Nanoseconds tidied = clock_.now(), checked = tidied - kBetweenChecks;
   while (!stopping_.load()) {
-    int timeout = -1;
-    {
-      MutexLock lock(mutex_);
-      if (!connections_.empty()) timeout = any_pending_ ? kPatienceMilliseconds : kTidyMilliseconds;
-    }
     pollfd wakeup{wakeup_.fd(), POLLIN, 0};
-    static_cast<void>(::poll(&wakeup, 1, timeout));
+    static_cast<void>(::poll(&wakeup, 1, time_to_sleep(tidied, checked)));
     wakeup_.clear();
     if (stopping_.load()) return;
     path_.clear_up();
-    if (path_.take_ways_changed()) check_ways();
-    take_candidates();
-    const Nanoseconds now = clock_.now();
-    if (now - tidied < std::chrono::milliseconds(kTidyMilliseconds)) continue;
-    tidied = now;
-    tidy();
+    check_due_ = path_.take_ways_changed() || check_due_;
+    if (const Nanoseconds now = clock_.now(); check_due_ && now - checked >= kBetweenChecks) {
+      check_due_ = false;
+      checked = now;
+      check_ways();
+    }
+    more_offers_ = !take_candidates();
+    if (const Nanoseconds now = clock_.now(); now - tidied >= kTidy) {
+      tidied = now;
+      tidy();
+    }
   }
+}
+
+int KernelConnections::time_to_sleep(Nanoseconds tidied, Nanoseconds checked) {
+  if (more_offers_) return 0;
+  MutexLock lock(mutex_);
+  if (connections_.empty()) return check_due_ ? static_cast<int>(kBetweenChecks / 1ms) : -1;
+  const Nanoseconds now = clock_.now();
+  Nanoseconds wait = tidied + kTidy - now;
+  if (any_pending_) wait = std::min(wait, kPatience);
+  if (check_due_) wait = std::min(wait, checked + kBetweenChecks - now);
+  return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(std::max(wait, Nanoseconds(0))).count());
 }
 
 std::optional<KernelConnections::Offer> KernelConnections::next_offer() {
@@ -142,6 +160,8 @@ bool KernelConnections::prepare(const ConnectionSampler::Candidate& candidate, P
   {
     MutexLock lock(mutex_);
     if (!is_wanted(candidate)) return false;
+    const size_t key = ConnectionKeyHash()(candidate.key);
+    if (refused(key).key == key && clock_.now() < refused(key).until) return false;
   }
   KernelPath::HookId in = 0;
   {
@@ -163,8 +183,12 @@ bool KernelConnections::prepare(const ConnectionSampler::Candidate& candidate, P
   return path_.prepare(in).ok();
 }
 
-void KernelConnections::take_candidates() {
-  while (const std::optional<Offer> offer = next_offer()) {
+bool KernelConnections::take_candidates() {
+  bool all = false;
+  for (int taken = 0; taken < kCandidates; ++taken) {
+    const std::optional<Offer> offer = next_offer();
+    all = !offer;
+    if (all) break;
     Preparation preparation;
     if (!prepare(offer->candidate, preparation)) continue;
     MutexLock lock(mutex_);
@@ -173,6 +197,7 @@ void KernelConnections::take_candidates() {
   }
   MutexLock lock(mutex_);
   activate_late();
+  return all;
 }
 
 bool KernelConnections::may_have(const Flow& flow, uint32_t out_port, const Preparation& preparation) {
@@ -224,6 +249,7 @@ void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSamp
          .multicast = (candidate.key.eth_dst[0] & 1) != 0,
          .bulk = candidate.bulk,
          .pair = pair_hash(candidate.key),
+         .key = ConnectionKeyHash()(candidate.key),
          .added = now,
          .used = now});
   any_pending_ = true;
@@ -296,12 +322,21 @@ void KernelConnections::count(Connection& connection, Nanoseconds now) {
   if (more.full != 0) ledger_.drop(connection.in_port, DropReason::tx_queue_full, more.full);
   // A device that does not take a frame is down; what cannot be encapsulated finds no memory.
   const DropReason failure = connection.encapsulator ? DropReason::tunnel_push_error : DropReason::port_down;
-  if (more.failed != 0) ledger_.drop(connection.in_port, failure, more.failed);
+  if (more.failed != 0) {
+    ledger_.drop(connection.in_port, failure, more.failed);
+    if (connection.encapsulator) refuse(connection, now);
+  }
   if (more.overruled != 0) {
     ledger_.drop(connection.in_port, DropReason::tx_error, more.overruled);
     path_.give_up(connection.in, "another program at the device's TC ingress takes its packets");
   }
   count_for_ports(connection, more);
+}
+
+// The daemon may be able to do what the kernel is not; and if it is only memory that is short, that passes.
+void KernelConnections::refuse(const Connection& connection, Nanoseconds now) {
+  refused(connection.key) = {connection.key, now + kRefusal};
+  path_.stop(connection.use.element);
 }
 
 void KernelConnections::count_for_ports(const Connection& connection, const KernelPath::Counts& more) {
@@ -362,6 +397,7 @@ size_t KernelConnections::WayQuestionHash::operator()(const WayQuestion& questio
 
 // Nobody waits while the kernel is asked. Connections share few ways: each is asked for once.
 void KernelConnections::check_ways() {
+  const Nanoseconds since = clock_.now();
   WayAnswers answers;
   {
     MutexLock lock(mutex_);
@@ -371,7 +407,7 @@ void KernelConnections::check_ways() {
     }
   }
   for (auto& [question, answer] : answers) {
-    if (const Result<OuterWay> way = question.encapsulator->way_of(question.outer); way.ok()) answer = *way;
+    if (const Result<OuterWay> way = question.encapsulator->way_of(question.outer, since); way.ok()) answer = *way;
   }
   MutexLock lock(mutex_);
   for (const Connection& connection : connections_) {

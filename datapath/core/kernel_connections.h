@@ -10,11 +10,12 @@
 //
 // Threads: candidates come from the forwarding threads (connection_sampler.h), and are taken in by a thread of this
 // object's own, which sleeps while there are neither candidates nor connections; with connections it looks four times a
-// second after those that are idle.
+// second after those that are idle, and whether those that are encapsulated still have their ways.
 //
 // Lock: mutex_, inside the datapath's, and never taken by packet threads. A waiting holder waits for the kernel only.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <list>
 #include <memory>
@@ -83,6 +84,7 @@ class KernelConnections {
     bool multicast = false;
     bool bulk = false;    // counted in bulk_, ...
     size_t pair = 0;      // ... by this
+    size_t key = 0;       // hash
     bool pending = true;  // perhaps not active yet
     bool erased = false;  // stopped, and gone from the kernel's table
     Nanoseconds added{}, used{};
@@ -90,11 +92,14 @@ class KernelConnections {
   };
 
   void run();
+  // How long the thread sleeps if nobody wakes it, in ms as poll() takes it.
+  int time_to_sleep(Nanoseconds tidied, Nanoseconds checked) EXCLUDES(mutex_);
   struct Offer {
     ConnectionSampler* sampler = nullptr;
     ConnectionSampler::Candidate candidate;
   };
-  void take_candidates() EXCLUDES(mutex_);
+  // False: there may be more.
+  bool take_candidates() EXCLUDES(mutex_);
   std::optional<Offer> next_offer() EXCLUDES(mutex_);
   // What had to be found out beforehand, and may have changed since.
   struct Preparation {
@@ -121,6 +126,8 @@ class KernelConnections {
   static WayQuestion question_of(const Connection& connection) { return {connection.encapsulator, connection.outer}; }
   // Stops those whose packets would leave another way now.
   void check_ways() EXCLUDES(mutex_);
+  bool check_due_ = false;    // the thread's: ways have changed, and were not looked at since
+  bool more_offers_ = false;  // the thread's: it stopped taking candidates before it had all
   void activate_late() REQUIRES(mutex_);
   void collect_locked() REQUIRES(mutex_);
   Nanoseconds last_used(const Connection& connection, Nanoseconds now) const;
@@ -132,6 +139,13 @@ class KernelConnections {
   // Counts for the last time, and forgets, those that are stopped. Waits for the kernel if there are any.
   void bury_stopped() REQUIRES(mutex_);
   Connections::iterator forget(Connections::iterator connection) REQUIRES(mutex_);
+  // What could not be encapsulated is not tried again for a while.
+  struct Refused {
+    size_t key = 0;  // hash
+    Nanoseconds until{};
+  };
+  Refused& refused(size_t key) REQUIRES(mutex_) { return refused_[key % kRefused]; }
+  void refuse(const Connection& connection, Nanoseconds now) REQUIRES(mutex_);
 
   FlowTable& flows_;
   const PortMap& ports_;
@@ -150,6 +164,9 @@ class KernelConnections {
   std::atomic<bool> any_bulk_{false};
   bool any_pending_ GUARDED_BY(mutex_) = false;
   size_t encapsulated_ GUARDED_BY(mutex_) = 0;  // of connections_
+  // One that another takes the place of is tried earlier: no harm.
+  static constexpr size_t kRefused = 1024;
+  std::array<Refused, kRefused> refused_ GUARDED_BY(mutex_);
   uint64_t hits_ GUARDED_BY(mutex_) = 0;
   std::thread thread_;
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "datapath/base/address.h"
+#include "datapath/base/clock.h"
 #include "datapath/base/status.h"
 #include "datapath/kernel_path/connection_key.h"
 #include "datapath/packet/tunnel_metadata.h"
@@ -53,8 +54,10 @@ class Encapsulator {
   // What all packets of the connection get. Fails, and says why, if that differs from packet to packet, or is nothing
   // that the kernel path can do here and now. `metadata`: what the flow sets; null: nothing.
   virtual Result<Encapsulation> encapsulate(const ConnectionKey& key, const TunnelMetadata* metadata) = 0;
-  // The way that these packets have now, if there is one that the kernel path can take.
-  virtual Result<OuterWay> way_of(const OuterFlow& flow) = 0;
+  // The way that these packets have now, if there is one that the kernel path can take. `since`: what was found out
+  // about the host (its devices, its firewall) before then is too old, and later questions of the same look share what
+  // is found out for one.
+  virtual Result<OuterWay> way_of(const OuterFlow& flow, Nanoseconds since) = 0;
 };
 
 }  // namespace vswitch

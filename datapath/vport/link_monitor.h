@@ -50,6 +50,8 @@ struct RouteQuery {
   uint32_t mark = 0;
   uint8_t tos = 0;
   be16 src_port{}, dst_port{};  // UDP
+  // Whether to look the device up, too, for its name, and for its MTU where the route has none of its own.
+  bool device = true;
 };
 
 class LinkMonitor {
@@ -63,6 +65,8 @@ class LinkMonitor {
 
   virtual std::optional<LinkInfo> find(std::string_view name) const = 0;
   virtual std::optional<LinkInfo> find(uint32_t ifindex) const = 0;
+  // The same without speed_bps, for which the driver has to be asked.
+  virtual std::optional<LinkInfo> find_without_speed(uint32_t ifindex) const { return find(ifindex); }
   virtual Result<RouteInfo> route_to(const IpAddress& destination, const IpAddress& source, uint32_t mark) const = 0;
   // The same, as a UDP socket would get it.
   virtual Result<RouteInfo> route_of(const RouteQuery& query) const {

@@ -216,6 +216,7 @@ class NetlinkLinkMonitor final : public LinkMonitor {
 
   std::optional<LinkInfo> find(std::string_view name) const override;
   std::optional<LinkInfo> find(uint32_t ifindex) const override;
+  std::optional<LinkInfo> find_without_speed(uint32_t ifindex) const override;
   Result<RouteInfo> route_to(const IpAddress& destination, const IpAddress& source, uint32_t mark) const override {
     return route_of({.destination = destination, .source = source, .mark = mark});
   }
@@ -239,7 +240,8 @@ class NetlinkLinkMonitor final : public LinkMonitor {
   void resynchronize();
   void deliver();
 
-  std::optional<LinkInfo> ask_link(nl_msg* message) const;
+  std::optional<LinkInfo> ask_link(nl_msg* message) const;  // all but its speed
+  std::optional<LinkInfo> with_speed(std::optional<LinkInfo> link) const;
   uint64_t link_speed(const std::string& name) const;
   // Sends a RTM_NEWLINK for the device called `name` after `fill` has added what to change.
   Status change_link(std::string_view name, const std::string& what, const std::function<void(ifinfomsg&)>& flags,
@@ -401,9 +403,12 @@ std::optional<LinkInfo> NetlinkLinkMonitor::ask_link(nl_msg* message) const {
   const int error = requests_->run(message, [&](nl_msg* answer) {
     if (std::optional<Link> link = decode_link(answer)) found = std::move(link->info);
   });
-  if (error != 0 || !found) return std::nullopt;
-  found->speed_bps = link_speed(found->name);
-  return found;
+  return error == 0 ? found : std::nullopt;
+}
+
+std::optional<LinkInfo> NetlinkLinkMonitor::with_speed(std::optional<LinkInfo> link) const {
+  if (link) link->speed_bps = link_speed(link->name);
+  return link;
 }
 
 std::optional<LinkInfo> NetlinkLinkMonitor::find(std::string_view name) const {
@@ -413,10 +418,14 @@ std::optional<LinkInfo> NetlinkLinkMonitor::find(std::string_view name) const {
   nlmsg_append(message.get(), &about, sizeof about, NLMSG_ALIGNTO);
   // The kernel finds a device by any of its names; a name that is too long for the first attribute needs the second.
   nla_put_string(message.get(), name.size() < IFNAMSIZ ? IFLA_IFNAME : IFLA_ALT_IFNAME, std::string(name).c_str());
-  return ask_link(message.get());
+  return with_speed(ask_link(message.get()));
 }
 
 std::optional<LinkInfo> NetlinkLinkMonitor::find(uint32_t ifindex) const {
+  return with_speed(find_without_speed(ifindex));
+}
+
+std::optional<LinkInfo> NetlinkLinkMonitor::find_without_speed(uint32_t ifindex) const {
   if (ifindex == 0) return std::nullopt;
   const NetlinkMessagePtr message = make_netlink_message(RTM_GETLINK, 0);
   ifinfomsg about{};
@@ -476,7 +485,7 @@ Result<RouteInfo> NetlinkLinkMonitor::route_of(const RouteQuery& query) const {
   std::optional<RouteInfo> route;
   const int error = requests_->run(message.get(), [&](nl_msg* answer) { route = decode_route(answer); });
   if (error == 0 && route && route->ifindex != 0) {
-    if (const std::optional<LinkInfo> link = find(route->ifindex)) {
+    if (const auto link = query.device ? find_without_speed(route->ifindex) : std::nullopt) {
       route->device = link->name;
       if (route->mtu == 0) route->mtu = link->mtu;
     }

@@ -36,8 +36,8 @@ class NetlinkRequests {
   static Result<std::unique_ptr<NetlinkRequests>> open(int protocol = NETLINK_ROUTE);
 
   // Sends `message` and calls `on_answer` with each answer to it (under the lock: it must not send requests itself).
-  // Returns 0, or the errno that the kernel answered or that the socket failed with. EINTR: all answers have been there,
-  // but what they list changed meanwhile, so that something may be missing; worth another try.
+  // Returns 0, or the errno that the kernel answered or that the socket failed with. EINTR: all answers have been
+  // there, but what they list changed meanwhile, so that something may be missing; worth another try.
   int run(nl_msg* message, const std::function<void(nl_msg*)>& on_answer = {}) EXCLUDES(mutex_);
 
  private:

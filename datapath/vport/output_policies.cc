@@ -7,10 +7,12 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <linux/xfrm.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
 #include <system_error>
+#include <utility>
 
 #include "datapath/base/byte_order.h"
 
@@ -87,7 +89,23 @@ bool blocks_by_default(NetlinkRequests& requests) {
 
 }  // namespace
 
+std::optional<std::string> MissingModule::loaded() const {
+  std::ifstream file(list_);
+  // No list is an answer only where there are such files at all.
+  if (!file && errno == ENOENT && ::access("/proc/self", F_OK) == 0) return "";
+  if (!file) return std::nullopt;
+  std::string names;
+  for (std::string line; std::getline(file, line);) names += line.substr(0, line.find(' ')) + ' ';
+  return names;
+}
+
+void MissingModule::note() {
+  const std::optional<std::string> modules = std::exchange(modules_, loaded());
+  missing_ = modules && modules == modules_;
+}
+
 std::string OutputPolicies::nftables() {
+  if (no_nftables_.still()) return "";
   int error = 0;
   NetlinkRequests* requests = open(NETLINK_NETFILTER, nftables_, &error);
   for (int attempt = 0; requests != nullptr && attempt < kAttempts; ++attempt) {
@@ -99,15 +117,24 @@ std::string OutputPolicies::nftables() {
       if (found.empty()) found = chain_in_the_way(answer);
     });
     if (!found.empty()) return found;
-    if (error == 0 || is_absent(error)) return "";
+    if (error == 0) return "";
+    if (is_absent(error)) break;
+  }
+  if (requests == nullptr ? error == 0 : is_absent(error)) {
+    no_nftables_.note();
+    return "";
   }
   return error == 0 ? "" : cannot_tell("nftables rules", error);
 }
 
 std::string OutputPolicies::ipsec() {
+  if (no_ipsec_.still()) return "";
   int error = 0;
   NetlinkRequests* requests = open(NETLINK_XFRM, ipsec_, &error);
-  if (requests == nullptr) return error == 0 ? "" : cannot_tell("IPsec policies", error);
+  if (requests == nullptr) {
+    if (error == 0) no_ipsec_.note();
+    return error == 0 ? "" : cannot_tell("IPsec policies", error);
+  }
   const NetlinkMessagePtr message = make_netlink_message(XFRM_MSG_GETSPDINFO, 0);
   uint32_t flags = 0;
   nlmsg_append(message.get(), &flags, sizeof flags, NLMSG_ALIGNTO);
@@ -118,22 +145,26 @@ std::string OutputPolicies::ipsec() {
       policies = load_unaligned<xfrmu_spdinfo>(nla_data(info)).outcnt;
     }
   });
-  if (error != 0) return is_absent(error) ? "" : cannot_tell("IPsec policies", error);
+  if (is_absent(error)) {
+    no_ipsec_.note();
+    return "";
+  }
+  if (error != 0) return cannot_tell("IPsec policies", error);
   return policies != 0 || blocks_by_default(*requests) ? "an IPsec policy" : "";
 }
 
 std::string OutputPolicies::look() {
-  for (std::string found : {iptables(), nftables(), ipsec()}) {
-    if (!found.empty()) return found;
-  }
-  return "";
+  std::string found = iptables();
+  if (found.empty()) found = nftables();
+  if (found.empty()) found = ipsec();
+  return found;
 }
 
-std::string OutputPolicies::in_the_way(Nanoseconds now) {
+std::string OutputPolicies::in_the_way(Nanoseconds now, Nanoseconds since) {
   MutexLock lock(mutex_);
-  if (!looked_ || now - *looked_ >= kFresh) {
-    found_ = look();
+  if (!looked_ || *looked_ < since) {
     looked_ = now;
+    found_ = look();
   }
   return found_;
 }

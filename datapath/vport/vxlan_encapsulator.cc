@@ -16,6 +16,8 @@ namespace {
 
 constexpr size_t kIpv4Size = 20, kUdpSize = 8, kEthernetSize = 14, kTagSize = 4;
 constexpr be16 kDontFragment = to_be16(0x4000);
+// Connections that come one after the other share what is found out about the host for so long.
+constexpr Nanoseconds kFresh = 20ms;
 
 // The plan for all packets of a connection.
 Result<VxlanPlan> plan_connection(const TunnelConfig& config, const ConnectionKey& key,
@@ -95,34 +97,53 @@ std::string VxlanEncapsulator::problem() const {
   return problem_;
 }
 
-Result<RouteInfo> VxlanEncapsulator::route_of(const OuterFlow& flow) const {
+// Connections share few devices.
+std::optional<LinkInfo> VxlanEncapsulator::device(uint32_t ifindex, Nanoseconds since) {
+  {
+    MutexLock lock(mutex_);
+    std::erase_if(devices_, [since](const auto& known) { return known.second.looked < since; });
+    if (const auto known = devices_.find(ifindex); known != devices_.end()) return known->second.link;
+  }
+  const Nanoseconds now = environment_.clock.now();
+  std::optional<LinkInfo> link = environment_.links.find_without_speed(ifindex);
+  MutexLock lock(mutex_);
+  devices_[ifindex] = {now, link};
+  return link;
+}
+
+Result<RouteInfo> VxlanEncapsulator::route_of(const OuterFlow& flow, Nanoseconds since) {
   const auto source = flow.src ? IpAddress::from_v4(flow.src) : IpAddress{};
   Result<RouteInfo> route = environment_.links.route_of({.destination = IpAddress::from_v4(flow.dst),
                                                          .source = source,
                                                          .mark = flow.mark,
                                                          .tos = flow.tos,
                                                          .src_port = flow.src_port,
-                                                         .dst_port = flow.dst_port});
+                                                         .dst_port = flow.dst_port,
+                                                         .device = false});
   if (!route.ok()) return route;
   if (!route->unicast || route->lightweight_tunnel) return unimplemented("the route is of an unusual kind");
-  const std::optional<LinkInfo> link = environment_.links.find(route->ifindex);
+  const std::optional<LinkInfo> link = device(route->ifindex, since);
   if (!link || !link->up || !link->ethernet || link->loopback) {
     return unimplemented("the route leaves by a device that is down, or no Ethernet device");
   }
+  // Such a device has no UDP tunnel segmentation and a short queue: the kernel would cut super-frames into more packets
+  // than it takes at a time, and it drops the rest. The daemon sends at the pace of its socket.
+  if (link->kind == "tun") return unimplemented("the route leaves by an internal port or another TAP device");
+  if (route->mtu == 0) route->mtu = link->mtu;
   return route;
 }
 
-Result<OuterWay> VxlanEncapsulator::way_of(const OuterFlow& flow) {
-  Result<OuterWay> way = try_way_of(flow);
+Result<OuterWay> VxlanEncapsulator::way_of(const OuterFlow& flow, Nanoseconds since) {
+  Result<OuterWay> way = try_way_of(flow, since);
   if (!way.ok()) note(way.status());
   return way;
 }
 
-Result<OuterWay> VxlanEncapsulator::try_way_of(const OuterFlow& flow) const {
-  if (const std::string policy = policies_.in_the_way(environment_.clock.now()); !policy.empty()) {
+Result<OuterWay> VxlanEncapsulator::try_way_of(const OuterFlow& flow, Nanoseconds since) {
+  if (const std::string policy = policies_.in_the_way(environment_.clock.now(), since); !policy.empty()) {
     return failed_precondition(policy + " is to see outer packets");
   }
-  const Result<RouteInfo> route = route_of(flow);
+  const Result<RouteInfo> route = route_of(flow, since);
   if (!route.ok()) return route.status();
   if (!route->source.v4) return failed_precondition("the route has no source address");
   return OuterWay{.ifindex = route->ifindex,
@@ -157,7 +178,7 @@ Result<Encapsulation> VxlanEncapsulator::try_encapsulate(const ConnectionKey& ke
                  .dst_port = to_be16(plan->dst_port),
                  .tos = plan->tos,
                  .mark = plan->mark};
-  const Result<OuterWay> outer = try_way_of(result.flow);
+  const Result<OuterWay> outer = try_way_of(result.flow, environment_.clock.now() - kFresh);
   if (!outer.ok()) return outer.status();
   result.way = *outer;
   write_headers(*plan, key, result);

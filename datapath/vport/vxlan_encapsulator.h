@@ -3,11 +3,13 @@
 // they take.
 //
 // Not for the kernel path, and left to the port: IPv6 outside, outer UDP checksums, packets that may be fragmented,
-// TTLs copied from inner packets, destinations on this host; and everything as long as something of the host's is to
-// see outer packets (output_policies.h).
+// TTLs copied from inner packets, destinations on this host or behind a TAP device; and everything as long as something
+// of the host's is to see outer packets (output_policies.h).
 #pragma once
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "datapath/base/mutex.h"
@@ -38,12 +40,13 @@ class VxlanEncapsulator final : public Encapsulator {
 
   uint64_t hook() const override { return hook_->id(); }
   Result<Encapsulation> encapsulate(const ConnectionKey& key, const TunnelMetadata* metadata) override;
-  Result<OuterWay> way_of(const OuterFlow& flow) override;
+  Result<OuterWay> way_of(const OuterFlow& flow, Nanoseconds since) override;
 
  private:
   Result<Encapsulation> try_encapsulate(const ConnectionKey& key, const TunnelMetadata* metadata);
-  Result<RouteInfo> route_of(const OuterFlow& flow) const;
-  Result<OuterWay> try_way_of(const OuterFlow& flow) const;
+  Result<RouteInfo> route_of(const OuterFlow& flow, Nanoseconds since);
+  Result<OuterWay> try_way_of(const OuterFlow& flow, Nanoseconds since);
+  std::optional<LinkInfo> device(uint32_t ifindex, Nanoseconds since) EXCLUDES(mutex_);
   void note(const Status& status) EXCLUDES(mutex_);
 
   const TunnelConfig config_;
@@ -52,6 +55,11 @@ class VxlanEncapsulator final : public Encapsulator {
   OutputPolicies& policies_;
   const std::unique_ptr<KernelPath::Hook> hook_;
   mutable Mutex mutex_;
+  struct Device {
+    Nanoseconds looked{};
+    std::optional<LinkInfo> link;  // nullopt: there was none
+  };
+  std::map<uint32_t, Device> devices_ GUARDED_BY(mutex_);  // by ifindex
   std::string problem_ GUARDED_BY(mutex_);
 };
 

@@ -118,6 +118,40 @@ def scene_encapsulates_what_the_kernel_peer_takes():
         switch.check_balance()
 
 
+def scene_encapsulates_with_large_mtus():
+    """Frames that are no super-frames may be longer than the kernel lets an encapsulated one become."""
+    with Lab() as lab:
+        network, switch = overlay(lab, mtu=30000)
+        for host in network.hosts:
+            host.run("ip", "link", "set", "u", "mtu", "40000")
+            host.run("ip", "link", "set", "p", "mtu", "30000")
+        for device in ("vx0", "br0"):
+            network.hosts[1].run("ip", "link", "set", device, "mtu", "30000")
+        network.workloads[0].run("ping", "-c1", "-W5", "-Mdo", "-s29972", "10.1.0.2")
+        check_file(network, switch)
+        if "tunnel_push_error" in switch.dpctl("drops"):
+            raise Failure("what the kernel cannot encapsulate was dropped:\n" + switch.dpctl("drops"))
+        switch.check_balance()
+
+
+def scene_leaves_the_way_by_an_internal_port_to_the_daemon():
+    """The underlay's device is a port of a bridge of ours, which has the host's address."""
+    with Lab() as lab:
+        network, switch = overlay(lab)
+        host = network.hosts[0]
+        stream(network, switch)
+        host.run("ip", "address", "flush", "dev", "u")
+        switch.vsctl("add-br", "br-phy", "--", "add-port", "br-phy", "u")
+        host.address("br-phy", f"{OUR}/24")
+        eventually(lambda: in_kernel(switch) == 0, lambda: f"the daemon has the stream again: {state(switch)}", deadline=3)
+        flows_on(network)
+        hits = state(switch)[2]
+        flows_on(network)
+        if "internal port" not in why_not(switch) or state(switch)[2] != hits:
+            raise Failure(f"{why_not(switch)!r}, {state(switch)} after {hits}")
+        switch.check_balance()
+
+
 def scene_counts_like_the_daemon():
     with Lab() as lab:
         network, switch = overlay(lab)

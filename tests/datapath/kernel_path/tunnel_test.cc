@@ -8,19 +8,20 @@
 #include <gtest/gtest.h>
 #include <linux/bpf.h>
 
+#include <atomic>
 #include <set>
 
 #include "datapath/core/userspace_datapath.h"
 #include "datapath/flow/extract.h"
 #include "datapath/kernel_path/kernel_path.h"
 #include "datapath/tunnel/vxlan_header.h"
+#include "datapath/vport/tap_device.h"
 #include "datapath/vport/vport_registry.h"
 #include "datapath/vport/vxlan_encapsulator.h"
 #include "tests/support/eventually.h"
 #include "tests/support/guarded_packet.h"
 #include "tests/support/kernel_path.h"
 #include "tests/support/nftables.h"
-#include "tests/support/packet_end.h"
 #include "tests/support/packet_end.h"  // before <linux/netfilter.h>, which leaves to it what both define
 #include "tests/support/tunnel_underlay.h"
 
@@ -225,6 +226,8 @@ TEST_F(KernelTunnelTest, EncapsulatesTheLongestFramesThatItTakes) {
   EXPECT_EQ(path_.counts(tagged.element).failed, 0u);
 }
 
+constexpr auto kTcxEgress = static_cast<bpf_attach_type>(47);
+
 // Remembers the priority of the last packet that left by a device.
 class PriorityProbe {
  public:
@@ -245,7 +248,6 @@ class PriorityProbe {
     };
     program_.reset(::bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "probe", "GPL", code, std::size(code), nullptr));
     EXPECT_TRUE(program_) << errno;
-    constexpr auto kTcxEgress = static_cast<bpf_attach_type>(47);
     link_.reset(::bpf_link_create(program_.get(), static_cast<int>(::if_nametoindex(device)), kTcxEgress, nullptr));
     EXPECT_TRUE(link_) << errno;
   }
@@ -349,13 +351,29 @@ TEST_F(KernelTunnelTest, StopsAtAFirewall) {
   ASSERT_TRUE(encapsulation.ok()) << encapsulation.status().message();
   EXPECT_EQ(vx->state().status.count("no_kernel_path"), 0u);
   if (!test::add_nft_chain(kInet, "vswitch_test", "out", kLocalOut)) GTEST_SKIP() << "no nftables here";
-  const auto way = [&] { return vx->encapsulator()->way_of(encapsulation->flow); };
+  const auto way = [&] { return vx->encapsulator()->way_of(encapsulation->flow, clock_.now()); };
   EXPECT_TRUE(test::eventually([&] { return !way().ok(); }));
   EXPECT_THAT(way().status().message(), HasSubstr("vswitch_test out"));
   EXPECT_FALSE(encapsulate().ok());
   EXPECT_THAT(vx->state().status.at("no_kernel_path"), HasSubstr("vswitch_test out"));
   test::remove_nft_table(kInet, "vswitch_test");
   EXPECT_TRUE(test::eventually([&] { return way().ok(); }));
+}
+
+TEST_F(KernelTunnelTest, ATapDeviceIsLeftToThePort) {
+  const auto vx = plain_port();
+  const auto encapsulation = vx->encapsulator()->encapsulate(key_of(tcp_frame()), nullptr);
+  ASSERT_TRUE(encapsulation.ok());
+  const auto tap = TapDevice::open("phy", 1);
+  ASSERT_TRUE(tap.ok()) << tap.status().message();
+  test::set_link_up("phy");
+  test::add_address("phy", "10.78.0.1/24");
+  test::add_route(std::string(kPeerV4) + "/32", "phy", "10.78.0.2");
+  const auto refused = vx->encapsulator()->encapsulate(key_of(tcp_frame()), nullptr);
+  EXPECT_THAT(refused.status().message(), HasSubstr("TAP"));
+  EXPECT_FALSE(vx->encapsulator()->way_of(encapsulation->flow, clock_.now()).ok());
+  EXPECT_THAT(vx->state().status.at("no_kernel_path"), HasSubstr("internal port"));
+  test::delete_link("phy");
 }
 
 TEST_F(KernelTunnelTest, ItsWayFollowsTheRoute) {
@@ -368,13 +386,13 @@ TEST_F(KernelTunnelTest, ItsWayFollowsTheRoute) {
   EXPECT_EQ(way.next_hop, *IpAddress::parse(kPeerV4));
   EXPECT_EQ(way.source, test::ipv4(kOurV4));
   EXPECT_EQ(way.max_packet, 1500u);
-  EXPECT_EQ(*encapsulator->way_of(encapsulation->flow), way);
+  EXPECT_EQ(*encapsulator->way_of(encapsulation->flow, clock_.now()), way);
   underlay_->set_mtu(1400);
-  EXPECT_EQ(encapsulator->way_of(encapsulation->flow)->max_packet, 1400u);
+  EXPECT_EQ(encapsulator->way_of(encapsulation->flow, clock_.now())->max_packet, 1400u);
   test::add_route(std::string(kPeerV4) + "/32", "vxu0", "10.77.0.9");
-  EXPECT_EQ(encapsulator->way_of(encapsulation->flow)->next_hop, *IpAddress::parse("10.77.0.9"));
+  EXPECT_EQ(encapsulator->way_of(encapsulation->flow, clock_.now())->next_hop, *IpAddress::parse("10.77.0.9"));
   test::set_link_up("vxu0", false);
-  EXPECT_FALSE(encapsulator->way_of(encapsulation->flow).ok());
+  EXPECT_FALSE(encapsulator->way_of(encapsulation->flow, clock_.now()).ok());
 }
 
 TEST_F(KernelTunnelTest, FramesThatDoNotFitThePathReachTheSocket) {
@@ -459,6 +477,47 @@ class Handler final : public UpcallHandler {
   }
 };
 
+// As long as this is there, what leaves by the device cannot be encapsulated: the kernel believes that it is already,
+// since headers were put in front of it, and taken away again.
+class MarkedAsEncapsulated {
+ public:
+  explicit MarkedAsEncapsulated(const char* device) {
+    constexpr int kHeaders = 20 + 8;
+    const bpf_insn code[] = {
+        {BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_6, BPF_REG_1, 0, 0},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_2, 0, 0, kHeaders},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_3, 0, 0, BPF_ADJ_ROOM_MAC},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_4, 0, 0, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP},
+        {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_skb_adjust_room},
+        {BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_1, BPF_REG_6, 0, 0},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_2, 0, 0, -kHeaders},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_3, 0, 0, BPF_ADJ_ROOM_MAC},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_4, 0, 0, 0},
+        {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_skb_adjust_room},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, -1},  // the next program decides
+        {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
+    };
+    program_.reset(::bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "mark", "GPL", code, std::size(code), nullptr));
+    EXPECT_TRUE(program_) << errno;
+    link_.reset(::bpf_link_create(program_.get(), static_cast<int>(::if_nametoindex(device)), kTcxEgress, nullptr));
+    EXPECT_TRUE(link_) << errno;
+  }
+
+ private:
+  UniqueFd program_, link_;
+};
+
+// The real time, and what a test adds to it.
+class ShiftedClock final : public Clock {
+ public:
+  Nanoseconds now() const override { return real_.now() + Nanoseconds(shift_.load()); }
+  void advance(Nanoseconds by) { shift_ += by.count(); }
+
+ private:
+  MonotonicClock real_;
+  std::atomic<int64_t> shift_{0};
+};
+
 class KernelTunnelConnectionsTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -519,6 +578,10 @@ class KernelTunnelConnectionsTest : public ::testing::Test {
     }
     return count;
   }
+  void send_impossible() {
+    const MarkedAsEncapsulated marked("far1");
+    send(1);
+  }
   KernelPathStats stats() { return datapath_->stats().kernel_path; }
   bool enter_kernel() {
     send(600);
@@ -535,7 +598,7 @@ class KernelTunnelConnectionsTest : public ::testing::Test {
   }
 
   const Bytes bulk_ = tcp_frame(1000);
-  MonotonicClock clock_;
+  ShiftedClock clock_;
   Handler handler_;
   std::optional<test::TunnelUnderlay> underlay_;
   std::optional<test::PeerSocket> peer_;
@@ -580,6 +643,34 @@ TEST_F(KernelTunnelConnectionsTest, AnotherWayForTheOuterPacketsStopsThem) {
   EXPECT_TRUE(test::eventually([&] { return datapath_->books(device_).dropped[too_big] == 10; }));
   test::set_link_mtu("vxu0", 1500);
   EXPECT_TRUE(test::eventually([this] { return send(50), stats().connections == 1; }));
+}
+
+TEST_F(KernelTunnelConnectionsTest, WhatCannotBeEncapsulatedIsTheDaemonsForAWhile) {
+  ASSERT_TRUE(enter_kernel());
+  send_impossible();
+  const auto refused = static_cast<size_t>(DropReason::tunnel_push_error);
+  EXPECT_TRUE(test::eventually([&] { return datapath_->books(device_).dropped[refused] == 1; }));
+  EXPECT_TRUE(test::eventually([this] { return stats().connections == 0; }));
+  const uint64_t hits = stats().hits;
+  for (int i = 0; i < 10; ++i) {
+    send(100);
+    EXPECT_TRUE(test::eventually([this] { return counted() == sent_; }));
+  }
+  EXPECT_EQ(stats().hits, hits);
+  EXPECT_EQ(stats().connections, 0u);
+  EXPECT_EQ(datapath_->books(device_).dropped_total(), 1u);
+  clock_.advance(5s);
+  EXPECT_TRUE(test::eventually([this] { return send(50), stats().connections == 1; }));
+}
+
+// However many changes the host sees, their ways are not looked at each time, but once more in the end.
+TEST_F(KernelTunnelConnectionsTest, TheLastOfManyChangesIsSeen) {
+  ASSERT_TRUE(enter_kernel());
+  for (int i = 0; i < 200; ++i)
+    test::add_neighbour("vxu0", "10.77.0.9", i % 2 == 0 ? "02:00:00:00:00:01" : "02:00:00:00:00:02");
+  EXPECT_EQ(stats().connections, 1u);
+  test::add_route(std::string(kPeerV4) + "/32", "vxu0", "10.77.0.9");
+  EXPECT_TRUE(test::eventually([this] { return stats().connections == 0; }));
 }
 
 TEST_F(KernelTunnelConnectionsTest, APortThatGoesTakesItsConnections) {

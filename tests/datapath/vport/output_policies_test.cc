@@ -5,6 +5,10 @@
 #include <gtest/gtest.h>
 #include <linux/netfilter.h>
 #include <linux/xfrm.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
 
 #include "tests/support/netns.h"
 #include "tests/support/nftables.h"
@@ -26,7 +30,7 @@ class OutputPoliciesTest : public ::testing::Test {
     std::string result;
     space_->run([&] {
       prepare();
-      if (!IsSkipped()) result = OutputPolicies().in_the_way({});
+      if (!IsSkipped()) result = OutputPolicies().in_the_way({}, {});
     });
     return result;
   }
@@ -87,15 +91,57 @@ TEST_F(OutputPoliciesTest, FindsIpsecThatBlocksByDefault) {
   EXPECT_EQ(found(set_default), "an IPsec policy");
 }
 
-TEST_F(OutputPoliciesTest, LooksAgainWhenWhatItKnowsIsOld) {
+TEST_F(OutputPoliciesTest, LooksAgainWhenWhatItKnowsIsTooOld) {
   space_->run([] {
     OutputPolicies policies;
     const Nanoseconds now = 1s;
-    EXPECT_EQ(policies.in_the_way(now), "");
+    EXPECT_EQ(policies.in_the_way(now, now), "");
     if (!test::add_nft_chain(NFPROTO_INET, "t", "c", NF_INET_LOCAL_OUT)) GTEST_SKIP() << "no nftables here";
-    EXPECT_EQ(policies.in_the_way(now + OutputPolicies::kFresh - Nanoseconds(1)), "");
-    EXPECT_THAT(policies.in_the_way(now + OutputPolicies::kFresh), HasSubstr("t c"));
+    EXPECT_EQ(policies.in_the_way(now + 1s, now), "");
+    EXPECT_THAT(policies.in_the_way(now + 1s, now + Nanoseconds(1)), HasSubstr("t c"));
   });
+}
+
+// The list of modules is the test's.
+class MissingModuleTest : public ::testing::Test {
+ protected:
+  MissingModuleTest() : file_(testing::TempDir() + "modules." + std::to_string(::getpid())) {}
+  ~MissingModuleTest() override { std::remove(file_.c_str()); }
+  void write(const char* modules) const { std::ofstream(file_) << modules; }
+
+  const std::string file_;
+};
+
+TEST_F(MissingModuleTest, IsMissingUntilOtherModulesHaveBeenLoaded) {
+  write("veth 45056 0 - Live 0x0000\nx_tables 65536 1 veth, Live 0x0000\n");
+  MissingModule module(file_);
+  EXPECT_FALSE(module.still());  // nobody has asked for it
+  module.note();
+  EXPECT_FALSE(module.still());  // it may have come before the list was read
+  module.note();
+  EXPECT_TRUE(module.still());
+  write("veth 45056 2 - Live 0x0000\nx_tables 65536 3 veth, Live 0x0000\n");  // used by more
+  EXPECT_TRUE(module.still());
+  write("nf_tables 1 0 - Live 0x0000\nveth 45056 0 - Live 0x0000\nx_tables 65536 1 veth, Live 0x0000\n");
+  EXPECT_FALSE(module.still());
+  module.note();
+  EXPECT_FALSE(module.still());
+  module.note();
+  EXPECT_TRUE(module.still());
+}
+
+TEST_F(MissingModuleTest, IsMissingForEverInAKernelWithoutModules) {
+  MissingModule module(file_);
+  module.note();
+  module.note();
+  EXPECT_TRUE(module.still());
+}
+
+TEST_F(MissingModuleTest, IsAskedForEachTimeIfModulesCannotBeListed) {
+  MissingModule module("/proc/self/mem/modules");  // ENOTDIR
+  module.note();
+  module.note();
+  EXPECT_FALSE(module.still());
 }
 
 }  // namespace
