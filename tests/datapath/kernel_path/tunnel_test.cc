@@ -612,9 +612,10 @@ class KernelTunnelConnectionsTest : public ::testing::Test {
 
 TEST_F(KernelTunnelConnectionsTest, CountsAsIfTheDaemonHadSentIt) {
   ASSERT_TRUE(enter_kernel());
-  ASSERT_TRUE(test::eventually([this] { return counted() == sent_; }));
+  // What the thread still has in hand is counted for its flow first, and for the port that it leaves by last.
+  ASSERT_TRUE(test::eventually([this] { return datapath_->port_stats(tunnel_)->tx_packets == sent_; }));
+  EXPECT_EQ(counted(), sent_);
   EXPECT_EQ(datapath_->port_stats(device_)->rx_packets, sent_);
-  EXPECT_EQ(datapath_->port_stats(tunnel_)->tx_packets, sent_);
   EXPECT_EQ(datapath_->port_stats(tunnel_)->tx_bytes, sent_ * bulk_.size());
   EXPECT_EQ(datapath_->books(device_).received, sent_);
   EXPECT_EQ(datapath_->books(device_).sent, sent_);
