@@ -161,6 +161,19 @@ void BM_Setup(benchmark::State& state) {
 }
 BENCHMARK(BM_Setup)->Arg(10'000)->Arg(100'000)->Arg(1'000'000)->Iterations(1'000'000);
 
+// So many, each its own megaflow, as upcalls would install them.
+void put_flows(World& world, Datapath& datapath, uint64_t flows) {
+  for (uint64_t n = 0; n < flows; ++n) {
+    const FlowKey key = flow_key(n);
+    const rcu::ReaderScope reader;
+    MissResult result = world.slow_path.miss(key, some_packet());
+    (void)datapath
+        .put_flow(
+            {key, result.mask, std::move(result.actions), std::move(result.installer_data), result.installer_bits})
+        .ok();
+  }
+}
+
 // A datapath with so many flows, among 1,000,000 rules: those of another kind, which the flows' packets are compared
 // with, too.
 struct ManyFlows {
@@ -175,15 +188,7 @@ struct ManyFlows {
       mods.push_back({.spec = {.priority = 50, .match = match, .actions = std::make_shared<RuleActionList>()}});
     }
     world.runtime.tables->prepare(mods)->publish();
-    for (uint64_t n = 0; n < flows; ++n) {
-      const FlowKey key = flow_key(n);
-      const rcu::ReaderScope reader;
-      MissResult result = world.slow_path.miss(key, some_packet());
-      (void)datapath
-          .put_flow(
-              {key, result.mask, std::move(result.actions), std::move(result.installer_data), result.installer_bits})
-          .ok();
-    }
+    put_flows(world, datapath, flows);
   }
 
   // From the publication of a change until all flows are true to it. The store's share (one fsync) is not in it.
@@ -248,15 +253,7 @@ void BM_RevalidateAll(benchmark::State& state) {
   const rcu::Offline offline;
   UserspaceDatapath datapath({1, 2'000'000}, world.clock, std::make_unique<test::FakeLinkMonitor>());
   Revalidator revalidator(datapath, world.views, world.slow_path, world.clock);
-  for (uint64_t n = 0; n < static_cast<uint64_t>(state.range(0)); ++n) {
-    const FlowKey key = flow_key(n);
-    const rcu::ReaderScope reader;
-    MissResult result = world.slow_path.miss(key, some_packet());
-    (void)datapath
-        .put_flow(
-            {key, result.mask, std::move(result.actions), std::move(result.installer_data), result.installer_bits})
-        .ok();
-  }
+  put_flows(world, datapath, static_cast<uint64_t>(state.range(0)));
   for (auto _ : state) revalidator.revalidate();
 }
 BENCHMARK(BM_RevalidateAll)->Arg(100'000)->Iterations(3)->Unit(benchmark::kMillisecond)->UseRealTime();

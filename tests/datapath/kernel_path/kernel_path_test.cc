@@ -15,6 +15,7 @@
 
 #include "datapath/core/userspace_datapath.h"
 #include "datapath/flow/extract.h"
+#include "tests/support/dropping_handler.h"
 #include "tests/support/eventually.h"
 #include "tests/support/guarded_packet.h"
 #include "tests/support/kernel_path.h"
@@ -26,6 +27,7 @@ namespace vswitch {
 namespace {
 
 using test::Bytes;
+using test::DroppingHandler;
 using test::keep_quiet;
 using test::PacketBuilder;
 using test::PacketEnd;
@@ -257,20 +259,6 @@ TEST_F(KernelPathTest, AVerdictIsForItsFrameOnly) {
 
 // ---------------------------------------------------------------- with flows
 
-class Handler final : public UpcallHandler {
- public:
-  MissResult miss(const FlowKey&, const Packet&) override {
-    MissResult result;
-    result.actions.push_back(DropAction{DropReason::of_pipeline});
-    result.install = false;
-    return result;
-  }
-  void uncounted(const std::shared_ptr<void>&, uint64_t, uint64_t) override {}
-  std::optional<DropReason> controller(const UserspaceAction&, const FlowKey&, const Packet&) override {
-    return std::nullopt;
-  }
-};
-
 class KernelConnectionsTest : public ::testing::Test {
  protected:
   static constexpr size_t kEnoughToBeNoticed = 600;
@@ -341,7 +329,7 @@ class KernelConnectionsTest : public ::testing::Test {
   }
 
   MonotonicClock clock_;
-  Handler handler_;
+  DroppingHandler handler_;
   std::unique_ptr<UserspaceDatapath> datapath_;
   std::vector<uint32_t> ports_;
   std::unique_ptr<PacketEnd> far1_, far2_;

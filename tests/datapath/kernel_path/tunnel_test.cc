@@ -18,6 +18,7 @@
 #include "datapath/vport/tap_device.h"
 #include "datapath/vport/vport_registry.h"
 #include "datapath/vport/vxlan_encapsulator.h"
+#include "tests/support/dropping_handler.h"
 #include "tests/support/eventually.h"
 #include "tests/support/guarded_packet.h"
 #include "tests/support/kernel_path.h"
@@ -29,6 +30,7 @@ namespace vswitch {
 namespace {
 
 using test::Bytes;
+using test::DroppingHandler;
 using test::kOurV4;
 using test::kPeerV4;
 using test::kPeerV6;
@@ -463,20 +465,6 @@ TEST_F(KernelTunnelTest, NothingIsLostWhileTheKernelLooksForTheNeighbour) {
 
 // ---------------------------------------------------------------- with flows
 
-class Handler final : public UpcallHandler {
- public:
-  MissResult miss(const FlowKey&, const Packet&) override {
-    MissResult result;
-    result.actions.push_back(DropAction{DropReason::of_pipeline});
-    result.install = false;
-    return result;
-  }
-  void uncounted(const std::shared_ptr<void>&, uint64_t, uint64_t) override {}
-  std::optional<DropReason> controller(const UserspaceAction&, const FlowKey&, const Packet&) override {
-    return std::nullopt;
-  }
-};
-
 // As long as this is there, what leaves by the device cannot be encapsulated: the kernel believes that it is already,
 // since headers were put in front of it, and taken away again.
 class MarkedAsEncapsulated {
@@ -599,7 +587,7 @@ class KernelTunnelConnectionsTest : public ::testing::Test {
 
   const Bytes bulk_ = tcp_frame(1000);
   ShiftedClock clock_;
-  Handler handler_;
+  DroppingHandler handler_;
   std::optional<test::TunnelUnderlay> underlay_;
   std::optional<test::PeerSocket> peer_;
   std::unique_ptr<PacketEnd> far1_;

@@ -158,22 +158,10 @@ struct Tally {
 
 // Whether `terms` are those that `output` asks for.
 bool same_terms(const FlowTerms& terms, const TranslateOutput& output) {
-  const auto same_lookups = [](const Credit::TableLookups& a, const Credit::TableLookups& b) {
-    return a.tables == b.tables && a.table == b.table && a.matched == b.matched && a.missed == b.missed;
-  };
-  const auto same_hop = [](const Credit::PatchHop& a, const Credit::PatchHop& b) {
-    return a.from == b.from && a.to == b.to;
-  };
-  const auto same_source = [](const LearnedSource& a, const LearnedSource& b) {
-    return a.bridge == b.bridge && a.vlan == b.vlan && a.mac == b.mac && a.port == b.port;
-  };
   std::vector<RecircRef> recircs;
   for (const Recirculation& r : output.recirculations) recircs.push_back(r.context);
   if (output.thawed) recircs.push_back(output.thawed);
-  return terms.credit.rules == output.credit.rules &&
-         std::ranges::equal(terms.credit.lookups, output.credit.lookups, same_lookups) &&
-         std::ranges::equal(terms.credit.patch_hops, output.credit.patch_hops, same_hop) &&
-         std::ranges::equal(terms.learned, output.learned, same_source) && terms.recircs == recircs;
+  return terms.credit == output.credit && terms.learned == output.learned && terms.recircs == recircs;
 }
 
 class Scene {

@@ -146,20 +146,8 @@ bool other_of_megaflow(Scene& scene, const FlowKey& key, const FlowMask& mask, F
 // Everything that hangs on a flow beside its actions (vswitchd/control/flow_origin.h): flows that are treated alike
 // share it.
 bool same_terms(const TranslateOutput& one, const TranslateOutput& two) {
-  const auto same_lookups = [](const Credit::TableLookups& a, const Credit::TableLookups& b) {
-    return a.tables == b.tables && a.table == b.table && a.matched == b.matched && a.missed == b.missed;
-  };
-  const auto same_hop = [](const Credit::PatchHop& a, const Credit::PatchHop& b) {
-    return a.from == b.from && a.to == b.to;
-  };
-  const auto same_source = [](const LearnedSource& a, const LearnedSource& b) {
-    return a.bridge == b.bridge && a.vlan == b.vlan && a.mac == b.mac && a.port == b.port;
-  };
   const auto same_context = [](const Recirculation& a, const Recirculation& b) { return a.context == b.context; };
-  return one.credit.rules == two.credit.rules &&
-         std::ranges::equal(one.credit.lookups, two.credit.lookups, same_lookups) &&
-         std::ranges::equal(one.credit.patch_hops, two.credit.patch_hops, same_hop) &&
-         std::ranges::equal(one.learned, two.learned, same_source) &&
+  return one.credit == two.credit && one.learned == two.learned &&
          std::ranges::equal(one.recirculations, two.recirculations, same_context) && one.thawed == two.thawed &&
          one.rewritten_words == two.rewritten_words && one.used_addresses == two.used_addresses &&
          one.slow_path == two.slow_path;
