@@ -37,7 +37,17 @@ const std::vector<Verb> kVerbs = {
      {{"--more", "", "every field, matched or not, and the flow's id", "-m"}, kNames, kNoNames},
      "Datapath"},
     {"del-flows", "", "Forget all flows; traffic brings them back", "", "del-flows", 0, 0, {}, "Datapath"},
-    {"masks", "", "Print which sets of fields flows match on", "", "masks", 0, 0, {}, "Datapath"},
+    {"masks",
+     "",
+     "Print which sets of fields flows match on",
+     "Each costs a lookup a probe, in this order, until one has the packet's flow. hits: lookups that it answered, "
+     "without "
+     "those that a cache did. A field that protocols share has one name: nw_src is arp_spa, too, and tp_src icmp_type.",
+     "masks",
+     0,
+     0,
+     {},
+     "Datapath"},
     {"drops",
      "",
      "Print how many packets went nowhere, by port and reason",

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+#include <string_view>
+
+#include "datapath/flow/field.h"
 #include "datapath/flow/flow_mask.h"
 #include "vswitchd/rpc/proto_convert_rule.h"
 #include "vswitchd/rpc/resource_names.h"
@@ -14,12 +18,41 @@ uint64_t milliseconds(Nanoseconds time) {
       std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(time).count()));
 }
 
-std::string mask_text(const v1::FieldMatch& field) {
-  if (!field.has_mask()) return field.field();
-  if (field.mask().has_number()) return fmt::format("{}/{:#x}", field.field(), field.mask().number());
-  std::string text = field.field() + "/0x";
-  for (char byte : field.mask().data()) text += fmt::format("{:02x}", static_cast<uint8_t>(byte));
-  return text;
+// The field's name, or the one that stands for all protocols where each has its own: a mask alone does not tell which
+// of them its flows are of.
+std::string_view common_name(const Field& field) {
+  switch (field.id) {
+    case FieldId::kNwSrc:   // and arp_spa
+    case FieldId::kNwDst:   // and arp_tpa
+    case FieldId::kTcpSrc:  // and udp_src, sctp_src, icmp_type, ...
+    case FieldId::kTcpDst:
+    case FieldId::kIpFrag:  // called as in the flow dumps
+      return field.alias;
+    default:
+      return field.name;
+  }
+}
+
+std::string mask_value_text(const Field& field, const FieldValue& mask) {
+  if (field.format == FieldFormat::ipv4) {
+    be32 address;
+    std::memcpy(&address, mask.bytes.data(), sizeof address);
+    return ipv4_to_string(address);
+  }
+  if (field.format == FieldFormat::ipv6) {
+    Ipv6Address address;
+    std::memcpy(&address, mask.bytes.data(), sizeof address);
+    return address.to_string();
+  }
+  if (field.format == FieldFormat::ethernet) {
+    MacAddress address;
+    std::memcpy(&address, mask.bytes.data(), sizeof address);
+    return address.to_string();
+  }
+  std::string digits;
+  for (size_t i = 0; i < field.n_bytes; ++i) digits += fmt::format("{:02x}", mask.bytes[i]);
+  const size_t first = digits.find_first_not_of('0');
+  return "0x" + (first == std::string::npos ? "0" : digits.substr(first));
 }
 
 }  // namespace
@@ -85,11 +118,19 @@ void datapath_flow_to_proto(const DatapathFlow& flow, const DatapathTextOptions&
 }
 
 void mask_to_proto(const FlowTable::MaskInfo& mask, v1::DatapathMask& out) {
-  Match match;
-  match.mask.packet = mask.mask;
-  v1::Match fields;
-  match_to_proto(match, fields);
-  for (const v1::FieldMatch& field : fields.fields()) out.add_fields(mask_text(field));
+  PipelineMask remaining;
+  remaining.packet = mask.mask;
+  for (const Field& field : all_fields()) {
+    if (!field.has_place()) continue;
+    PipelineMask bits;
+    mark_field(field, bits);
+    const FieldValue value = read_field(field, masked(bits, remaining));
+    if (value == FieldValue{}) continue;
+    for (size_t i = 0; i < kPipelineKeyWords; ++i) words(remaining)[i] &= ~words(bits)[i];
+    std::string text(common_name(field));
+    if (value != exact_field_mask(field)) text += "/" + mask_value_text(field, value);
+    out.add_fields(std::move(text));
+  }
   out.set_flows(mask.flows);
   out.set_hits(mask.hits);
 }
