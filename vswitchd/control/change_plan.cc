@@ -408,7 +408,7 @@ class Planner {
   static std::string device_of(const PortConfig& port) {
     const std::string& type = port.vport.type;
     if (type == "internal") return internal_device_name(port.name());
-    if (type != "netdev" && type != "system" && !type.empty()) return "";
+    if (type != "netdev" && type != "system" && type != "afxdp" && !type.empty()) return "";
     const auto option = port.vport.options.find("device");
     return option == port.vport.options.end() ? port.name() : option->second;
   }

@@ -136,6 +136,8 @@ std::vector<BadInput> bad_input() {
        "port \"x\": 01:00:00:00:00:00 is a multicast address", "mac"},
       {"port_device_twice", port("br1", "eth7", "netdev"), already_exists,
        "port \"eth7\": device eth7 is in use by port \"p2\" of bridge \"br0\"", "options:device"},
+      {"port_device_twice_by_afxdp", port("br1", "x", "afxdp", {{"device", "eth7"}}), already_exists,
+       "port \"x\": device eth7 is in use by port \"p2\" of bridge \"br0\"", "options:device"},
       {"port_on_a_bridge", port("br1", "x", "netdev", {{"device", "br0"}}), already_exists,
        "port \"x\": device br0 is in use by port \"br0\" of bridge \"br0\"", "options:device"},
       {"same_tunnel", port("br1", "x", "vxlan", {{"remote_ip", "10.0.0.2"}, {"in_key", "0x5"}, {"out_key", "9"}}),
