@@ -51,7 +51,9 @@ const std::vector<Verb> kVerbs = {
     {"drops",
      "",
      "Print how many packets went nowhere, by port and reason",
-     "",
+     "Since the daemon started, those of ports that are gone included; a new port may get the number of one that is "
+     "gone, "
+     "and then has its counts, too.",
      "drops\ndrops --format json",
      0,
      0,
@@ -60,7 +62,9 @@ const std::vector<Verb> kVerbs = {
     {"balance",
      "",
      "Print the books of each port: every packet in must be accounted for",
-     "received + injected + copies = sent + consumed + dropped + queued. Exit status 1 if the books do not balance.",
+     "received + injected + copies = sent + consumed + dropped + queued. Exit status 1 if the books do not balance. "
+     "They "
+     "begin when the daemon starts; a new port goes on with those of a port that is gone if it gets its number.",
      "balance",
      0,
      0,
