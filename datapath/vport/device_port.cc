@@ -47,6 +47,10 @@ struct DevicePort::Anchor {
     MutexLock lock(mutex);
     if (port != nullptr) port->refresh();
   }
+  void closed() {
+    MutexLock lock(mutex);
+    if (port != nullptr) port->closed();
+  }
 };
 
 struct DevicePort::Changes {
@@ -211,11 +215,20 @@ void DevicePort::refresh() {
   static_cast<void>(shown_in_state);
 }
 
+void DevicePort::closed() {
+  {
+    MutexLock lock(update_mutex_);
+    --closing_;
+  }
+  refresh();
+}
+
 Status DevicePort::reconcile_locked(Changes& changes) {
   std::optional<LinkInfo> link = environment_.links.find(device_);
   if (DeviceIo* io = source_->io(); io != nullptr && !driver_->still_good(*io, link)) {
     changes.closed = source_->replace(nullptr);
     changes.sources = true;
+    closing_ += changes.closed != nullptr ? 1 : 0;
     // The device may have gone or changed its name since it was looked up: nothing is opened on old news.
     link = environment_.links.find(device_);
   }
@@ -227,7 +240,7 @@ Status DevicePort::reconcile_locked(Changes& changes) {
 }
 
 Status DevicePort::open_device(std::optional<LinkInfo>& link, Changes& changes) {
-  Result<std::unique_ptr<DeviceIo>> opened = driver_->open(link);
+  Result<std::unique_ptr<DeviceIo>> opened = driver_->open(link, closing_ != 0);
   if (!opened) return opened.status();
   if (receiving_) VSWITCH_RETURN_IF_ERROR((*opened)->wait_until_ready());
   // Opening may have made the device; and the MTU and MAC asked for come before the first frame.
@@ -290,7 +303,13 @@ bool DevicePort::update_state(const std::optional<LinkInfo>& link, const Status&
 
 void DevicePort::tell_host(Changes changes) {
   // Before create() returns, the host does not know the port, and no thread can be inside it.
-  if (!started_.load()) return;
+  if (!started_.load()) {
+    if (changes.closed == nullptr) return;
+    changes.closed.reset();
+    MutexLock lock(update_mutex_);
+    --closing_;
+    return;
+  }
   if (changes.sources) environment_.host.sources_changed(*this);
   if (changes.closed != nullptr) {
     // Close only when no thread waits on the descriptor or uses it: its number may be given to something else at once.
@@ -299,7 +318,7 @@ void DevicePort::tell_host(Changes changes) {
     // was closed.
     rcu::retire([anchor = anchor_, io = changes.closed.release()] {
       delete io;
-      anchor->refresh();
+      anchor->closed();
     });
   }
   if (changes.state) environment_.host.state_changed(*this);

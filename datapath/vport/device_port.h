@@ -30,8 +30,9 @@ class DeviceDriver {
   // The name of the device that `config` asks for.
   virtual std::string device_name(const VportConfig& config) const = 0;
   // Opens the device; `link` is how it is now (null: not in this namespace). StatusCode::unavailable means that nothing
-  // is wrong with the configuration: the device only is not ready (down).
-  virtual Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) = 0;
+  // is wrong with the configuration: the device only is not ready (down). `closing`: what this returned before may
+  // still be open; once it is closed, the device is opened anew if it could not be now.
+  virtual Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link, bool closing) = 0;
   // Whether `io` still leads to the device as it is now, in the way it would be opened now.
   virtual bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) = 0;
   // Whether a port with the options of `from` can take those of `to` as it is. REQUIRES: the device stays the same.
@@ -77,6 +78,7 @@ class DevicePort final : public Vport {
   // Looks at the device and brings the descriptor and the state in line with it; tells the host.
   Status reconcile() EXCLUDES(update_mutex_);
   void refresh() EXCLUDES(update_mutex_);  // reconcile(), where the state is the only one to tell
+  void closed() EXCLUDES(update_mutex_);   // what was out of use is closed: looks again
   Status reconcile_locked(Changes& changes) REQUIRES(update_mutex_);
   Status open_device(std::optional<LinkInfo>& link, Changes& changes) REQUIRES(update_mutex_);
   // Gives the device the MTU and MAC that were asked for.
@@ -95,6 +97,7 @@ class DevicePort final : public Vport {
   Mutex update_mutex_;
   VportConfig config_ GUARDED_BY(update_mutex_);
   bool receiving_ GUARDED_BY(update_mutex_) = false;  // start_receiving() was called
+  int closing_ GUARDED_BY(update_mutex_) = 0;         // out of use, and not closed yet
   const std::unique_ptr<DeviceDriver> driver_ PT_GUARDED_BY(update_mutex_);
 
   mutable Mutex state_mutex_;

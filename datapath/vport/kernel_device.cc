@@ -39,7 +39,7 @@ Status KernelDeviceDriver::why_missing() const {
   return not_found(fmt::format("device {} does not exist", device_));
 }
 
-Result<std::unique_ptr<DeviceIo>> KernelDeviceDriver::open(const std::optional<LinkInfo>& link) {
+Result<std::unique_ptr<DeviceIo>> KernelDeviceDriver::open(const std::optional<LinkInfo>& link, bool /*closing*/) {
   if (!link) return why_missing();
   VSWITCH_RETURN_IF_ERROR(check_kernel_device(*link));
   last_ifindex_ = link->ifindex;

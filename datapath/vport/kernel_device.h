@@ -29,7 +29,7 @@ class KernelDeviceDriver : public DeviceDriver {
   KernelDeviceDriver(std::string device, const LinkMonitor& links) : device_(std::move(device)), links_(links) {}
 
   std::string device_name(const VportConfig& config) const override { return kernel_device_of(config); }
-  Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) final;
+  Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link, bool closing) final;
   bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) override;
 
  protected:

@@ -56,7 +56,7 @@ class InternalDriver final : public DeviceDriver {
   std::string_view type() const override { return "internal"; }
   std::string device_name(const VportConfig& config) const override { return internal_device_name(config.name); }
 
-  Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link) override;
+  Result<std::unique_ptr<DeviceIo>> open(const std::optional<LinkInfo>& link, bool closing) override;
   bool still_good(DeviceIo& io, const std::optional<LinkInfo>& link) override;
 
  private:
@@ -67,7 +67,7 @@ class InternalDriver final : public DeviceDriver {
   std::string renamed_to_;  // somebody gave our device another name
 };
 
-Result<std::unique_ptr<DeviceIo>> InternalDriver::open(const std::optional<LinkInfo>& link) {
+Result<std::unique_ptr<DeviceIo>> InternalDriver::open(const std::optional<LinkInfo>& link, bool closing) {
   if (link) VSWITCH_RETURN_IF_ERROR(check_is_tap(*link));
   if (!link && !renamed_to_.empty() && links_.find(renamed_to_)) {
     return failed_precondition(fmt::format("device {} was renamed to {}", device_, renamed_to_));
@@ -75,6 +75,7 @@ Result<std::unique_ptr<DeviceIo>> InternalDriver::open(const std::optional<LinkI
   renamed_to_.clear();
   // A TAP with one queue says so itself.
   if (link && attached_queues(link->ifindex) != 0) {
+    if (closing) return unavailable(fmt::format("device {} is being opened anew", device_));
     return failed_precondition(fmt::format("device {} is busy (another process has it open)", device_));
   }
   Result<std::unique_ptr<TapDevice>> tap = TapDevice::open(device_, host_.forwarding_threads());
