@@ -58,6 +58,18 @@ def choose(names, options):
     return chosen
 
 
+def choose_sides(text, points):
+    """The sides that --sides asks for, None for all; SystemExit if none of the points has one of them."""
+    if text is None:
+        return None
+    known = list(dict.fromkeys(side for point in points for side in point.sides))
+    sides = text.split(",")
+    for side in sides:
+        if side not in known:
+            raise SystemExit(f"bench: no side of what is to be measured is called \"{side}\"; there are: {' '.join(known)}")
+    return set(sides)
+
+
 def list_workloads(points):
     for name, function in WORKLOADS.items():
         members = [point for point in points if point.name.split("/")[0] == name]
@@ -120,9 +132,9 @@ def stop(number, _):
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def measure_all(points, options):
+def measure_all(points, sides, options):
     """A run's rows. Whatever happens, labs take themselves down, and captures and huge pages go."""
-    run = Run(points, set(options.sides.split(",")) if options.sides else None)
+    run = Run(points, sides)
     with machine.only_one_run(), tempfile.TemporaryDirectory(prefix="vswitch-bench-") as directory:
         traffic.Captures.directory = directory
         try:
@@ -138,6 +150,7 @@ def measure_all(points, options):
 def main():
     options = arguments()
     points = choose(options.names, Options(quick=options.quick))
+    sides = choose_sides(options.sides, points)
     if options.list:
         list_workloads(points)
         return 0
@@ -145,7 +158,7 @@ def main():
         signal.signal(number, stop)
     result = {"machine": machine.describe(lab.BIN / "vswitchd"), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
               "options": {"rounds": options.rounds, "quick": options.quick}}
-    result["rows"] = measure_all(points, options)
+    result["rows"] = measure_all(points, sides, options)
     if options.save:
         save(options.save, result)
     about = result["machine"]
