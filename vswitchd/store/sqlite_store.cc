@@ -14,10 +14,17 @@
 #include <utility>
 
 #include "datapath/base/unique_fd.h"
+#include "vswitchd/store/checkpointer.h"
 #include "vswitchd/store/store.h"
 
 namespace vswitch {
 namespace {
+
+// From so many pages on, the log is to be moved into the database: by another thread, as nobody should have to wait for
+// it. Where that one does not keep up, or one commit writes so much that nobody notices the rest, the committing thread
+// does it, so that the log does not grow without bound.
+constexpr int kLongLog = 1'000, kLongestLog = 16'000;
+constexpr int kLongestWaitMs = 5'000;
 
 constexpr int kApplicationId = 0x76737764;  // "vswd": tells our files from other SQLite files
 constexpr int kSchemaVersion = 1;
@@ -139,7 +146,9 @@ Status corrupt(const std::string& path, std::string_view reason) {
 class SqliteStore final : public Store {
  public:
   SqliteStore(std::string path, Database database, UniqueFd lock)
-      : path_(std::move(path)), lock_(std::move(lock)), database_(std::move(database)) {}
+      : path_(std::move(path)), lock_(std::move(lock)), database_(std::move(database)), checkpointer_(path_) {
+    sqlite3_wal_hook(database_.get(), after_commit, &checkpointer_);  // in place of SQLite's own, which checkpoints
+  }
 
   Status prepare() {
     struct {
@@ -213,6 +222,16 @@ class SqliteStore final : public Store {
   }
 
  private:
+  // What is committed stays so, whatever becomes of the checkpoint.
+  static int after_commit(void* checkpointer, sqlite3* database, const char*, int pages) {
+    if (pages >= kLongestLog) {
+      (void)sqlite3_wal_checkpoint_v2(database, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+    } else if (pages >= kLongLog) {
+      static_cast<Checkpointer*>(checkpointer)->request();
+    }
+    return SQLITE_OK;
+  }
+
   Status begin() {
     if (begun_ && sqlite3_get_autocommit(database_.get()) != 0) {
       return internal_error(fmt::format("store {}: the transaction is gone", path_));
@@ -254,6 +273,7 @@ class SqliteStore final : public Store {
   bool begun_ = false;  // a transaction, by write_ahead()
   mutable Statement begin_, commit_, rollback_, put_object_, delete_object_, put_rule_, delete_rule_,
       delete_bridge_rules_, put_revision_, get_revision_, all_objects_, all_rules_;
+  Checkpointer checkpointer_;  // ends before the database is closed
 };
 
 Status file_error(const std::string& path, int result, const std::string& reason) {
@@ -327,6 +347,8 @@ Result<Database> open_database(const std::string& path, int flags) {
   const int opened = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, nullptr);
   Database database(raw);
   if (opened != SQLITE_OK) return file_error(path, opened, sqlite3_errstr(opened));
+  // Only our own checkpoints could be in the way, for moments.
+  sqlite3_busy_timeout(raw, kLongestWaitMs);
   return database;
 }
 
@@ -397,7 +419,7 @@ Result<std::unique_ptr<Store>> open_sqlite_store(const std::string& directory) {
   Result<Database> database = open_database(path, SQLITE_OPEN_READWRITE);
   if (!database.ok()) return database.status();
   VSWITCH_RETURN_IF_ERROR(check_file(database->get(), path));
-  // FULL: a commit is on disk before it is answered. The WAL is checkpointed as it grows.
+  // FULL: a commit is on disk before it is answered. The WAL is checkpointed as it grows (SqliteStore::after_commit).
   VSWITCH_RETURN_IF_ERROR(run_sql(database->get(), path, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"));
   auto store = std::make_unique<SqliteStore>(path, std::move(*database), std::move(*lock));
   VSWITCH_RETURN_IF_ERROR(store->prepare());

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -168,6 +169,30 @@ TEST(SqliteStore, RulesComeInOrderOfId) {
                   })
                   .ok());
   EXPECT_EQ(ids, (std::vector<uint64_t>{1, 7, 9}));
+}
+
+Store::Batch batch_of_pages(uint64_t pages, uint64_t revision) {
+  Store::Batch batch;
+  for (uint64_t id = 1; id <= pages; ++id) batch.put_rules.push_back({id, "br0", std::string(4000, 'x')});
+  batch.revision = revision;
+  return batch;
+}
+
+TEST(SqliteStore, ALongLogIsMovedWhileTheStoreIsOpen) {
+  const TemporaryDirectory directory;
+  const auto store = open_good(directory.path());
+  const auto moved = [&] { return fs::file_size(directory.database()) >= 1'500 * 4'000; };
+  ASSERT_TRUE(store->commit(batch_of_pages(1'500, 1)).ok());
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!moved() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  EXPECT_TRUE(moved());
+}
+
+TEST(SqliteStore, AHugeLogIsMovedBeforeTheCommitEnds) {
+  const TemporaryDirectory directory;
+  const auto store = open_good(directory.path());
+  ASSERT_TRUE(store->commit(batch_of_pages(17'000, 1)).ok());
+  EXPECT_GE(fs::file_size(directory.database()), 17'000u * 4'000);
 }
 
 TEST(SqliteStore, AVisitorsErrorEndsTheVisit) {

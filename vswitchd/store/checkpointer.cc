@@ -1,0 +1,60 @@
+#include "vswitchd/store/checkpointer.h"
+
+#include <sqlite3.h>
+
+#include <memory>
+#include <utility>
+
+namespace vswitch {
+namespace {
+
+struct CloseDatabase {
+  void operator()(sqlite3* database) const { sqlite3_close_v2(database); }
+};
+
+// Null if it cannot be opened.
+std::unique_ptr<sqlite3, CloseDatabase> open_second_connection(const std::string& path) {
+  sqlite3* raw = nullptr;
+  const int opened = sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
+  std::unique_ptr<sqlite3, CloseDatabase> database(raw);
+  if (opened != SQLITE_OK) return nullptr;
+  // The log may be overwritten once its pages are in the database, so they must be on disk by then.
+  if (sqlite3_exec(raw, "PRAGMA synchronous=FULL;", nullptr, nullptr, nullptr) != SQLITE_OK) return nullptr;
+  return database;
+}
+
+}  // namespace
+
+Checkpointer::~Checkpointer() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void Checkpointer::request() {
+  MutexLock lock(mutex_);
+  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+  wanted_ = true;
+  changed_.notify_all();
+}
+
+bool Checkpointer::wait_for_request() {
+  MutexLock lock(mutex_);
+  while (!wanted_ && !stopping_) changed_.wait(mutex_);
+  return std::exchange(wanted_, false);
+}
+
+void Checkpointer::run() {
+  std::unique_ptr<sqlite3, CloseDatabase> database;
+  while (wait_for_request()) {
+    if (database == nullptr) database = open_second_connection(path_);
+    if (database == nullptr) continue;
+    // Passive: takes no lock that a writer would wait for.
+    (void)sqlite3_wal_checkpoint_v2(database.get(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+  }
+}
+
+}  // namespace vswitch
