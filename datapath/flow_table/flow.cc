@@ -115,6 +115,14 @@ uint32_t Flow::disagreeing_words(const HotWords& value, const HotWords& mask) co
   return words;
 }
 
+// Without a branch for each word, since walks through all flows ask it of every one.
+bool Flow::may_agree(const HotWords& value, const HotWords& mask) const {
+  const HotKey& own = pattern_->hot();
+  uint64_t differences = 0;
+  for (size_t i = 0; i < kHotWords; ++i) differences |= (hot_[i] ^ value[i]) & mask[i] & own[i];
+  return differences == 0;
+}
+
 uint32_t Flow::only_output() const { return actions_.load(std::memory_order_acquire)->only_output; }
 
 const ActionList& Flow::actions() const { return actions_.load(std::memory_order_acquire)->list; }

@@ -85,6 +85,8 @@ class alignas(64) Flow {
   // The hot words, a bit each, in which no packet of this flow agrees with `value` where `mask` has bits. 0: some
   // packet of the flow may (as far as the hot words tell).
   uint32_t disagreeing_words(const HotWords& value, const HotWords& mask) const;
+  // Whether there are no such words: quicker to say than which they are.
+  bool may_agree(const HotWords& value, const HotWords& mask) const;
   // Valid until the reader's next quiescent state. Replaced as a whole by set_actions().
   const ActionList& actions() const;
   std::shared_ptr<const ActionList> shared_actions() const;  // REQUIRES: the table's lock or a reader thread

@@ -180,6 +180,7 @@ void Revalidator::give_way() const {
   while (awaited_.load(std::memory_order_acquire) != 0) std::this_thread::sleep_for(kPause);
 }
 
+template <typename Visit, typename EndOfPart>
 size_t Revalidator::walk(Urgency urgency, const Visit& visit, const EndOfPart& end_of_part) {
   const bool awaited = urgency == Urgency::awaited;
   if (awaited) awaited_.fetch_add(1, std::memory_order_acq_rel);
@@ -191,7 +192,7 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit, const EndOfPart& e
     OfflineLock lock(mutex_);
     const rcu::ReaderScope reader;
     more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, [&](Flow& flow) { visit(flow, doomed); });
-    if (end_of_part) end_of_part(doomed);
+    end_of_part(doomed);
     if (!more) doomed.now.insert(doomed.now.end(), doomed.in_kernel.begin(), doomed.in_kernel.end());
     Addresses addresses;
     removed += remove(doomed.now, addresses);
@@ -203,15 +204,19 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit, const EndOfPart& e
   return removed;
 }
 
+template <typename Visit>
+size_t Revalidator::walk(Urgency urgency, const Visit& visit) {
+  return walk(urgency, visit, [](Doomed&) {});
+}
+
 // One walk of revalidation. Of each part, the flows that are likely to be concerned are collected first, so that what
 // has to be read of them can be fetched ahead.
+template <typename Surely>
 class Revalidator::Renewal {
  public:
-  Renewal(Revalidator& revalidator, const Concern& concern) : revalidator_(revalidator), concern_(concern) {}
+  Renewal(Revalidator& revalidator, const Surely& surely) : revalidator_(revalidator), surely_(surely) {}
 
-  void visit(Flow& flow) {
-    if (concern_.likely(flow)) likely_.push_back(&flow);
-  }
+  void add_likely(Flow& flow) { likely_.push_back(&flow); }
   void end_part(Doomed& doomed) REQUIRES(revalidator_.mutex_) {
     for (size_t i = 0; i < likely_.size(); ++i) {
       if (i + kAhead < likely_.size()) __builtin_prefetch(likely_[i + kAhead]->installer_data().get());
@@ -233,7 +238,7 @@ class Revalidator::Renewal {
   void renew(Flow& flow, Doomed& doomed) REQUIRES(revalidator_.mutex_) {
     const Outcome* outcome = outcomes_.find(flow);
     if (outcome == nullptr) {
-      if (!concern_.surely(flow)) return;
+      if (!surely_(flow)) return;
       outcome = revalidator_.judge(flow, outcomes_);
     }
     if (outcome == nullptr) return doomed.add(flow);
@@ -248,19 +253,23 @@ class Revalidator::Renewal {
   }
 
   Revalidator& revalidator_;
-  const Concern& concern_;
+  const Surely& surely_;
   Outcomes outcomes_;
   std::vector<Flow*> likely_;
   std::vector<FlowTable::NewActions> changed_;
 };
 
-void Revalidator::revalidate_if(Urgency urgency, const Concern& concern) {
+template <typename Likely, typename Surely>
+void Revalidator::revalidate_if(Urgency urgency, const Likely& likely, const Surely& surely) {
   const uint64_t changes_before = action_changes_.load(std::memory_order_acquire);
   // Upcalls that began before the caller's change may still install flows that they derived from what was before.
   datapath_.quiesce();
-  Renewal renewal(*this, concern);
+  Renewal<Surely> renewal(*this, surely);
   walk(
-      urgency, [&](Flow& flow, Doomed&) { renewal.visit(flow); },
+      urgency,
+      [&](Flow& flow, Doomed&) {
+        if (likely(flow)) renewal.add_likely(flow);
+      },
       [&](Doomed& doomed) {
         mutex_.assert_held();
         renewal.end_part(doomed);
@@ -273,18 +282,19 @@ void Revalidator::revalidate_if(Urgency urgency, const Concern& concern) {
 
 void Revalidator::revalidate() {
   const auto all = [](const Flow&) { return true; };
-  revalidate_if(Urgency::awaited, {all, all});
+  revalidate_if(Urgency::awaited, all, all);
 }
 
 void Revalidator::revalidate(const RuleChanges& changes) {
   if (changes.empty()) return;
-  revalidate_if(Urgency::awaited, {[&changes](const Flow& flow) { return changes.may_concern(flow); },
-                                   [&changes](const Flow& flow) { return changes.concern(flow); }});
+  revalidate_if(
+      Urgency::awaited, [&changes](const Flow& flow) { return changes.may_concern(flow); },
+      [&changes](const Flow& flow) { return changes.concern(flow); });
 }
 
 void Revalidator::revalidate_addresses(Urgency urgency) {
   const auto uses = [](const Flow& flow) { return (flow.installer_bits() & FlowOrigin::kUsesAddresses) != 0; };
-  revalidate_if(urgency, {uses, [](const Flow&) { return true; }});
+  revalidate_if(urgency, uses, [](const Flow&) { return true; });
 }
 
 void Revalidator::push_statistics() {

@@ -19,7 +19,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -57,18 +56,13 @@ class Revalidator {
 
  private:
   class Addresses;
+  template <typename Surely>
   class Renewal;
   // Flows to be removed. Whoever removes flows of which the kernel has connections waits for the kernel: once, at the
   // end.
   struct Doomed {
     std::vector<Ufid> now, in_kernel;
     void add(const Flow& flow) { (flow.in_kernel_path() ? in_kernel : now).push_back(flow.ufid()); }
-  };
-  using Visit = std::function<void(Flow& flow, Doomed& doomed)>;
-  using EndOfPart = std::function<void(Doomed& doomed)>;
-  // Which flows are to be translated again: those of which both are true; the first is asked first, and costs less.
-  struct Concern {
-    std::function<bool(const Flow&)> likely, surely;
   };
   // What a flow counted when it was given other terms, for those it had.
   struct Unsettled {
@@ -80,11 +74,17 @@ class Revalidator {
     }
   };
 
-  // Calls visit for every flow, and end_of_part now and then, in parts, and removes those that they doom. Returns how
-  // many went.
-  size_t walk(Urgency urgency, const Visit& visit, const EndOfPart& end_of_part = {}) EXCLUDES(mutex_);
+  // Calls visit(flow, doomed) for every flow, and end_of_part(doomed) now and then, in parts, and removes those that
+  // they doom. Returns how many went.
+  template <typename Visit, typename EndOfPart>
+  size_t walk(Urgency urgency, const Visit& visit, const EndOfPart& end_of_part) EXCLUDES(mutex_);
+  template <typename Visit>
+  size_t walk(Urgency urgency, const Visit& visit) EXCLUDES(mutex_);
   void give_way() const;
-  void revalidate_if(Urgency urgency, const Concern& concern) EXCLUDES(mutex_);
+  // Translates those flows again of which likely(flow) and surely(flow) are true; the first is asked of all, and costs
+  // less.
+  template <typename Likely, typename Surely>
+  void revalidate_if(Urgency urgency, const Likely& likely, const Surely& surely) EXCLUDES(mutex_);
 
   // What the flow has counted since this was last asked.
   Unsettled take_counts(const Flow& flow) REQUIRES(mutex_);

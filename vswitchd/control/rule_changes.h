@@ -19,7 +19,6 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -68,8 +67,33 @@ class RuleChanges {
 
   // Those rules of which flows of a form know the same bits, by the hash of these.
   struct Group {
+    explicit Group(const HotWords& deciding);
+    uint64_t hash(const HotWords& key) const;  // of the bits that decide
+    // Whether the key may match one of the rules, by what is the same in all of them: quick, and false for most keys.
+    bool may_match(const HotWords& key) const;
+    // No more rules will follow.
+    void close(const std::vector<Changed>& changed);
+
     HotWords bits{};
-    std::unordered_multimap<uint64_t, uint32_t> rules;  // indexes of rules_
+    // Those words of `bits` that are not 0. Of them, `same` are the bits in which all of the rules have `value`.
+    struct Word {
+      uint64_t mask, same, value;
+      size_t index;
+    };
+    std::array<Word, kHotWords> words{};
+    size_t word_count = 0;
+    struct Entry {
+      uint64_t hash;
+      uint32_t rule;  // index of rules_
+    };
+    std::vector<Entry> rules;  // by hash, once closed
+    // A bit for each value of some bits of the hash: most keys that are not told apart by `same` end here.
+    std::vector<uint64_t> filter;
+    unsigned filter_shift = 0;
+    bool may_have(uint64_t hash) const {
+      const uint64_t bit = hash >> filter_shift;
+      return (filter[bit / 64] >> bit % 64 & 1) != 0;
+    }
   };
   struct Form {
     HotWords mask{};
@@ -80,11 +104,18 @@ class RuleChanges {
     size_t operator()(const Form& form) const;
   };
   using Groups = std::vector<Group>;
-  const Groups& groups_of(const Form& form) const;
+  const Groups& groups_of(const Flow& flow) const;
+  void fill(const Form& form, Groups& groups) const;
   void merge(Groups& groups) const;
+  template <typename Predicate>
+  bool any_in(const Group& group, const Flow& flow, const Predicate& predicate) const;
 
   std::vector<Changed> rules_;
-  mutable std::unordered_map<Form, Groups, HashForm> groups_;  // made when the first flow of a form asks
+  using KnownForms = std::unordered_map<Form, Groups, HashForm>;
+  mutable KnownForms groups_;  // made when the first flow of a form asks
+  // Forms that were asked for lately, by where their masks lie and by the installer's bits. A mask may be gone, and
+  // another in its place: what it says is compared.
+  mutable std::array<const KnownForms::value_type*, 64> recent_forms_{};
   bool too_many_ = false;
 };
 

@@ -34,6 +34,12 @@ FlowMask mask_of(uint32_t destination_bits) {
   return mask;
 }
 
+HotWords hot_words(const KeyWord* all) {
+  HotWords hot;
+  std::copy_n(all, kHotWords, hot.begin());
+  return hot;
+}
+
 class FlowTableTest : public testing::Test {
  protected:
   Flow* add(const FlowKey& key, const FlowMask& mask, uint32_t port = 1, Ufid ufid = {}) {
@@ -368,6 +374,23 @@ TEST_F(FlowTableTest, ShortcutSaysWhatSimpleActionsComeTo) {
 }
 
 // Actions count too, and may change.
+// What a flow leaves open says nothing against a rule, nor does what the rule leaves open.
+TEST_F(FlowTableTest, TellsWhetherPacketsOfAFlowMayMatch) {
+  const Flow* flow = add(key_to(0x0a000000), mask_of(0xffffff00));
+  ASSERT_NE(flow, nullptr);
+  const auto disagree = [&](uint32_t destination, uint32_t bits, uint32_t in_port = 1) {
+    const HotWords value = hot_words(words(key_to(destination, in_port))), mask = hot_words(words(mask_of(bits)));
+    const uint32_t disagreeing = flow->disagreeing_words(value, mask);
+    EXPECT_EQ(flow->may_agree(value, mask), disagreeing == 0);
+    return disagreeing != 0;
+  };
+  EXPECT_FALSE(disagree(0x0a000000, 0xffffff00));
+  EXPECT_FALSE(disagree(0x0a000007, 0xffffffff)) << "one of the flow's packets";
+  EXPECT_FALSE(disagree(0x0a000107, 0xffff0000)) << "the rule does not ask";
+  EXPECT_TRUE(disagree(0x0a000107, 0xffffffff));
+  EXPECT_TRUE(disagree(0x0a000000, 0xffffff00, 2));
+}
+
 TEST_F(FlowTableTest, ActionsMakeAFlowDeep) {
   FlowMask shallow;
   shallow.in_port = ~0u;
