@@ -344,7 +344,11 @@ size_t uselessness(const Flow& flow, Nanoseconds now) {
 }  // namespace
 
 void Revalidator::evict() {
-  const DatapathStats stats = datapath_.stats();
+  // Offline: who changes the datapath waits for grace periods with the lock that this takes.
+  const DatapathStats stats = [this] {
+    const rcu::Offline offline;
+    return datapath_.stats();
+  }();
   if (stats.flows < stats.max_flows - stats.max_flows / 16) return;
   const size_t surplus = stats.flows - (stats.max_flows - stats.max_flows / 8);
   const Nanoseconds now = clock_.now();
