@@ -5,6 +5,10 @@
 #include <span>
 #include <utility>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "datapath/flow/extract.h"
 #include "datapath/flow/same_headers.h"
 
@@ -22,6 +26,42 @@ uint32_t all_of(size_t n) { return n >= 32 ? ~uint32_t{0} : (uint32_t{1} << n) -
 template <typename Function>
 void for_each_bit(uint32_t bits, Function&& function) {
   for (; bits != 0; bits &= bits - 1) function(static_cast<size_t>(std::countr_zero(bits)));
+}
+
+// The same for bits that are nearly always all of the lowest ones.
+template <typename Function>
+void for_each_likely_bit(uint32_t bits, Function&& function) {
+  if (__builtin_expect((bits & (bits + 1)) != 0, 0)) return for_each_bit(bits, function);
+  const auto count = static_cast<size_t>(std::countr_one(bits));
+  for (size_t i = 0; i < count; ++i) function(i);
+}
+
+// What flows with these shortcuts come to: which of them drop, a bit each, and the port that all others send to.
+std::pair<uint32_t, uint32_t> drops_and_port(const std::array<uint32_t, 32>& shortcuts) {
+  uint32_t drops = 0, any = 0, all = ~uint32_t{0};
+#if defined(__SSE2__)
+  static_assert(Flow::Shortcut(1u << 31).drops() && !Flow::Shortcut((1u << 31) - 1).drops(), "the sign tells");
+  __m128i any_of_4 = _mm_setzero_si128(), all_of_4 = _mm_set1_epi32(-1);
+  for (size_t i = 0; i < 8; ++i) {
+    const __m128i values = reinterpret_cast<const __m128i*>(shortcuts.data())[i];
+    const __m128i dropped = _mm_srai_epi32(values, 31);
+    drops |= static_cast<uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(values))) << 4 * i;
+    any_of_4 = _mm_or_si128(any_of_4, _mm_andnot_si128(dropped, values));
+    all_of_4 = _mm_and_si128(all_of_4, _mm_or_si128(dropped, values));
+  }
+  for (size_t i = 0; i < 4; ++i) {
+    any |= std::bit_cast<std::array<uint32_t, 4>>(any_of_4)[i];
+    all &= std::bit_cast<std::array<uint32_t, 4>>(all_of_4)[i];
+  }
+#else
+  for (size_t i = 0; i < shortcuts.size(); ++i) {
+    const Flow::Shortcut shortcut(shortcuts[i]);
+    drops |= uint32_t{shortcut.drops()} << i;
+    any |= shortcut.drops() ? 0 : shortcuts[i];
+    all &= shortcut.drops() ? ~uint32_t{0} : shortcuts[i];
+  }
+#endif
+  return {drops, any == all ? any : 0};
 }
 
 // Frames that hold other frames, or are large, gain nothing by it, and much memory would wait. Of a small pool (AF_XDP)
@@ -237,27 +277,96 @@ void PacketProcessor::count_in_flows(const PacketBatch& batch) {
 }
 
 // Of packets that all go to this port, those that the kernel could forward.
-void PacketProcessor::show_to_sampler(const PacketBatch& batch, uint32_t port_no) {
-  for (size_t i = 0; i < batch.size(); ++i) {
+void PacketProcessor::show_to_sampler(const PacketBatch& batch, uint32_t some, uint32_t port_no) {
+  for_each_bit(some, [&](size_t i) {
     if (found_[i]->takes_connections_whole()) sampler_->look(batch[i], port_no, ctx_.now);
-  }
+  });
 }
 
 // Whoever wants to see packets one by one must have the batch take the way of mixed ones; the sampler sees them both
 // ways.
 void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
+  const bool sampling = sampler_ != nullptr && sampler_->wanted();
   if (found == all_of(batch.size())) {
     if (const uint32_t port_no = common_output(batch.size()); port_no != 0) {
-      if (__builtin_expect(sampler_ != nullptr && sampler_->wanted(), 0)) show_to_sampler(batch, port_no);
+      if (__builtin_expect(sampling, 0)) show_to_sampler(batch, found, port_no);
       count_in_flows(batch);
       return output_batch(ctx_, port_no, batch);
     }
   }
-  dispatch_mixed(batch, found);
+  const Outlook outlook = look_at_shortcuts(found);
+  const uint32_t others = found & ~outlook.drops;
+  if (outlook.drops != 0) drop(batch, outlook.drops);
+  if (outlook.port_no != 0) {
+    if (__builtin_expect(sampling, 0)) show_to_sampler(batch, others, outlook.port_no);
+    send_some(batch, others, outlook.port_no);
+  } else if (others != 0) {
+    dispatch_mixed(batch, others);
+  }
 }
 
-// Neighbours of one flow are counted together.
-void PacketProcessor::dispatch_mixed(PacketBatch& batch, uint32_t found) {
+// Without a branch for each packet: which of them are dropped may be what someone chose so that no branch is foreseen.
+// From here on what counts is shortcuts_: those of the flows may change at any time.
+PacketProcessor::Outlook PacketProcessor::look_at_shortcuts(uint32_t some) {
+  // Who is not asked for is taken for dropped.
+  if (some != all_of(kBatch)) shortcuts_.fill(~uint32_t{0});
+  for_each_likely_bit(some, [&](size_t i) { shortcuts_[i] = found_[i]->shortcut().value(); });
+  const auto [drops, port_no] = drops_and_port(shortcuts_);
+  return {drops & some, port_no};
+}
+
+// Packets whose flows only drop. REQUIRES: look_at_shortcuts() said so.
+void PacketProcessor::drop(PacketBatch& batch, uint32_t some) {
+  std::array<Packet*, kBatch> dropped;
+  size_t count = 0, booked = 0;
+  uint32_t in_port = 0;
+  auto reason = DropReason::of_pipeline;
+  const auto book = [&] {
+    if (count != booked) ctx_.ledger.drop(in_port, reason, count - booked);
+    booked = count;
+  };
+  for_each_bit(some, [&](size_t i) {
+    const Packet& packet = batch[i];
+    found_[i]->count(ctx_.index, 1, packet.size(), ctx_.now, keys_[i].tcp_flags.host());
+    // Nearly always all came in by one port and end for one reason.
+    const DropReason of_this = Flow::Shortcut(shortcuts_[i]).reason();
+    if (packet.in_port != in_port || of_this != reason) book();
+    in_port = packet.in_port;
+    reason = of_this;
+    dropped[count++] = batch.release(i).release();
+  });
+  book();
+  free_packets(dropped.data(), count);
+}
+
+// Packets whose flows only send to this port, which become its queue. The others of the batch have been released.
+void PacketProcessor::send_some(PacketBatch& batch, uint32_t some, uint32_t port_no) {
+  std::array<Packet*, kBatch> sent;
+  size_t count = 0;
+  Flow* flow = found_[static_cast<size_t>(std::countr_zero(some))];
+  uint64_t packets = 0, bytes = 0;
+  be16 tcp_flags{};
+  for_each_bit(some, [&](size_t i) {
+    if (found_[i] != flow) {
+      flow->count(ctx_.index, packets, bytes, ctx_.now, tcp_flags.host());
+      flow = found_[i];
+      packets = bytes = 0;
+      tcp_flags = {};
+    }
+    ++packets;
+    bytes += batch[i].size();
+    tcp_flags = tcp_flags | keys_[i].tcp_flags;
+    sent[count++] = &batch[i];
+  });
+  flow->count(ctx_.index, packets, bytes, ctx_.now, tcp_flags.host());
+  batch.reset_released();
+  batch.add(sent.data(), count);
+  output_batch(ctx_, port_no, batch);
+}
+
+// Packets of flows that do different things, none of which only drops. Neighbours of one flow are counted together.
+// REQUIRES: look_at_shortcuts() of them.
+void PacketProcessor::dispatch_mixed(PacketBatch& batch, uint32_t some) {
   group_count_ = 0;
   Flow* counting = nullptr;
   uint64_t packets = 0, bytes = 0;
@@ -265,11 +374,10 @@ void PacketProcessor::dispatch_mixed(PacketBatch& batch, uint32_t found) {
   const auto count = [&] {
     if (counting != nullptr) counting->count(ctx_.index, packets, bytes, ctx_.now, tcp_flags);
   };
-  PacketBatch dropped;
   const bool sampling = sampler_ != nullptr && sampler_->wanted();
-  for_each_bit(found, [&](size_t i) {
+  for_each_bit(some, [&](size_t i) {
     Flow* flow = found_[i];
-    const Flow::Shortcut shortcut = flow->shortcut();
+    const Flow::Shortcut shortcut(shortcuts_[i]);
     if (__builtin_expect(shortcut.none(), 0)) return group(batch[i], i);
     if (flow != counting) {
       count();
@@ -280,15 +388,10 @@ void PacketProcessor::dispatch_mixed(PacketBatch& batch, uint32_t found) {
     ++packets;
     bytes += batch[i].size();
     tcp_flags = static_cast<uint16_t>(tcp_flags | keys_[i].tcp_flags.host());
-    if (__builtin_expect(shortcut.drops(), 0)) {
-      ctx_.ledger.drop(batch[i].in_port, shortcut.reason());
-      dropped.add(batch.release(i));
-    } else {
-      if (__builtin_expect(sampling, 0) && flow->takes_connections_whole()) {
-        sampler_->look(batch[i], shortcut.port_no(), ctx_.now);
-      }
-      send_to_only_output(batch, i, shortcut.port_no());
+    if (__builtin_expect(sampling, 0) && flow->takes_connections_whole()) {
+      sampler_->look(batch[i], shortcut.port_no(), ctx_.now);
     }
+    send_to_only_output(batch, i, shortcut.port_no());
   });
   count();
   run_groups(batch);

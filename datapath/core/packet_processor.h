@@ -12,9 +12,9 @@
 // - extract: a key and a hash each; the hash's bucket of the cache is fetched.
 // - cache: the buckets' flows are fetched, then compared.
 // - table: for those that the cache does not know.
-// - dispatch: a batch whose flows all only send to one and the same port becomes that port's queue as it is. Otherwise
-//   flows that only send to one port go straight into that port's queue, those that only drop to an end. The others are
-//   grouped by flow, and their actions executed for each group at once.
+// - dispatch: packets of flows that only drop go to an end. If the flows of all others only send to one and the same
+//   port, they become that port's queue as they are. Otherwise flows that only send to one port go straight into that
+//   port's queue; the others are grouped by flow, and their actions executed for each group at once.
 //
 // Thread safety: one thread. The thread is a registered RCU reader.
 #pragma once
@@ -132,8 +132,17 @@ class PacketProcessor : public ActionSink {
   void dispatch(PacketBatch& batch, uint32_t found);
   uint32_t common_output(size_t count) const;
   void count_in_flows(const PacketBatch& batch);
-  [[gnu::noinline]] void show_to_sampler(const PacketBatch& batch, uint32_t port_no);
-  void dispatch_mixed(PacketBatch& batch, uint32_t found);
+  [[gnu::noinline]] void show_to_sampler(const PacketBatch& batch, uint32_t some, uint32_t port_no);
+  // What the flows of some packets come to: which of these are dropped, and the port that all others are only sent to
+  // (0: there is none).
+  struct Outlook {
+    uint32_t drops, port_no;
+  };
+  // Each of `some`: a bit for each packet that is meant.
+  Outlook look_at_shortcuts(uint32_t some);
+  void drop(PacketBatch& batch, uint32_t some);
+  void send_some(PacketBatch& batch, uint32_t some, uint32_t port_no);
+  void dispatch_mixed(PacketBatch& batch, uint32_t some);
   void send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no);
   void group(Packet& packet, size_t i);
   void run_groups(PacketBatch& batch);
@@ -160,7 +169,8 @@ class PacketProcessor : public ActionSink {
   KeySlots keys_;
   std::array<const FlowKey*, kBatch> key_pointers_;
   std::array<uint64_t, kBatch> hashes_{};
-  std::array<Flow*, kBatch + 1> found_;  // one more than there are: where a run of equal ones ends
+  std::array<Flow*, kBatch + 1> found_;                 // one more than there are: where a run of equal ones ends
+  alignas(16) std::array<uint32_t, kBatch> shortcuts_;  // read once each, where flows do different things
   std::array<Group, kBatch> groups_;
   size_t group_count_ = 0;
 

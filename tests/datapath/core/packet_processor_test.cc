@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
 #include <map>
 #include <memory>
+#include <random>
+#include <thread>
 #include <vector>
 
 #include "datapath/base/rcu.h"
@@ -39,9 +43,10 @@ class PacketProcessorTest : public ::testing::TestWithParam<test::Lookup> {
     packet->skb_mark = port;
     return packet;
   }
-  Flow* add_flow(uint16_t port, ActionList actions, be16 port_mask = ~be16{}) {
+  Flow* add_flow(uint16_t port, ActionList actions, be16 port_mask = ~be16{}, uint32_t in_port = 1) {
     FlowKey key;
     PacketPtr example = packet(port);
+    example->in_port = in_port;
     EXPECT_TRUE(extract_flow_key(*example, key));
     FlowMask mask;
     mask.in_port = mask.recirc_id = ~0u;
@@ -303,6 +308,71 @@ TEST_P(PacketProcessorTest, BatchesForOnePortKeepTheirOrderAndAreCounted) {
     batches.clear();
   }
   EXPECT_EQ(processor_->missed, 0u);
+}
+
+// Drops anywhere among packets that all go to one port: these stay in order, and everything is booked where it belongs.
+TEST_P(PacketProcessorTest, DropsAmongPacketsForOnePort) {
+  const std::array<Flow*, 5> flows = {add_flow(0, {OutputAction{2}}), add_flow(1, {OutputAction{2}}), add_flow(2, {}),
+                                      add_flow(3, {DropAction{DropReason::ttl_exceeded}}), nullptr};
+  const Flow* const of_five = add_flow(3, {}, ~be16{}, 5);
+  std::array<uint64_t, 6> count{};
+  std::vector<uint16_t> to_two;
+  std::minstd_rand random(7);
+  for (size_t round = 0; round < 400; ++round) {
+    PacketBatch batch;
+    const size_t size = round % 2 == 0 ? 32 : 1 + random() % 32;
+    // From batches of drops alone to batches without any; now and then a miss.
+    for (size_t i = 0; i < size; ++i) {
+      const size_t way = random() % 20;
+      auto kind = static_cast<uint16_t>(way < round / 20 ? way % 2 : 2 + way % 2);
+      if (round % 3 == 0 && random() % 16 == 0) kind = 4;  // no flow
+      batch.add(packet(kind));
+      const bool elsewhere = kind == 3 && random() % 4 == 0;
+      if (elsewhere) batch[i].in_port = 5;
+      ++count[elsewhere ? 5 : kind];
+      if (kind < 2) to_two.push_back(kind);
+    }
+    processor_->process(batch);
+    EXPECT_TRUE(batch.empty());
+    if (round % 5 != 0) processor_->flush();
+  }
+  processor_->flush();
+  EXPECT_EQ(two_.marks, std::vector<uint32_t>(to_two.begin(), to_two.end()));
+  for (size_t kind = 0; kind < 4; ++kind) {
+    EXPECT_GT(count[kind], 100u);
+    EXPECT_EQ(flows[kind]->stats().packets, count[kind]) << kind;
+    EXPECT_EQ(flows[kind]->stats().bytes, count[kind] * 60) << kind;
+  }
+  EXPECT_EQ(of_five->stats().packets, count[5]);
+  EXPECT_EQ(processor_->missed, count[4]);
+  EXPECT_EQ(dropped(DropReason::of_pipeline), count[2]);
+  EXPECT_EQ(dropped(DropReason::ttl_exceeded), count[3]);
+  EXPECT_EQ(ledger_.port(5).dropped[static_cast<size_t>(DropReason::of_pipeline)].get(), count[5]);
+}
+
+// A flow's actions may change while a batch is on its way: each packet is treated the one way or the other.
+TEST_P(PacketProcessorTest, ActionsChangeWhileABatchIsOnItsWay) {
+  add_flow(1, {OutputAction{2}});
+  const Ufid ufid = add_flow(2, {})->ufid();
+  std::atomic<bool> stop{false};
+  std::thread changer([&] {
+    const rcu::ReaderScope reader;
+    for (size_t i = 0; !stop.load(); ++i) {
+      flows_.set_actions(ufid, i % 3 == 0 ? ActionList{} : ActionList{OutputAction{static_cast<uint32_t>(1 + i % 3)}});
+      rcu::quiescent();
+    }
+  });
+  constexpr uint64_t kRounds = 3000;
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    std::vector<uint16_t> to(32, 2);
+    to[round % 32] = 1;
+    process(to);
+    rcu::quiescent();
+  }
+  stop = true;
+  changer.join();
+  EXPECT_EQ(two_.marks.size() + three_.marks.size() + dropped(DropReason::of_pipeline), kRounds * 32);
+  EXPECT_EQ(dropped(DropReason::invalid_port), 0u);
 }
 
 // Batches of one connection, whose flow looks deep; and after many others, too.
