@@ -184,9 +184,7 @@ bool PacketProcessor::process_alike(PacketBatch& batch) {
 
 uint32_t PacketProcessor::extract(PacketBatch& batch, uint32_t sole_port) {
   const size_t size = batch.size();
-  uint32_t good = extract_flow_keys(batch.raw(), size, keys_, hashes_.data(), sole_port);
-  // Of those without a key, some bucket: it does no harm.
-  for (size_t i = 0; i < size; ++i) cache_.prefetch(hashes_[i]);
+  uint32_t good = extract_flow_keys(batch.raw(), size, keys_, hashes_.data(), sole_port, cache_.lines());
   for_each_bit(all_of(size) & ~good, [&](size_t i) { ctx_.drop(batch.release(i), DropReason::rx_invalid_packet); });
   if (__builtin_expect(any_must_wait(), 0)) {
     for_each_bit(good, [&](size_t i) {

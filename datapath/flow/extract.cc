@@ -535,12 +535,17 @@ bool extract_one(Packet& packet, FlowKey& key, bool& cold_is_zero, uint64_t& ide
 }  // namespace
 
 uint32_t extract_flow_keys(Packet* const packets[], size_t count, KeySlots& slots, uint64_t identities[],
-                           uint32_t sole_port) {
+                           uint32_t sole_port, IdentityLines wanted_next) {
   const uint32_t all = count == KeySlots::kCount ? ~uint32_t{0} : (uint32_t{1} << count) - 1;
   size_t i = 0;
   if (sole_port != 0 && (slots.cold_is_zero_ & all) == all) {
     // Whoever received them has looked at the frames: no need to fetch them ahead.
-    while (i < count && extract_common(*packets[i], {sole_port, 0}, slots.slots_[i].key, identities[i])) ++i;
+    for (; i < count; ++i) {
+      uint64_t identity;
+      if (!extract_common(*packets[i], {sole_port, 0}, slots.slots_[i].key, identity)) break;
+      identities[i] = identity;
+      wanted_next.prefetch(identity);
+    }
     if (i == count) return all;
   }
   uint32_t good = all;
@@ -548,7 +553,11 @@ uint32_t extract_flow_keys(Packet* const packets[], size_t count, KeySlots& slot
     if (i + kPrefetchAhead < count) __builtin_prefetch(packets[i + kPrefetchAhead]->data());
     const uint32_t bit = uint32_t{1} << i;
     bool cold_is_zero = (slots.cold_is_zero_ & bit) != 0;
-    if (!extract_one(*packets[i], slots.slots_[i].key, cold_is_zero, identities[i])) good &= ~bit;
+    if (extract_one(*packets[i], slots.slots_[i].key, cold_is_zero, identities[i])) {
+      wanted_next.prefetch(identities[i]);
+    } else {
+      good &= ~bit;
+    }
     slots.cold_is_zero_ = cold_is_zero ? slots.cold_is_zero_ | bit : slots.cold_is_zero_ & ~bit;
   }
   return good;

@@ -39,6 +39,18 @@ namespace vswitch {
 // initialisers) in which tun_metadata is zero wherever tun_metadata_present is: these 256 bytes are not cleared again.
 [[nodiscard]] bool extract_flow_key(Packet& packet, FlowKey& key);
 
+// A table of 2^n cache lines, of which a packet's identity names the one that will be looked at for it: fetched from
+// memory as soon as the identity is known, so that it is on its way while other packets are extracted.
+struct IdentityLines {
+  static constexpr size_t kSize = 64;
+  const void* first = nullptr;
+  uint64_t mask = 0;  // 2^n - 1
+
+  void prefetch(uint64_t identity) const {
+    __builtin_prefetch(static_cast<const uint8_t*>(first) + (identity & mask) * kSize);
+  }
+};
+
 // Keys of a batch that are extracted into again and again, by extract_flow_keys() only: what the last packet left clear
 // need not be cleared again.
 class KeySlots {
@@ -48,7 +60,7 @@ class KeySlots {
   const FlowKey& operator[](size_t i) const { return slots_[i].key; }
 
  private:
-  friend uint32_t extract_flow_keys(Packet* const[], size_t, KeySlots&, uint64_t[], uint32_t);
+  friend uint32_t extract_flow_keys(Packet* const[], size_t, KeySlots&, uint64_t[], uint32_t, IdentityLines);
   struct alignas(64) Slot {
     FlowKey key;
   };
@@ -62,7 +74,7 @@ class KeySlots {
 // Ethernet header. Those that have one get identities[i], too: connection_identity() of the packet. `sole_port`: not 0:
 // the port that all of them came in by, with no other metadata that goes into the key.
 [[nodiscard]] uint32_t extract_flow_keys(Packet* const packets[], size_t count, KeySlots& slots, uint64_t identities[],
-                                         uint32_t sole_port = 0);
+                                         uint32_t sole_port = 0, IdentityLines wanted_next = {});
 
 // What tells connections apart wherever they are on their way through the switch: the flow's hash, the port that it
 // came in by and its recirculation. All bits are good.

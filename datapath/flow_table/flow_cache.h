@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "datapath/flow/extract.h"
 #include "datapath/flow/flow_key.h"
 #include "datapath/flow_table/flow_table.h"
 
@@ -35,9 +36,12 @@ class FlowCache {
   // `hash` is packet.rss_hash mixed with whatever else identifies the connection (in_port, recirc_id), all bits good.
   Flow* lookup(uint64_t hash, const FlowKey& key) const;
 
-  // For many packets: prefetch() each hash as soon as it is known, then find_batch(), which sets flows[i] for the keys
-  // whose bits are set in `wanted` and returns the bits of those that it found.
-  void prefetch(uint64_t hash) const { __builtin_prefetch(&buckets_[hash & mask_]); }
+  // For many packets: fetch the line of each hash as soon as it is known (valid until maintain()), then find_batch(),
+  // which sets flows[i] for the keys whose bits are set in `wanted` and returns the bits of those that it found.
+  IdentityLines lines() const {
+    static_assert(sizeof(Bucket) == IdentityLines::kSize);
+    return {buckets_.get(), mask_};
+  }
   uint32_t find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted, Flow* flows[]) const;
 
   void insert(uint64_t hash, Flow* flow);

@@ -266,7 +266,8 @@ class BatchBesideSingles {
   }
   // The slots and identities are those of the batch before.
   void check(KeySlots& slots, std::array<uint64_t, KeySlots::kCount>& identities, uint32_t sole_port = 0) {
-    const uint32_t good = extract_flow_keys(pointers_.data(), pointers_.size(), slots, identities.data(), sole_port);
+    const uint32_t good = extract_flow_keys(pointers_.data(), pointers_.size(), slots, identities.data(), sole_port,
+                                            {lines_.data(), lines_.size() - 1});
     for (size_t i = 0; i < packets_.size(); ++i) {
       FlowKey expected;
       RC_ASSERT(extract_flow_key(*copies_[i], expected) == ((good >> i & 1) != 0));
@@ -281,7 +282,9 @@ class BatchBesideSingles {
   }
 
  private:
+  struct alignas(IdentityLines::kSize) Line {};
   HeapPacketPool& pool_;
+  std::array<Line, 4> lines_;
   std::vector<PacketPtr> packets_, copies_;
   std::vector<Packet*> pointers_;
 };
