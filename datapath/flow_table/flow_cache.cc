@@ -14,6 +14,8 @@ namespace {
 
 // One newcomer in so many gets into a full bucket.
 constexpr uint32_t kNewcomers = 8;
+// The cache grows when more than one packet in so many finds no place.
+constexpr size_t kTolerated = 1024;
 
 inline bool is_flow_of(const Flow& flow, const FlowKey& key) {
   return !flow.dead() &&
@@ -37,13 +39,24 @@ inline uint32_t FlowCache::candidates(const Bucket& bucket, uint16_t tag) {
 #endif
 }
 
-Flow* FlowCache::lookup(uint64_t hash, const FlowKey& key) const {
-  const Bucket& bucket = buckets_[hash & mask_];
-  for (uint32_t left = candidates(bucket, tag_of(hash)); left != 0; left &= left - 1) {
+Flow* FlowCache::find_in(const Bucket& bucket, uint16_t tag, const FlowKey& key) {
+  for (uint32_t left = candidates(bucket, tag); left != 0; left &= left - 1) {
     Flow* flow = bucket.flows[static_cast<size_t>(std::countr_zero(left))];
     if (flow != nullptr && is_flow_of(*flow, key)) return flow;
   }
   return nullptr;
+}
+
+Flow* FlowCache::lookup(uint64_t hash, const FlowKey& key) const {
+  const size_t at = hash & mask_;
+  Flow* const flow = find_in(buckets_[at], tag_of(hash), key);
+  return flow != nullptr ? flow : find_in(buckets_[neighbour(at)], tag_of(hash), key);
+}
+
+// Null: there is none.
+inline Flow* FlowCache::first_with_tag(const Bucket& bucket, uint16_t tag) {
+  const uint32_t found = candidates(bucket, tag);
+  return found == 0 ? nullptr : bucket.flows[static_cast<size_t>(std::countr_zero(found))];
 }
 
 namespace {
@@ -61,18 +74,20 @@ inline void for_each_bit(uint32_t bits, Function&& function) {
 
 }  // namespace
 
-uint32_t FlowCache::find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted,
-                               Flow* flows[]) const {
+uint32_t FlowCache::find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted, Flow* flows[]) {
+  asked_ += static_cast<size_t>(std::popcount(wanted));
   // Bits are taken away where something is missing, which is rare.
   uint32_t likely = wanted;
   for_each_bit(
       wanted, [&](size_t i) __attribute__((always_inline)) {
-        const Bucket& bucket = buckets_[hashes[i] & mask_];
-        const uint32_t found = candidates(bucket, tag_of(hashes[i]));
-        Flow* const flow = found == 0 ? nullptr : bucket.flows[static_cast<size_t>(std::countr_zero(found))];
+        const size_t at = hashes[i] & mask_;
+        Flow* flow = first_with_tag(buckets_[at], tag_of(hashes[i]));
         if (__builtin_expect(flow == nullptr, 0)) {
-          likely &= ~(uint32_t{1} << i);
-          return;
+          flow = first_with_tag(buckets_[neighbour(at)], tag_of(hashes[i]));
+          if (flow == nullptr) {
+            likely &= ~(uint32_t{1} << i);
+            return;
+          }
         }
         flows[i] = flow;
         flow->prefetch();
@@ -88,16 +103,28 @@ uint32_t FlowCache::find_batch(const uint64_t hashes[], const FlowKey* const key
   return hits;
 }
 
+// Where an entry with this tag may go in the bucket without any other being lost; kWays: nowhere. One with the same tag
+// is most likely of the same connection, which has another flow now.
+inline size_t FlowCache::free_place(const Bucket& bucket, uint16_t tag) {
+  size_t at = 0;
+  while (at < kWays && bucket.flows[at] != nullptr && bucket.tags[at] != tag) ++at;
+  return at;
+}
+
 void FlowCache::insert(uint64_t hash, Flow* flow) {
-  Bucket& bucket = buckets_[hash & mask_];
   const uint16_t tag = tag_of(hash);
-  size_t at = kWays;
-  for (size_t i = 0; i < kWays && at == kWays; ++i) {
-    // An entry with the same tag is most likely of the same connection, which has another flow now.
-    if (bucket.flows[i] == nullptr || bucket.tags[i] == tag) at = i;
+  Bucket* bucket = &buckets_[hash & mask_];
+  size_t at = free_place(*bucket, tag);
+  if (at == kWays) {
+    Bucket* const other = &buckets_[neighbour(hash & mask_)];
+    if (const size_t there = free_place(*other, tag); there != kWays) {
+      bucket = other;
+      at = there;
+    }
   }
+  // Last, as it looks at lines of flows that nobody else needs.
   for (size_t i = 0; i < kWays && at == kWays; ++i) {
-    if (bucket.flows[i]->dead()) at = i;
+    if (bucket->flows[i]->dead()) at = i;
   }
   if (at == kWays) {
     ++refused_;
@@ -105,12 +132,19 @@ void FlowCache::insert(uint64_t hash, Flow* flow) {
     at = turn_ / kNewcomers % kWays;
     evictions_.store(evictions_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
-  bucket.tags[at] = tag;
-  bucket.flows[at] = flow;
+  bucket->tags[at] = tag;
+  bucket->flows[at] = flow;
+}
+
+// A few connections that find no place cost less than a table twice the size, which takes the room of other things in
+// the processor's caches.
+void FlowCache::review() {
+  const bool too_many = refused_ > asked_ / kTolerated;
+  refused_ = asked_ = 0;
+  if (too_many) grow();
 }
 
 void FlowCache::grow() {
-  refused_ = 0;
   if (buckets() >= kMostBuckets) return;
   const size_t count = buckets() * 2;
   std::unique_ptr<Bucket[]> buckets(new (std::nothrow) Bucket[count]);

@@ -3,11 +3,11 @@
 // lookup, never a wrong flow.
 //
 // Shape: buckets of one cache line, each with six entries: a 16-bit tag each, compared all at once, and the pointers.
-// Nothing but the bucket is touched to know that there is no entry. It begins small, so that it stays in the
-// processor's own caches, and grows with the connections that want a place in it. A flow that is removed leaves its
-// entry behind (flows are recycled, see Flow).
+// What finds its bucket full goes into the one beside it, so buckets can be well filled. It begins small, so that it
+// stays in the processor's own caches, and grows when a share of the packets worth mentioning finds no place in it. A
+// flow that is removed leaves its entry behind (flows are recycled, see Flow).
 //
-// What traffic can do to it: a full bucket lets a newcomer in only now and then, so a flood of packets that never come
+// What traffic can do to it: full buckets let a newcomer in only now and then, so a flood of packets that never come
 // again does not push out the connections that do.
 //
 // Thread safety: owner thread only; the owner is an RCU reader.
@@ -42,14 +42,14 @@ class FlowCache {
     static_assert(sizeof(Bucket) == IdentityLines::kSize);
     return {buckets_.get(), mask_};
   }
-  uint32_t find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted, Flow* flows[]) const;
+  uint32_t find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted, Flow* flows[]);
 
   void insert(uint64_t hash, Flow* flow);
 
   // To be called by the owner where it holds no packets: grows the cache if that was wanted (an allocation). What it
   // remembered is forgotten.
   void maintain() {
-    if (__builtin_expect(refused_ > (mask_ + 1), 0)) grow();
+    if (__builtin_expect(refused_ > (mask_ + 1), 0)) review();
   }
   size_t buckets() const { return mask_ + 1; }
   uint64_t evictions() const { return evictions_.load(std::memory_order_relaxed); }  // any thread
@@ -63,11 +63,18 @@ class FlowCache {
   static uint16_t tag_of(uint64_t hash) { return static_cast<uint16_t>(hash >> 48); }
   // A bit per entry with this tag.
   static uint32_t candidates(const Bucket& bucket, uint16_t tag);
+  // The bucket that takes what does not fit into this one: beside it in memory.
+  static size_t neighbour(size_t bucket) { return bucket ^ 1; }
+  static Flow* find_in(const Bucket& bucket, uint16_t tag, const FlowKey& key);
+  static Flow* first_with_tag(const Bucket& bucket, uint16_t tag);
+  static size_t free_place(const Bucket& bucket, uint16_t tag);
+  void review();
   void grow();
 
   std::unique_ptr<Bucket[]> buckets_;
   size_t mask_;
-  size_t refused_ = 0;  // newcomers that found a full bucket, since the cache has this size
+  // Since the last review: newcomers that found no place, and packets that were looked for.
+  size_t refused_ = 0, asked_ = 0;
   std::atomic<uint64_t> evictions_{0};
   uint32_t turn_ = 0;
 };

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <vector>
 
 #include "datapath/base/rcu.h"
@@ -20,6 +21,9 @@ FlowKey key_to(uint32_t destination) {
 
 class FlowCacheTest : public testing::Test {
  protected:
+  // Of connections of one bucket: its own places and those of the bucket beside it.
+  static constexpr uint32_t kPlaces = 2 * FlowCache::kWays;
+
   Flow* add(uint32_t destination) {
     FlowMask mask;
     mask.nw_dst = to_be32(~0u);
@@ -42,17 +46,19 @@ TEST_F(FlowCacheTest, VerifiesWhatItRemembers) {
   EXPECT_EQ(cache_.lookup(tagged(7, 4), key_to(1)), nullptr);
 }
 
-TEST_F(FlowCacheTest, HoldsAsManyAsItHasWays) {
+TEST_F(FlowCacheTest, HoldsAsManyAsTwoBucketsHaveWays) {
   std::vector<Flow*> flows;
-  for (uint32_t i = 0; i < FlowCache::kWays; ++i) {
-    flows.push_back(add(i));
-    cache_.insert(tagged(i, 5), flows.back());
+  for (uint32_t i = 0; i < kPlaces; ++i) flows.push_back(add(i));
+  for (const uint64_t bucket : {uint64_t{4}, uint64_t{5}, FlowCache::kFirstBuckets - 1}) {
+    FlowCache cache;
+    for (uint32_t i = 0; i < kPlaces; ++i) cache.insert(tagged(i, bucket), flows[i]);
+    for (uint32_t i = 0; i < kPlaces; ++i) EXPECT_EQ(cache.lookup(tagged(i, bucket), key_to(i)), flows[i]) << bucket;
+    EXPECT_EQ(cache.evictions(), 0u);
   }
-  for (uint32_t i = 0; i < FlowCache::kWays; ++i) EXPECT_EQ(cache_.lookup(tagged(i, 5), key_to(i)), flows[i]);
 }
 
 TEST_F(FlowCacheTest, ForgetsRemovedFlowsAndReusesTheirPlace) {
-  for (uint32_t i = 0; i < FlowCache::kWays; ++i) cache_.insert(tagged(i, 5), add(i));
+  for (uint32_t i = 0; i < kPlaces; ++i) cache_.insert(tagged(i, 5), add(i));
   table_.remove(table_.lookup(key_to(2))->ufid());
   EXPECT_EQ(cache_.lookup(tagged(2, 5), key_to(2)), nullptr);
   Flow* flow = add(100);
@@ -75,12 +81,12 @@ TEST_F(FlowCacheTest, IsNotFooledByRecycledFlows) {
 
 // A flood of connections that never come again leaves most of the others their place.
 TEST_F(FlowCacheTest, ResistsAFlood) {
-  for (uint32_t i = 0; i < FlowCache::kWays; ++i) cache_.insert(tagged(i, 5), add(i));
+  for (uint32_t i = 0; i < kPlaces; ++i) cache_.insert(tagged(i, 5), add(i));
   Flow* other = add(1000);
   for (uint64_t i = 0; i < 8; ++i) cache_.insert(tagged(1000 + i, 5), other);
   size_t kept = 0;
-  for (uint32_t i = 0; i < FlowCache::kWays; ++i) kept += cache_.lookup(tagged(i, 5), key_to(i)) != nullptr;
-  EXPECT_EQ(kept, FlowCache::kWays - 1);
+  for (uint32_t i = 0; i < kPlaces; ++i) kept += cache_.lookup(tagged(i, 5), key_to(i)) != nullptr;
+  EXPECT_EQ(kept, kPlaces - 1);
   EXPECT_EQ(cache_.evictions(), 1u);
 }
 
@@ -94,6 +100,52 @@ TEST_F(FlowCacheTest, GrowsWhenManyFindNoPlace) {
   EXPECT_EQ(cache_.buckets(), before * 2);
   cache_.insert(tagged(1, before + 5), flow);
   EXPECT_EQ(cache_.lookup(tagged(1, before + 5), key_to(1)), flow);
+}
+
+// A table twice the size for a few connections would cost all others more.
+TEST_F(FlowCacheTest, DoesNotGrowForAFew) {
+  Flow* flow = add(1);
+  const size_t before = cache_.buckets();
+  std::array<const FlowKey*, FlowCache::kBatch> keys;
+  const FlowKey key = key_to(1);
+  keys.fill(&key);
+  std::array<uint64_t, FlowCache::kBatch> hashes;
+  for (size_t i = 0; i < hashes.size(); ++i) hashes[i] = tagged(i, i);
+  Flow* flows[FlowCache::kBatch];
+  const auto use = [&](size_t packets_for_each_refused) {
+    uint64_t tag = 0;
+    for (size_t refused = 0; refused < 2 * before; ++refused) {
+      cache_.insert(tagged(1000 + ++tag, 5), flow);
+      for (size_t packets = 0; packets < packets_for_each_refused; packets += FlowCache::kBatch) {
+        EXPECT_EQ(cache_.find_batch(hashes.data(), keys.data(), ~uint32_t{0}, flows), 0u);
+      }
+      cache_.maintain();
+    }
+  };
+  use(2048);
+  EXPECT_EQ(cache_.buckets(), before);
+  use(512);
+  EXPECT_EQ(cache_.buckets(), before * 2) << "whatever was asked before";
+}
+
+// In batches too, those are found that are in the bucket beside theirs.
+TEST_F(FlowCacheTest, FindsBatchesOfCrowdedBuckets) {
+  std::vector<FlowKey> keys;
+  std::vector<const FlowKey*> pointers;
+  std::vector<uint64_t> hashes;
+  for (uint32_t i = 0; i < kPlaces; ++i) {
+    keys.push_back(key_to(i));
+    hashes.push_back(tagged(i, 9));
+    cache_.insert(hashes[i], add(i));
+  }
+  for (const FlowKey& key : keys) pointers.push_back(&key);
+  Flow* flows[FlowCache::kBatch] = {};
+  const uint32_t all = (uint32_t{1} << kPlaces) - 1;
+  EXPECT_EQ(cache_.find_batch(hashes.data(), pointers.data(), all, flows), all);
+  for (uint32_t i = 0; i < kPlaces; ++i) EXPECT_EQ(flows[i], table_.lookup(keys[i]));
+  hashes[1] = tagged(1, 7);
+  hashes[7] = tagged(300, 9);
+  EXPECT_EQ(cache_.find_batch(hashes.data(), pointers.data(), all, flows), all & ~(1u << 1 | 1u << 7));
 }
 
 TEST_F(FlowCacheTest, FindsBatches) {
