@@ -184,7 +184,33 @@ void store_native(uint8_t* at, unsigned n, uint64_t v) {
   }
 }
 
-// The whole place as one number, whatever its byte order.
+// A place is worked on as one number, whatever its byte order: of 64 bits where it is one integer of that size or less,
+// as nearly all are (twice as fast, and translation does little else), otherwise of 128.
+bool is_short(const Field& f) {
+  const unsigned n = f.place_bytes;
+  return n <= 8 && (n & (n - 1)) == 0 && (!f.host_order || f.host_unit == n);
+}
+
+template <typename Number>
+Number load_place(const Field& f, const PipelineKey& key);
+
+template <>
+uint64_t load_place(const Field& f, const PipelineKey& key) {
+  const uint8_t* at = place_of(f, key);
+  if (f.host_order) return load_native(at, f.place_bytes);
+  switch (f.place_bytes) {
+    case 1:
+      return *at;
+    case 2:
+      return load_unaligned<be16>(at).host();
+    case 4:
+      return load_unaligned<be32>(at).host();
+    default:
+      return load_unaligned<be64>(at).host();
+  }
+}
+
+template <>
 uint128 load_place(const Field& f, const PipelineKey& key) {
   const uint8_t* at = place_of(f, key);
   if (!f.host_order) return load_big_endian(at, f.place_bytes);
@@ -193,6 +219,22 @@ uint128 load_place(const Field& f, const PipelineKey& key) {
     v = (f.host_unit == 8 ? v << 32 << 32 : v << 8 * f.host_unit) | load_native(at + i, f.host_unit);
   }
   return v;
+}
+
+void store_place(const Field& f, PipelineKey& key, uint64_t v) {
+  uint8_t* at = place_of(f, key);
+  if (f.host_order) return store_native(at, f.place_bytes, v);
+  switch (f.place_bytes) {
+    case 1:
+      *at = static_cast<uint8_t>(v);
+      return;
+    case 2:
+      return store_unaligned(at, to_be16(static_cast<uint16_t>(v)));
+    case 4:
+      return store_unaligned(at, to_be32(static_cast<uint32_t>(v)));
+    default:
+      return store_unaligned(at, to_be64(v));
+  }
 }
 
 void store_place(const Field& f, PipelineKey& key, uint128 v) {
@@ -204,18 +246,22 @@ void store_place(const Field& f, PipelineKey& key, uint128 v) {
   }
 }
 
-uint128 value_bits(const Field& f) { return f.width > 64 ? ~uint128{0} : uint128{f.value_mask}; }
+template <typename Number = uint128>
+Number value_bits(const Field& f) {
+  return f.width > 64 ? ~Number{0} : Number{f.value_mask};
+}
 
 bool has_of11_port(const Field& f) { return f.format == FieldFormat::port && f.width == 32; }
 
-uint128 load_value(const Field& f, const PipelineKey& key) {
-  const uint128 v = load_place(f, key) >> f.lsb & value_bits(f);
+template <typename Number = uint128>
+Number load_value(const Field& f, const PipelineKey& key) {
+  const Number v = load_place<Number>(f, key) >> f.lsb & value_bits<Number>(f);
   if (has_of11_port(f) && v >= kOf10ReservedPorts && v <= 0xffff) return v | 0xffff0000;
   return v;
 }
 
 // Bits that become 1 whenever one of these fields is written: a tag whose VLAN id or priority is set is there.
-uint128 implied_bits(const Field& f) {
+uint64_t implied_bits(const Field& f) {
   switch (f.id) {
     case FieldId::kDlVlan:
     case FieldId::kDlVlanPcp:
@@ -226,22 +272,38 @@ uint128 implied_bits(const Field& f) {
   }
 }
 
-void store_value(const Field& f, PipelineKey& key, uint128 v) {
+template <typename Number = uint128>
+void store_value(const Field& f, PipelineKey& key, Number v) {
   if (has_of11_port(f) && v >= kOf11ReservedPorts) v &= 0xffff;
-  const uint128 bits = value_bits(f) << f.lsb;
-  store_place(f, key, (load_place(f, key) & ~bits) | (v << f.lsb & bits) | implied_bits(f));
+  const Number bits = value_bits<Number>(f) << f.lsb;
+  store_place(f, key, (load_place<Number>(f, key) & ~bits) | (v << f.lsb & bits) | implied_bits(f));
 }
 
 bool is_port(const Field& f) { return f.format == FieldFormat::port; }
 
-void mark_bits(const Field& f, PipelineMask& mask, uint128 bits) {
+template <typename Number = uint128>
+void mark_bits(const Field& f, PipelineMask& mask, Number bits) {
   if (!f.has_place() || bits == 0) return;
   // Port numbers are matched whole or not at all, also where the datapath's are wider than OpenFlow's.
-  const uint128 placed = is_port(f) ? ~uint128{0} : (bits & value_bits(f)) << f.lsb;
-  store_place(f, mask, load_place(f, mask) | placed | implied_bits(f));
+  const Number placed = is_port(f) ? ~Number{0} : (bits & value_bits<Number>(f)) << f.lsb;
+  store_place(f, mask, load_place<Number>(f, mask) | placed | implied_bits(f));
 }
 
-uint128 low_bits(unsigned n) { return n >= 128 ? ~uint128{0} : (uint128{1} << n) - 1; }
+template <typename Number>
+Number low_bits(unsigned n) {
+  return n >= 8 * sizeof(Number) ? ~Number{0} : (Number{1} << n) - 1;
+}
+
+template <typename Number>
+uint64_t read_bits_of(const Field& f, unsigned ofs, unsigned n_bits, const PipelineKey& key) {
+  return static_cast<uint64_t>(load_value<Number>(f, key) >> ofs & low_bits<Number>(n_bits));
+}
+
+template <typename Number>
+void write_bits_of(const Field& f, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key) {
+  const Number bits = low_bits<Number>(n_bits) << ofs;
+  store_value<Number>(f, key, (load_value<Number>(f, key) & ~bits) | (Number{value} << ofs & bits));
+}
 
 void fix_vlan_tpid(const Field& f, PipelineKey& key) {
   if (f.offset != offsetof(FlowKey, vlan) + offsetof(VlanTag, tci)) return;
@@ -434,18 +496,25 @@ bool check_readable(const Field& f, const PipelineKey& key, PipelineMask& mask) 
 
 uint64_t read_subfield(const Field& f, unsigned ofs, unsigned n_bits, const PipelineKey& key) {
   if (!f.has_place()) return 0;
-  return static_cast<uint64_t>(load_value(f, key) >> ofs & low_bits(n_bits));
+  return is_short(f) ? read_bits_of<uint64_t>(f, ofs, n_bits, key) : read_bits_of<uint128>(f, ofs, n_bits, key);
 }
 
 void write_subfield(const Field& f, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key) {
   if (!f.has_place() || n_bits == 0) return;
-  const uint128 bits = low_bits(n_bits) << ofs;
-  store_value(f, key, (load_value(f, key) & ~bits) | (uint128{value} << ofs & bits));
+  if (is_short(f)) {
+    write_bits_of<uint64_t>(f, ofs, n_bits, value, key);
+  } else {
+    write_bits_of<uint128>(f, ofs, n_bits, value, key);
+  }
   fix_vlan_tpid(f, key);
 }
 
 void mark_subfield(const Field& f, unsigned ofs, unsigned n_bits, PipelineMask& mask) {
-  mark_bits(f, mask, low_bits(n_bits) << ofs);
+  if (is_short(f)) {
+    mark_bits(f, mask, low_bits<uint64_t>(n_bits) << ofs);
+  } else {
+    mark_bits(f, mask, low_bits<uint128>(n_bits) << ofs);
+  }
 }
 
 void copy_bits(const FieldValue& src, unsigned src_bytes, unsigned src_ofs, FieldValue& dst, unsigned dst_bytes,
