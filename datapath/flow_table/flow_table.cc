@@ -31,8 +31,6 @@ size_t hit_shard() {
   return shard;
 }
 
-uint32_t ufid_hash(const Ufid& ufid) { return static_cast<uint32_t>(ufid.low ^ ufid.high >> 32); }
-
 // From so many flows on, the flows of a subtable are not likely to be in the first-level cache: worth a prefetch.
 constexpr size_t kPrefetchFrom = 64;
 
@@ -88,17 +86,22 @@ uint64_t hash_mask(const FlowMask& mask) {
   return h;
 }
 
-// `mask_hash`: of the pattern's mask.
-Ufid make_ufid(const FlowKey& key, const MaskPattern& pattern, uint64_t mask_hash) {
-  Ufid ufid{mask_hash, ~mask_hash};
-  const auto add = [&ufid](uint64_t value) {
-    ufid.high = hash_word(ufid.high, value);
-    ufid.low = hash_word(ufid.low, ~value);
-  };
+// An identifier that the table makes says where its flow is: the low half is the hash of the masked key, by which the
+// flow's subtable knows it, and half of the mask's, by which the subtable is found. So no index by identifier has to be
+// kept: filling it in would cost as much memory, and as many cache misses, as the subtable. `mask_hash` is of the
+// pattern's mask, `key_hash` the pattern's of the key.
+Ufid make_ufid(const FlowKey& key, const MaskPattern& pattern, uint64_t mask_hash, uint32_t key_hash) {
+  Ufid ufid{mask_hash, mask_hash << 32 | key_hash};
+  const auto add = [&ufid](uint64_t value) { ufid.high = hash_word(ufid.high, value); };
   for (size_t i = 0; i < kHotWords; ++i) add(words(key)[i] & pattern.hot()[i]);
   for (const MaskPattern::Word& word : pattern.rest()) add(words(key)[word.index] & word.mask);
-  if (ufid.is_zero()) ufid.low = 1;
+  if (ufid.is_zero()) ufid.high = 1;
   return ufid;
+}
+
+uint32_t key_hash_in(const Ufid& ufid) { return static_cast<uint32_t>(ufid.low); }
+bool may_name_mask(const Ufid& ufid, uint64_t mask_hash) {
+  return static_cast<uint32_t>(ufid.low >> 32) == static_cast<uint32_t>(mask_hash);
 }
 
 }  // namespace
@@ -118,10 +121,15 @@ struct FlowTable::Implementation {
   Subtable* narrowest_fit(const FlowMask& mask) const REQUIRES(mutex);
   Subtable* make_subtable(const FlowMask& mask, uint64_t hash) REQUIRES(mutex);
   void publish(SubtableOrder next) REQUIRES(mutex);
-  Flow* find_ufid(const Ufid& ufid) const {
-    return by_ufid.find(ufid_hash(ufid), [&ufid](const Flow& flow) { return flow.ufid() == ufid; });
+  Flow* find_ufid(const Ufid& ufid) const;  // RCU readers, or with the lock
+  Flow* find_chosen(const Ufid& ufid) const {
+    if (by_chosen_ufid.size() == 0) return nullptr;
+    return by_chosen_ufid.find(key_hash_in(ufid), [&ufid](const Flow& flow) { return flow.ufid() == ufid; });
   }
-  void link(Subtable& subtable, Flow* flow, const FlowKey& key) REQUIRES(mutex);
+  // Calls visit for every flow until it returns false. RCU readers.
+  template <typename Visit>
+  void for_each(Visit&& visit) const;
+  void link(Subtable& subtable, Flow* flow, uint32_t key_hash) REQUIRES(mutex);
   void unlink(Flow* flow) REQUIRES(mutex);
   // Returns those that were there.
   Flow::ActionsRef replace_actions(Flow& flow, Flow::ActionsRef actions) REQUIRES(mutex);
@@ -138,7 +146,7 @@ struct FlowTable::Implementation {
   const size_t max_masks;
   std::atomic<size_t> max_flows;
   std::atomic<const SubtableOrder*> order{new SubtableOrder};
-  FlowIndex by_ufid;
+  FlowIndex by_chosen_ufid;  // flows whose identifiers the installer chose
   std::atomic<uint64_t> generation{0};
   std::atomic<size_t> flow_count{0};
   std::atomic<size_t>& mask_count;
@@ -220,14 +228,31 @@ void FlowTable::Implementation::drop_subtable(Subtable* subtable) {
   rcu::retire_delete(subtable);
 }
 
-void FlowTable::Implementation::link(Subtable& subtable, Flow* flow, const FlowKey& key) {
-  by_ufid.insert(ufid_hash(flow->ufid()), flow);
+Flow* FlowTable::Implementation::find_ufid(const Ufid& ufid) const {
+  const auto is_it = [&ufid](const Flow& flow) { return flow.ufid() == ufid; };
+  for (const Subtable* subtable : *order.load(std::memory_order_acquire)) {
+    if (!may_name_mask(ufid, subtable->mask_hash)) continue;
+    if (Flow* flow = subtable->flows.find(key_hash_in(ufid), is_it)) return flow;
+  }
+  return find_chosen(ufid);
+}
+
+template <typename Visit>
+void FlowTable::Implementation::for_each(Visit&& visit) const {
+  bool more = true;
+  for (const Subtable* subtable : *order.load(std::memory_order_acquire)) {
+    subtable->flows.for_each([&](Flow& flow) { return more = visit(flow); });
+    if (!more) return;
+  }
+}
+
+void FlowTable::Implementation::link(Subtable& subtable, Flow* flow, uint32_t key_hash) {
   // Before the flow can be found: no reader may take a packet that it matches for one of a port with shallow flows
   // only.
   if (!FlowImplementation::shallow(*flow)) deep_flows_like(*flow).fetch_add(1, std::memory_order_release);
   FlowImplementation::publish(*flow);
   const bool first = subtable.flows.size() == 0;
-  subtable.flows.insert(subtable.pattern->hash(key), flow);
+  subtable.flows.insert(key_hash, flow);
   if (first) {
     SubtableOrder next = *order.load(std::memory_order_relaxed);
     next.push_back(&subtable);
@@ -251,7 +276,7 @@ Flow::ActionsRef FlowTable::Implementation::replace_actions(Flow& flow, Flow::Ac
 void FlowTable::Implementation::unlink(Flow* flow) {
   Subtable* subtable = by_pattern.at(&FlowImplementation::pattern(*flow));
   subtable->flows.remove(subtable->pattern->hash(flow->key()), flow);
-  by_ufid.remove(ufid_hash(flow->ufid()), flow);
+  if (find_chosen(flow->ufid()) == flow) by_chosen_ufid.remove(key_hash_in(flow->ufid()), flow);
   if (!FlowImplementation::shallow(*flow)) deep_flows_like(*flow).fetch_sub(1, std::memory_order_release);
   flow_bytes -= FlowArena::flow_bytes(subtable->pattern->rest().size());
   flow_count.fetch_sub(1, std::memory_order_relaxed);
@@ -362,7 +387,7 @@ class SCOPED_CAPABILITY AwakeMutexLock {
 
 }  // namespace
 
-Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, ActionList actions, Ufid ufid,
+Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Flow::ActionsRef actions, Ufid ufid,
                                 std::shared_ptr<void> installer_data, uint16_t installer_bits) {
   AwakeMutexLock lock(impl_->mutex);
   const size_t max_flows = impl_->max_flows.load(std::memory_order_relaxed);
@@ -370,14 +395,16 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Action
     return resource_exhausted("the flow table is full: " + std::to_string(max_flows) + " flows");
   }
   Subtable* subtable = impl_->subtable_for(mask);
+  const uint32_t key_hash = subtable->pattern->hash(key);
+  const bool chosen = !ufid.is_zero();
   Status refused;
-  if (subtable->find(subtable->pattern->hash(key), key) != nullptr) {
+  if (subtable->find(key_hash, key) != nullptr) {
     refused = already_exists("a flow with this key and mask exists");
   } else {
-    if (ufid.is_zero()) {
-      ufid = make_ufid(key, *subtable->pattern, subtable->mask_hash);
-    }
-    if (impl_->find_ufid(ufid) != nullptr) refused = already_exists("a flow with this ufid exists", "ufid");
+    if (!chosen) ufid = make_ufid(key, *subtable->pattern, subtable->mask_hash, key_hash);
+    // One of the table's own differs from all others of its own, as far as 128 bits of hash tell.
+    const Flow* same_ufid = chosen ? impl_->find_ufid(ufid) : impl_->find_chosen(ufid);
+    if (same_ufid != nullptr) refused = already_exists("a flow with this ufid exists", "ufid");
   }
   if (!refused.ok()) {
     if (subtable->flows.size() == 0) impl_->drop_subtable(subtable);
@@ -388,8 +415,9 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Action
   flow->created_ = impl_->clock.now();
   flow->installer_data_ = std::move(installer_data);
   flow->set_installer_bits(installer_bits);
-  FlowImplementation::set_actions(*flow, Flow::make_actions(std::move(actions)));
-  impl_->link(*subtable, flow, key);
+  FlowImplementation::set_actions(*flow, std::move(actions));
+  if (chosen) impl_->by_chosen_ufid.insert(key_hash_in(ufid), flow);
+  impl_->link(*subtable, flow, key_hash);
   return flow;
 }
 
@@ -441,7 +469,7 @@ std::shared_ptr<const Flow> FlowTable::remove(const Ufid& ufid) {
 void FlowTable::clear() {
   const rcu::ReaderScope reader;
   std::vector<Ufid> all;
-  impl_->by_ufid.for_each([&all](const Flow& flow) {
+  impl_->for_each([&all](const Flow& flow) {
     all.push_back(flow.ufid());
     return true;
   });
@@ -468,7 +496,7 @@ bool FlowTable::visit(FlowCursor& cursor, size_t most, const std::function<void(
 
 void FlowTable::for_each(const std::function<bool(Flow&)>& visit) const {
   const rcu::ReaderScope reader;
-  impl_->by_ufid.for_each([&visit](Flow& flow) { return flow.dead() || visit(flow); });
+  impl_->for_each([&visit](Flow& flow) { return flow.dead() || visit(flow); });
 }
 
 Flow* FlowTable::find(const Ufid& ufid) const { return impl_->find_ufid(ufid); }
@@ -501,7 +529,7 @@ void FlowTable::rerank() {
 
 size_t FlowTable::memory_bytes() const {
   MutexLock lock(impl_->mutex);
-  size_t bytes = sizeof(Implementation) + impl_->by_ufid.memory_bytes() + impl_->flow_bytes;
+  size_t bytes = sizeof(Implementation) + impl_->by_chosen_ufid.memory_bytes() + impl_->flow_bytes;
   for (const auto& [hash, subtable] : impl_->by_mask) {
     bytes += sizeof(Subtable) + subtable->flows.memory_bytes() + subtable->pattern->memory_bytes();
   }

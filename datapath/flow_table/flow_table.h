@@ -25,6 +25,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "datapath/actions/action.h"
@@ -249,11 +250,15 @@ class FlowTable {
   // For any number of keys; flows[i] is null where keys[i] is a miss.
   void lookup_batch(const FlowKey* const keys[], size_t n, Flow* flows[], uint32_t* masks_visited = nullptr) const;
 
-  // Inserts; `key` is a packet's whole key, masked by the table; the flow's mask is `mask` or, when there are too many
-  // masks, one with more bits. already_exists if a flow with equal masked key and mask is there; resource_exhausted at
-  // max_flows. A zero ufid is filled in.
-  Result<Flow*> insert(const FlowKey& key, const FlowMask& mask, ActionList actions, Ufid ufid,
+  // Inserts; `actions` is not null; `key` is a packet's whole key, masked by the table; the flow's mask is `mask` or,
+  // when there are too many masks, one with more bits. already_exists if a flow with equal masked key and mask is
+  // there; resource_exhausted at max_flows. A zero ufid is filled in.
+  Result<Flow*> insert(const FlowKey& key, const FlowMask& mask, Flow::ActionsRef actions, Ufid ufid,
                        std::shared_ptr<void> installer_data, uint16_t installer_bits = 0);
+  Result<Flow*> insert(const FlowKey& key, const FlowMask& mask, ActionList actions, Ufid ufid,
+                       std::shared_ptr<void> installer_data, uint16_t installer_bits = 0) {
+    return insert(key, mask, Flow::make_actions(std::move(actions)), ufid, std::move(installer_data), installer_bits);
+  }
   // Replaces the actions atomically; statistics go on. False if the flow is gone.
   bool set_actions(const Ufid& ufid, ActionList actions);
   // The same for many flows that the caller, an RCU reader since, has found by visit(); those that are gone by now are

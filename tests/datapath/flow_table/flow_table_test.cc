@@ -73,16 +73,16 @@ TEST_F(FlowTableTest, EmptyMaskMatchesEverything) {
 
 TEST_F(FlowTableTest, RefusesWhatIsThere) {
   Flow* flow = add(key_to(0x0a000001), mask_of(0xffffff00));
-  const auto again = table_.insert(key_to(0x0a000002), mask_of(0xffffff00), {}, {}, nullptr);
+  const auto again = table_.insert(key_to(0x0a000002), mask_of(0xffffff00), ActionList{}, {}, nullptr);
   EXPECT_EQ(again.status().code(), StatusCode::already_exists);
-  const auto same_ufid = table_.insert(key_to(0x0b000002), mask_of(0xffffff00), {}, flow->ufid(), nullptr);
+  const auto same_ufid = table_.insert(key_to(0x0b000002), mask_of(0xffffff00), ActionList{}, flow->ufid(), nullptr);
   EXPECT_EQ(same_ufid.status().code(), StatusCode::already_exists);
   EXPECT_EQ(table_.counters().flows, 1u);
 }
 
 TEST_F(FlowTableTest, RefusesMoreThanItMayHold) {
   for (uint32_t i = 0; i < 5; ++i) ASSERT_NE(add(key_to(i), mask_of(~0u)), nullptr);
-  const auto sixth = table_.insert(key_to(6), mask_of(0xffff0000), {}, {}, nullptr);
+  const auto sixth = table_.insert(key_to(6), mask_of(0xffff0000), ActionList{}, {}, nullptr);
   EXPECT_EQ(sixth.status().code(), StatusCode::resource_exhausted);
   EXPECT_EQ(table_.counters().masks, 1u);
 }
@@ -95,7 +95,38 @@ TEST_F(FlowTableTest, FillsInUfidsThatDiffer) {
   EXPECT_NE(one->ufid(), other_key->ufid());
   EXPECT_NE(one->ufid(), other_mask->ufid());
   EXPECT_EQ(table_.find(one->ufid()), one);
-  EXPECT_EQ(add(key_to(3), mask_of(~0u), 1, Ufid{3, 4})->ufid(), (Ufid{3, 4}));
+  EXPECT_EQ(table_.find(other_key->ufid()), other_key);
+  EXPECT_EQ(table_.find(other_mask->ufid()), other_mask);
+  table_.remove(one->ufid());
+  EXPECT_EQ(table_.find(one->ufid()), nullptr);
+  EXPECT_EQ(table_.find(other_key->ufid()), other_key);
+}
+
+TEST_F(FlowTableTest, TakesUfidsThatTheInstallerChooses) {
+  Flow* flow = add(key_to(3), mask_of(~0u), 1, Ufid{3, 4});
+  ASSERT_NE(flow, nullptr);
+  EXPECT_EQ(flow->ufid(), (Ufid{3, 4}));
+  EXPECT_EQ(table_.find(Ufid{3, 4}), flow);
+  EXPECT_EQ(table_.find(Ufid{4, 4}), nullptr);
+  EXPECT_EQ(add(key_to(4), mask_of(~0u), 1, Ufid{3, 4}), nullptr) << "taken";
+  ASSERT_TRUE(table_.set_actions(Ufid{3, 4}, {OutputAction{2}}));
+  EXPECT_EQ(flow->actions(), ActionList{OutputAction{2}});
+  EXPECT_EQ(table_.remove(Ufid{3, 4}).get(), flow);
+  EXPECT_EQ(table_.find(Ufid{3, 4}), nullptr);
+  EXPECT_NE(add(key_to(4), mask_of(~0u), 1, Ufid{3, 4}), nullptr);
+}
+
+// Those of the table's own tell where the flow is, so what another flow is called by must not lead to it.
+TEST_F(FlowTableTest, FindsAFlowWhoseChosenUfidLooksLikeTheTablesOwn) {
+  Flow* one = add(key_to(1), mask_of(~0u));
+  const Ufid like_it{one->ufid().high + 1, one->ufid().low};
+  Flow* chosen = add(key_to(2), mask_of(0xff), 1, like_it);
+  ASSERT_NE(chosen, nullptr);
+  EXPECT_EQ(table_.find(like_it), chosen);
+  EXPECT_EQ(table_.remove(one->ufid()).get(), one);
+  EXPECT_EQ(table_.find(like_it), chosen);
+  EXPECT_EQ(table_.remove(like_it).get(), chosen);
+  EXPECT_EQ(table_.counters().flows, 0u);
 }
 
 TEST_F(FlowTableTest, RemovedFlowKeepsItsStatistics) {
@@ -188,7 +219,7 @@ TEST_F(FlowTableTest, ActionsOfManyFlowsMakeThemDeep) {
 
 TEST_F(FlowTableTest, InstallerDataDiesWithTheFlow) {
   const auto data = std::make_shared<int>(5);
-  const auto flow = table_.insert(key_to(1), mask_of(~0u), {}, {}, data);
+  const auto flow = table_.insert(key_to(1), mask_of(~0u), ActionList{}, {}, data);
   ASSERT_TRUE(flow.ok());
   EXPECT_EQ(data.use_count(), 2);
   table_.remove((*flow)->ufid());
@@ -264,7 +295,7 @@ TEST_F(FlowTableTest, ChurnLeavesNothingBehind) {
   FlowTable table(clock_);
   std::vector<Ufid> present;
   for (uint32_t i = 0; i < 20'000; ++i) {
-    const auto flow = table.insert(key_to(i), mask_of(~0u), {}, {}, nullptr);
+    const auto flow = table.insert(key_to(i), mask_of(~0u), ActionList{}, {}, nullptr);
     ASSERT_TRUE(flow.ok());
     present.push_back((*flow)->ufid());
     if (present.size() > 20) {
@@ -281,13 +312,13 @@ TEST_F(FlowTableTest, ChurnLeavesNothingBehind) {
 TEST_F(FlowTableTest, AnyMaskFitsAnOverflowMask) {
   FlowTable table(clock_);
   for (uint32_t i = 0; i < FlowTable::kMaxMasks; ++i) {
-    ASSERT_TRUE(table.insert(key_to(i), mask_of(i + 1), {}, {}, nullptr).ok());
+    ASSERT_TRUE(table.insert(key_to(i), mask_of(i + 1), ActionList{}, {}, nullptr).ok());
   }
   FlowKey key;
   key.tun_metadata[200] = 7;
   FlowMask mask;
   mask.tun_metadata[200] = 0x0f;
-  ASSERT_TRUE(table.insert(key, mask, {}, {}, nullptr).ok());
+  ASSERT_TRUE(table.insert(key, mask, ActionList{}, {}, nullptr).ok());
   EXPECT_NE(table.lookup(key), nullptr);
 }
 
@@ -423,7 +454,7 @@ void check_random_table(uint64_t seed) {
     if (present.size() < 60 && random.one_in(3)) {
       const Match match = random.match();
       const FlowKey full = random.agreeing(match.value, match.mask).packet;
-      const auto flow = table.insert(full, match.mask.packet, {}, {}, nullptr);
+      const auto flow = table.insert(full, match.mask.packet, ActionList{}, {}, nullptr);
       // With many masks the flow may have got a narrower one, so only a flow that has the very packet is in the way.
       if (flow.ok()) {
         RC_ASSERT(mask_contains((*flow)->mask(), match.mask.packet));
