@@ -13,7 +13,7 @@ Flow* FlowSetup::answer(ThreadContext& ctx, ActionSink& sink, const FlowKey& key
   MissResult result = handler->miss(key, *packet);
   if (result.install && !flows_.full()) {
     const Result<Flow*> flow =
-        flows_.insert(key, result.mask, std::move(result.actions), {}, result.installer_data, result.installer_bits);
+        flows_.insert(key, result.mask, result.actions, {}, result.installer_data, result.installer_bits);
     if (flow.ok()) {
       execute(ctx, sink, **flow, key, std::move(packet));
       return *flow;
@@ -22,10 +22,9 @@ Flow* FlowSetup::answer(ThreadContext& ctx, ActionSink& sink, const FlowKey& key
       execute(ctx, sink, *other, key, std::move(packet));
       return nullptr;
     }
-    result = handler->miss(key, *packet);
   }
   handler->uncounted(result.installer_data, 1, packet->size());
-  execute_actions(ctx, result.actions, std::move(packet), sink);
+  execute_actions(ctx, Flow::list_of(result.actions), std::move(packet), sink);
   return nullptr;
 }
 

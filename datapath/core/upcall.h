@@ -11,13 +11,14 @@
 #include "datapath/actions/action.h"
 #include "datapath/base/drop_reason.h"
 #include "datapath/flow/flow_key.h"
+#include "datapath/flow_table/flow_table.h"
 #include "datapath/packet/packet.h"
 
 namespace vswitch {
 
 // What is to be done with a packet that missed.
 struct MissResult {
-  ActionList actions;                    // for this packet, and of the flow if one is installed
+  Flow::ActionsRef actions;              // for this packet, and of the flow if one is installed; never null
   FlowMask mask;                         // of the flow to install
   bool install = true;                   // false: every such packet is to be translated by itself
   std::shared_ptr<void> installer_data;  // goes onto the flow

@@ -12,7 +12,7 @@ class DroppingHandler final : public UpcallHandler {
  public:
   MissResult miss(const FlowKey&, const Packet&) override {
     MissResult result;
-    result.actions.push_back(DropAction{DropReason::of_pipeline});
+    result.actions = Flow::make_actions({DropAction{DropReason::of_pipeline}});
     result.install = false;
     return result;
   }

@@ -5,6 +5,7 @@
 // translation said (FlowTerms) is immutable, and shared by the flows that it holds for.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -16,12 +17,21 @@ namespace vswitch {
 
 // What a flow is to count, to refresh and to keep alive, as its translation said.
 struct FlowTerms {
-  explicit FlowTerms(TranslateOutput& output) : credit(std::move(output.credit)), learned(std::move(output.learned)) {
+  // Takes from `output` what there is but for output.way. REQUIRES: the RCU reader that translated.
+  explicit FlowTerms(TranslateOutput& output) : credit(output.way), learned(std::move(output.learned)) {
     for (Recirculation& r : output.recirculations) recircs.push_back(std::move(r.context));
     if (output.thawed) recircs.push_back(std::move(output.thawed));
   }
 
-  bool operator==(const FlowTerms&) const = default;
+  // Whether those of `output` would be the same. REQUIRES: the RCU reader that translated.
+  bool operator==(const TranslateOutput& output) const {
+    const size_t thawed = output.thawed ? 1 : 0;
+    const auto same_context = [](const Recirculation& r, const RecircRef& ours) { return r.context == ours; };
+    return credit == output.way && learned == output.learned &&
+           recircs.size() == output.recirculations.size() + thawed &&
+           std::equal(output.recirculations.begin(), output.recirculations.end(), recircs.begin(), same_context) &&
+           (thawed == 0 || recircs.back() == output.thawed);
+  }
 
   Credit credit;
   std::vector<LearnedSource> learned;
@@ -39,7 +49,7 @@ struct FlowOrigin {
   }
   static uint16_t bits_of(const TranslateOutput& output) {
     auto bits = static_cast<uint16_t>(output.rewritten_words | (output.used_addresses ? kUsesAddresses : 0));
-    for (const Credit::TableLookups& l : output.credit.lookups) bits |= table_bit(l.tables.get(), l.table);
+    for (const Way::TableLookups& l : output.way.lookups) bits |= table_bit(l.bridge->tables.get(), l.table);
     return bits;
   }
 

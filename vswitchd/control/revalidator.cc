@@ -149,6 +149,7 @@ const Outcome* Revalidator::judge(const Flow& flow, Outcomes& outcomes) {
   input.allow_side_effects = false;
   input.now = clock_.now();
   input.contexts = &slow_path_.contexts();
+  input.way_only = true;
   TranslateOutput output = translate(input);
   if (output.slow_path || !outcomes.fixes(flow, output.mask)) return nullptr;
   if (output.actions.empty()) output.actions.push_back(DropAction{output.drop_reason});
@@ -158,8 +159,7 @@ const Outcome* Revalidator::judge(const Flow& flow, Outcomes& outcomes) {
   outcome.actions = outcomes.share(flow, std::move(output.actions));
   // Most flows of a walk keep theirs: new ones would only be more memory to touch.
   const std::shared_ptr<const FlowTerms>& old = origin_of(flow).terms;
-  FlowTerms terms(output);
-  outcome.terms = terms == *old ? old : std::make_shared<const FlowTerms>(std::move(terms));
+  outcome.terms = *old == output ? old : std::make_shared<const FlowTerms>(output);
   return &outcomes.add(flow, output.mask, std::move(outcome));
 }
 

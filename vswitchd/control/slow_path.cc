@@ -5,6 +5,7 @@
 
 #include "datapath/base/rcu.h"
 #include "datapath/flow/flow_mask.h"
+#include "vswitchd/control/known_terms.h"
 
 namespace vswitch {
 namespace {
@@ -106,16 +107,27 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   TranslateInput input{.view = view, .key = key};
   input.now = clock_.now();
   input.contexts = &contexts_;
-  TranslateOutput output = translate(input);
+  input.way_only = true;
+  // Of a thread, since it is what makes up most of a translation's memory, and what flows share is counted by one
+  // thread only: several that count the same would wait for each other.
+  struct Workplace {
+    TranslateOutput output;
+    KnownTerms known;
+  };
+  thread_local Workplace place;
+  TranslateOutput& output = place.output;
+  translate(input, output);
   if (output.addresses_changed) learned_();
+  if (output.actions.empty()) output.actions.push_back(DropAction{output.drop_reason});
 
-  MissResult result;
-  result.actions = std::move(output.actions);
-  if (result.actions.empty()) result.actions.push_back(DropAction{output.drop_reason});
-  result.mask = output.mask;
-  result.install = !output.slow_path;
-  result.installer_bits = FlowOrigin::bits_of(output);
-  result.installer_data = std::make_shared<FlowOrigin>(std::make_shared<const FlowTerms>(output), view.generation);
+  const uint16_t bits = FlowOrigin::bits_of(output);
+  KnownTerms::Shared shared = place.known.share(output);
+  MissResult result{.actions = std::move(shared.actions),
+                    .mask = output.mask,
+                    .install = !output.slow_path,
+                    .installer_data = std::make_shared<FlowOrigin>(std::move(shared.terms), view.generation),
+                    .installer_bits = bits};
+  output.clear();  // nothing is to be kept alive here
   return result;
 }
 

@@ -166,7 +166,7 @@ void Translator::output_patch(const PortView& port, bool is_last) {
   exit_ = false;
   if (std::exchange(failed_, false)) drop_copy();
   if (port.patch_counters != nullptr && peer->patch_counters != nullptr) {
-    output_.credit.patch_hops.push_back({port.patch_counters, peer->patch_counters});
+    output_.way.patch_hops.push_back({&port, peer});
   }
 }
 

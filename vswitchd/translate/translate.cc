@@ -26,6 +26,44 @@ bool is_dropped_copy(const Action& action) {
 
 }  // namespace
 
+Credit::Credit(const Way& way) {
+  rules.reserve(way.rules.size());
+  for (const Rule* rule : way.rules) rules.emplace_back(rule);
+  patch_hops.reserve(way.patch_hops.size());
+  for (const Way::PatchHop& hop : way.patch_hops) {
+    patch_hops.push_back({hop.from->patch_counters, hop.to->patch_counters});
+  }
+  lookups.reserve(way.lookups.size());
+  for (const Way::TableLookups& l : way.lookups) lookups.push_back({l.bridge->tables, l.table, l.matched, l.missed});
+}
+
+bool Credit::operator==(const Way& way) const {
+  const auto same_rule = [](const RuleRef& ours, const Rule* rule) { return ours.get() == rule; };
+  const auto same_hop = [](const PatchHop& ours, const Way::PatchHop& hop) {
+    return ours.from == hop.from->patch_counters && ours.to == hop.to->patch_counters;
+  };
+  const auto same_lookups = [](const TableLookups& ours, const Way::TableLookups& l) {
+    return ours.table == l.table && ours.matched == l.matched && ours.missed == l.missed &&
+           ours.tables == l.bridge->tables;
+  };
+  return std::ranges::equal(rules, way.rules, same_rule) && std::ranges::equal(lookups, way.lookups, same_lookups) &&
+         std::ranges::equal(patch_hops, way.patch_hops, same_hop);
+}
+
+void TranslateOutput::clear() {
+  actions.clear();
+  drop_reason = DropReason::of_pipeline;
+  rewritten_words = 0;
+  used_addresses = addresses_changed = slow_path = failed = false;
+  way.rules.clear(), way.patch_hops.clear(), way.lookups.clear();
+  credit = {};
+  learned.clear();
+  recirculations.clear();
+  thawed.reset();
+  keys.reset();
+  trace_bytes = 0;
+}
+
 void Credit::count(uint64_t packets, uint64_t bytes, Nanoseconds used) const {
   for (const RuleRef& rule : rules) rule->credit(packets, bytes, used);
   for (const PatchHop& hop : patch_hops) {
@@ -46,14 +84,22 @@ TranslateOutput translate(const TranslateInput& input) {
   return output;
 }
 
+void translate(const TranslateInput& input, TranslateOutput& output) {
+  output.clear();  // but for the mask, which is written whole in the end
+  Translator(input, output).run();
+}
+
 Translator::Translator(const TranslateInput& input, TranslateOutput& output)
-    : input_(input), output_(output), base_(input.key), actions_(&output.actions), trace_(input.trace) {
+    : input_(input),
+      output_(output),
+      key_{input.key, kInitialPipeline},
+      base_(input.key),
+      actions_(&output.actions),
+      trace_(input.trace) {
   // Enough for nearly all.
-  output.credit.rules.reserve(4);
-  output.credit.lookups.reserve(2);
+  output.way.rules.reserve(4);
+  output.way.lookups.reserve(2);
   output.actions.reserve(2);
-  key_.packet = input.key;
-  key_.pipeline = kInitialPipeline;
   orig_tunnel_dst_ = input.key.tunnel.dst;
   orig_tunnel_dst6_ = input.key.tunnel.dst6;
   // The datapath forgets where a packet was received from: tunnel metadata has to be set anew for each output.
@@ -249,6 +295,7 @@ void Translator::finish() {
       output_.actions.insert(output_.actions.end(), nested->begin(), nested->end());
     }
   }
+  if (!input_.way_only) output_.credit = Credit(output_.way);
   if (input_.allow_side_effects && input_.credit_packets != 0) {
     output_.credit.count(input_.credit_packets, input_.credit_bytes, input_.now);
   }
@@ -296,11 +343,10 @@ void Translator::note_rewritten(OfPort in_port) {
 }
 
 void Translator::count_lookup(uint8_t table, bool matched) {
-  auto& lookups = output_.credit.lookups;
-  auto it = std::find_if(lookups.begin(), lookups.end(), [&](const Credit::TableLookups& l) {
-    return l.table == table && l.tables == bridge_->tables;
-  });
-  if (it == lookups.end()) it = lookups.insert(it, {bridge_->tables, table, 0, 0});
+  auto& lookups = output_.way.lookups;
+  auto it = std::find_if(lookups.begin(), lookups.end(),
+                         [&](const Way::TableLookups& l) { return l.table == table && l.bridge == bridge_; });
+  if (it == lookups.end()) it = lookups.insert(it, {bridge_, table, 0, 0});
   ++(matched ? it->matched : it->missed);
 }
 
@@ -323,7 +369,7 @@ void Translator::run_table(uint8_t table, OfPort in_port, bool is_last, Runner r
     note_drop(DropReason::no_rule);
     return;
   }
-  output_.credit.rules.emplace_back(rule);
+  output_.way.rules.push_back(rule);
   const uint8_t old_table = std::exchange(table_, table);
   // Going on to a later table is not a level deeper: tables in order are a chain.
   run_rule(*rule, table <= old_table, is_last, runner);

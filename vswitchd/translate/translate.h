@@ -66,9 +66,28 @@ struct Recirculation {
   FlowKey key;
 };
 
+// The rules, tables and patch ports that a packet went through, in that order, by pointers that keep nothing alive: for
+// the RCU reader that translated, until its next quiescent state.
+struct Way {
+  std::vector<const Rule*> rules;  // each rule that the packet went through, repeats included
+  struct PatchHop {
+    const PortView *from, *to;
+  };
+  std::vector<PatchHop> patch_hops;
+  struct TableLookups {  // of one table; a packet may look it up several times
+    const BridgeView* bridge;
+    uint8_t table;
+    uint32_t matched, missed;
+  };
+  std::vector<TableLookups> lookups;
+};
+
 // What a flow's packets count for: rules, tables and patch ports that each of them went through. It keeps what it
 // counts alive, so the revalidator may go on crediting packets that a flow forwarded before its bridge went away.
 struct Credit {
+  Credit() = default;
+  explicit Credit(const Way& way);
+
   std::vector<RuleRef> rules;  // each rule that the packet went through, repeats included
   struct PatchHop {
     std::shared_ptr<PatchCounters> from, to;  // tx on one end is rx on the other
@@ -87,6 +106,7 @@ struct Credit {
   void count(uint64_t packets, uint64_t bytes, Nanoseconds used) const;
   // Counts for the very same rules, tables and ports.
   bool operator==(const Credit&) const = default;
+  bool operator==(const Way& way) const;
 };
 
 // A source address that `normal` looked at, to be refreshed while the flow has traffic.
@@ -117,6 +137,7 @@ struct TranslateInput {
   // Names of the ports of `bridge`, for the trace. Empty function: numbers.
   std::function<const FlowNames*(const BridgeView& bridge)> names{};
   TranslateContexts* contexts = nullptr;  // null: cookies are 0, and nothing can be recirculated
+  bool way_only = false;  // output.credit stays empty: the caller does with output.way, or makes a Credit of it
 };
 
 inline constexpr size_t kTraceNodeBytes = 48;
@@ -134,7 +155,8 @@ struct TranslateOutput {
   bool used_addresses = false;     // addresses that were learned decided
   bool addresses_changed = false;  // translation itself learned or moved one
   bool slow_path = false;          // must not be cached: translate each packet by itself (dec_ttl to controller)
-  Credit credit;
+  Way way;
+  Credit credit;  // of `way`
   std::vector<LearnedSource> learned;
   std::vector<Recirculation> recirculations;  // whoever keeps `actions` keeps their contexts
   RecircRef thawed;                           // the context that the packet itself came with
@@ -145,8 +167,13 @@ struct TranslateOutput {
   std::unique_ptr<TraceKeys> keys;  // of a trace only
   size_t trace_bytes = 0;           // of TranslateInput::max_trace_bytes
   bool failed = false;              // a limit or an error ended translation (drop_reason says which)
+
+  // Lets go of all that it holds, but for the memory of lists that nearly every translation fills.
+  void clear();
 };
 
 TranslateOutput translate(const TranslateInput& input);
+// The same for who translates again and again: what `output` said before is forgotten, its memory used again.
+void translate(const TranslateInput& input, TranslateOutput& output);
 
 }  // namespace vswitch

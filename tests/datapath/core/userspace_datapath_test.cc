@@ -40,9 +40,9 @@ class RouteHandler final : public UpcallHandler {
     for (int i = 0; i < work; ++i) spun.fetch_add(1, std::memory_order_relaxed);
     MissResult result;
     if (const uint32_t to = routes[key.in_port % routes.size()].load()) {
-      result.actions.push_back(OutputAction{to});
+      result.actions = Flow::make_actions({OutputAction{to}});
     } else {
-      result.actions.push_back(DropAction{DropReason::of_pipeline});
+      result.actions = Flow::make_actions({DropAction{DropReason::of_pipeline}});
     }
     result.mask.in_port = ~uint32_t{0};
     result.mask.tp_src = to_be16(0xffff);
@@ -260,7 +260,7 @@ TEST_P(UserspaceDatapathTest, PutAndRemoveFlows) {
   NewFlow flow;
   flow.key.in_port = in;
   flow.mask.in_port = ~uint32_t{0};
-  flow.actions.push_back(OutputAction{out});
+  flow.actions = Flow::make_actions({OutputAction{out}});
   const Result<Ufid> ufid = datapath_.put_flow(flow);
   ASSERT_TRUE(ufid.ok());
   EXPECT_EQ(datapath_.put_flow(flow).status().code(), StatusCode::already_exists);
@@ -380,7 +380,7 @@ TEST_P(UserspaceDatapathTest, APacketMayRecirculateInSeveralCopies) {
     flow.key.in_port = in;
     flow.key.recirc_id = recirc_id;
     flow.mask.in_port = flow.mask.recirc_id = ~uint32_t{0};
-    flow.actions = std::move(actions);
+    flow.actions = Flow::make_actions(std::move(actions));
     ASSERT_TRUE(datapath_.put_flow(flow).ok());
   };
   put(0, {RecircAction{1}, OutputAction{other}, RecircAction{2}, RecircAction{3}});
@@ -403,7 +403,8 @@ TEST_P(UserspaceDatapathTest, ACopyDoesNotOvertakeWhatThePacketMadeBefore) {
   NewFlow flow;
   flow.key.in_port = in;
   flow.mask.in_port = flow.mask.recirc_id = ~uint32_t{0};
-  flow.actions = {OutputAction{out}, PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, RecircAction{1}};
+  flow.actions =
+      Flow::make_actions({OutputAction{out}, PushVlanAction{kEthTypeVlan, to_be16(0x1005)}, RecircAction{1}});
   ASSERT_TRUE(datapath_.put_flow(flow).ok());
   constexpr uint16_t kPackets = 4000;  // each needs the handler for its second pass
   for (uint16_t i = 0; i < kPackets; i += 8) ASSERT_TRUE(datapath_.inject(in, frames(8, 1 + i, 8)).ok());
@@ -427,7 +428,7 @@ TEST_P(UserspaceDatapathTest, RecirculationIsBounded) {
   NewFlow flow;
   flow.key.in_port = in;
   flow.mask.in_port = ~uint32_t{0};
-  flow.actions = {RecircAction{1}, RecircAction{1}, RecircAction{1}};
+  flow.actions = Flow::make_actions({RecircAction{1}, RecircAction{1}, RecircAction{1}});
   ASSERT_TRUE(datapath_.put_flow(flow).ok());
   ASSERT_TRUE(datapath_.inject(in, frames(32, 1000, 1)).ok());
   const BooksSum books = settled(in, 32);

@@ -303,7 +303,7 @@ class KernelConnectionsTest : public ::testing::Test {
     Packet& placed = packet.place(bulk_frame());
     placed.in_port = ports_[from];
     EXPECT_TRUE(extract_flow_key(placed, flow.key));
-    flow.actions.push_back(OutputAction{ports_[1 - from]});
+    flow.actions = Flow::make_actions({OutputAction{ports_[1 - from]}});
     auto put = datapath_->put_flow(std::move(flow));
     EXPECT_TRUE(put.ok());
     return *put;

@@ -546,7 +546,7 @@ class KernelTunnelConnectionsTest : public ::testing::Test {
     NewFlow flow;
     flow.key.in_port = device_;
     flow.mask.in_port = ~0u;
-    flow.actions = to_tunnel(5);
+    flow.actions = Flow::make_actions(to_tunnel(5));
     auto put = datapath_->put_flow(std::move(flow));
     ASSERT_TRUE(put.ok());
     ufid_ = *put;
