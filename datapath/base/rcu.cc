@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "datapath/base/mutex.h"
+#include "datapath/base/thread_name.h"
 
 #if defined(__SANITIZE_THREAD__)
 #define VSWITCH_TSAN 1
@@ -93,6 +94,7 @@ class Reclaimer {
   }
 
   void run() {
+    name_this_thread("reclaimer");
     for (;;) {
       const std::vector<std::function<void()>> batch = wait_for_work();
       urcu_qsbr_synchronize_rcu();

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/thread_name.h"
 #include "datapath/base/word_hash.h"
 #include "datapath/core/help_policy.h"
 
@@ -208,6 +209,7 @@ void ForwardingThread::set_sources(SourceList sources, bool renew) {
 }
 
 void ForwardingThread::run() {
+  name_this_thread("forward-" + std::to_string(ctx_.index));
   pool_.claim();
   waiting_room_.claim();
   processor_->show_connections(sampler_.get());

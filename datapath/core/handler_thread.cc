@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/thread_name.h"
 #include "datapath/flow/extract.h"
 
 namespace vswitch {
@@ -148,6 +149,7 @@ void HandlerThread::run_job(Job job) {
 }
 
 void HandlerThread::run() {
+  name_this_thread("handler");
   pool_.claim();
   rcu::ThreadRegistration registration;
   while (!stop_.load(std::memory_order_acquire)) {

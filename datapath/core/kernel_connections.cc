@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/thread_name.h"
 #include "datapath/base/word_hash.h"
 
 namespace vswitch {
@@ -112,6 +113,7 @@ void KernelConnections::remove_sampler(ConnectionSampler* sampler) {
 // Nearly all that this thread does may have to wait: for the kernel, or for who waits for the kernel. So it is a reader
 // only where it looks flows and ports up.
 void KernelConnections::run() {
+  name_this_thread("kernel-path");
   rcu::ThreadRegistration registration;
   const rcu::Offline offline;
   Nanoseconds tidied = clock_.now(), checked = tidied - kBetweenChecks;

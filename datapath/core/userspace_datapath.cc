@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/thread_name.h"
 #include "datapath/flow/extract.h"
 #include "datapath/vport/vport_dummy.h"
 #include "datapath/vport/vport_registry.h"
@@ -318,6 +319,7 @@ void UserspaceDatapath::state_changed(Vport& port) {
 }
 
 void UserspaceDatapath::maintain() {
+  name_this_thread("maintenance");
   Nanoseconds last_rerank = clock_.now();
   for (;;) {
     bool redistribute = false;

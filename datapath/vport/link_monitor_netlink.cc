@@ -34,6 +34,7 @@
 #include <vector>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/thread_name.h"
 #include "datapath/base/unique_fd.h"
 #include "datapath/vport/link_monitor.h"
 #include "datapath/vport/netlink.h"
@@ -310,6 +311,7 @@ NetlinkLinkMonitor::~NetlinkLinkMonitor() {
 }
 
 void NetlinkLinkMonitor::run() {
+  name_this_thread("link-monitor");
   std::array<pollfd, 2> wait = {{{nl_socket_get_fd(events_.get()), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
   for (;;) {
     if (::poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) return;

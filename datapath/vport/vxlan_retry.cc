@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "datapath/base/thread_name.h"
+
 namespace vswitch {
 
 VxlanRetry::~VxlanRetry() {
@@ -33,6 +35,7 @@ void VxlanRetry::remove(const Entry* entry) {
 }
 
 void VxlanRetry::run() {
+  name_this_thread("vxlan-retry");
   for (;;) {
     {
       MutexLock lock(mutex_);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "datapath/base/thread_name.h"
 #include "vswitchd/openflow/rule_codec.h"
 
 namespace vswitch {
@@ -46,6 +47,7 @@ void RuleWriter::abandon() {
 }
 
 void RuleWriter::run() {
+  name_this_thread("rule-writer");
   for (;;) {
     Block block;
     {

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/thread_name.h"
 #include "vswitchd/control/config_codec.h"
 #include "vswitchd/control/switch_state.h"
 #include "vswitchd/openflow/rule_codec.h"
@@ -581,6 +582,7 @@ void Switch::Implementation::addresses_changed() {
 }
 
 void Switch::Implementation::run_timer() {
+  name_this_thread("timer");
   for (;;) {
     {
       MutexLock lock(timer_mutex_);
@@ -605,6 +607,7 @@ Switch::Implementation::UpkeepWork Switch::Implementation::wait_for_upkeep() {
 }
 
 void Switch::Implementation::run_upkeep() {
+  name_this_thread("upkeep");
   rcu::ThreadRegistration registration;
   Nanoseconds next_tick = clock_.now() + kTick;
   for (;;) {

@@ -273,8 +273,9 @@ class Switch {
   Result<size_t> receive_on_dummy(const std::string& port, std::span<const std::vector<uint8_t>> frames);
   std::optional<std::string> dp_port_name(uint32_t dp_port) const;
 
-  // Health: true while every forwarding and handler thread has made progress within the last second or sleeps, and the
-  // revalidator has not been at one round for more than ten.
+  // Health: true while every forwarding and handler thread has made progress within the last second or sleeps, the
+  // revalidator has not been at one round for more than ten, and the timer, which may have to wait for a large change,
+  // not for more than sixty.
   bool healthy() const;
 
  private:

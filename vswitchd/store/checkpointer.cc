@@ -5,6 +5,8 @@
 #include <memory>
 #include <utility>
 
+#include "datapath/base/thread_name.h"
+
 namespace vswitch {
 namespace {
 
@@ -48,6 +50,7 @@ bool Checkpointer::wait_for_request() {
 }
 
 void Checkpointer::run() {
+  name_this_thread("checkpointer");
   std::unique_ptr<sqlite3, CloseDatabase> database;
   while (wait_for_request()) {
     if (database == nullptr) database = open_second_connection(path_);
