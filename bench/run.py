@@ -70,6 +70,11 @@ def choose_sides(text, points):
     return set(sides)
 
 
+def with_sides(points, sides):
+    """Those of the points that have one of the sides."""
+    return points if sides is None else [point for point in points if sides & set(point.sides)]
+
+
 def list_workloads(points):
     for name, function in WORKLOADS.items():
         members = [point for point in points if point.name.split("/")[0] == name]
@@ -151,6 +156,7 @@ def main():
     options = arguments()
     points = choose(options.names, Options(quick=options.quick))
     sides = choose_sides(options.sides, points)
+    points = with_sides(points, sides)
     if options.list:
         list_workloads(points)
         return 0

@@ -56,7 +56,7 @@ struct BooksSum {
 struct NewFlow {
   FlowKey key;
   FlowMask mask;
-  Flow::ActionsRef actions;  // never null
+  Flow::ActionsRef actions = Flow::make_actions({});  // never null
   std::shared_ptr<void> installer_data;
   uint16_t installer_bits = 0;
 };

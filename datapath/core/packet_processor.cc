@@ -159,7 +159,7 @@ bool PacketProcessor::process_alike(PacketBatch& batch) {
   }
   mixed_batches_ = 0;
   Packet& first = batch[0];
-  if (extract_flow_keys(batch.raw(), 1, keys_, hashes_.data()) == 0) return false;
+  if (extract_flow_keys(batch.raw(), 1, keys_, hashes_.data(), 0, cache_.lines()) == 0) return false;
   const FlowKey& key = keys_[0];
   const uint64_t hash = hashes_[0];
   Flow* flow = options_.cache ? cache_.lookup(hash, key) : nullptr;
@@ -281,8 +281,8 @@ void PacketProcessor::show_to_sampler(const PacketBatch& batch, uint32_t some, u
   });
 }
 
-// Whoever wants to see packets one by one must have the batch take the way of mixed ones; the sampler sees them both
-// ways.
+// Packets go one of three ways: all of them to one port, all but those that their flows drop, or one by one. The
+// sampler sees what is sent on each.
 void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
   const bool sampling = sampler_ != nullptr && sampler_->wanted();
   if (found == all_of(batch.size())) {

@@ -73,6 +73,7 @@ class KeySlots {
 // The same for up to 32 packets. Returns a bit for each packet that has a key now; the others are shorter than an
 // Ethernet header. Those that have one get identities[i], too: connection_identity() of the packet. `sole_port`: not 0:
 // the port that all of them came in by, with no other metadata that goes into the key.
+// `wanted_next`: of each identity, what is fetched from memory as soon as it is known.
 [[nodiscard]] uint32_t extract_flow_keys(Packet* const packets[], size_t count, KeySlots& slots, uint64_t identities[],
                                          uint32_t sole_port = 0, IdentityLines wanted_next = {});
 

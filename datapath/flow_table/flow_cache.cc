@@ -47,7 +47,7 @@ Flow* FlowCache::find_in(const Bucket& bucket, uint16_t tag, const FlowKey& key)
   return nullptr;
 }
 
-Flow* FlowCache::lookup(uint64_t hash, const FlowKey& key) const {
+Flow* FlowCache::find(uint64_t hash, const FlowKey& key) const {
   const size_t at = hash & mask_;
   Flow* const flow = find_in(buckets_[at], tag_of(hash), key);
   return flow != nullptr ? flow : find_in(buckets_[neighbour(at)], tag_of(hash), key);
@@ -97,7 +97,7 @@ uint32_t FlowCache::find_batch(const uint64_t hashes[], const FlowKey* const key
       likely, [&](size_t i) __attribute__((always_inline)) {
         if (__builtin_expect(is_flow_of(*flows[i], *keys[i]), 1)) return;
         // Rare: two connections in one bucket with one tag, or a flow that is gone.
-        flows[i] = lookup(hashes[i], *keys[i]);
+        flows[i] = find(hashes[i], *keys[i]);
         if (flows[i] == nullptr) hits &= ~(uint32_t{1} << i);
       });
   return hits;

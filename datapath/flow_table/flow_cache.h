@@ -34,7 +34,10 @@ class FlowCache {
   FlowCache();
 
   // `hash` is packet.rss_hash mixed with whatever else identifies the connection (in_port, recirc_id), all bits good.
-  Flow* lookup(uint64_t hash, const FlowKey& key) const;
+  Flow* lookup(uint64_t hash, const FlowKey& key) {
+    ++asked_;
+    return find(hash, key);
+  }
 
   // For many packets: fetch the line of each hash as soon as it is known (valid until maintain()), then find_batch(),
   // which sets flows[i] for the keys whose bits are set in `wanted` and returns the bits of those that it found.
@@ -65,6 +68,7 @@ class FlowCache {
   static uint32_t candidates(const Bucket& bucket, uint16_t tag);
   // The bucket that takes what does not fit into this one: beside it in memory.
   static size_t neighbour(size_t bucket) { return bucket ^ 1; }
+  Flow* find(uint64_t hash, const FlowKey& key) const;
   static Flow* find_in(const Bucket& bucket, uint16_t tag, const FlowKey& key);
   static Flow* first_with_tag(const Bucket& bucket, uint16_t tag);
   static size_t free_place(const Bucket& bucket, uint16_t tag);
@@ -73,7 +77,7 @@ class FlowCache {
 
   std::unique_ptr<Bucket[]> buckets_;
   size_t mask_;
-  // Since the last review: newcomers that found no place, and packets that were looked for.
+  // Since the last review: newcomers that found no place, and how often one was looked for.
   size_t refused_ = 0, asked_ = 0;
   std::atomic<uint64_t> evictions_{0};
   uint32_t turn_ = 0;

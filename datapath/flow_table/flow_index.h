@@ -1,4 +1,5 @@
-// FlowIndex: flows by a 32-bit hash, for one mask or for all by ufid. Private to the flow table.
+// FlowIndex: flows by a 32-bit hash, of one mask, or of those whose identifiers the installer chose. Private to the
+// flow table.
 //
 // Buckets of one cache line: six flows, and a 16-bit tag each, compared all at once. Most lookups in most subtables
 // find nothing (a packet has its flow in one of them), and this is what makes that cheap and, as important,

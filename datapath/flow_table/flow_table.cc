@@ -100,6 +100,8 @@ Ufid make_ufid(const FlowKey& key, const MaskPattern& pattern, uint64_t mask_has
 }
 
 uint32_t key_hash_in(const Ufid& ufid) { return static_cast<uint32_t>(ufid.low); }
+// Of an identifier that the installer chose, of which either half may be the same for all.
+uint32_t chosen_hash(const Ufid& ufid) { return hash_finish(hash_word(hash_word(hash_start(), ufid.high), ufid.low)); }
 bool may_name_mask(const Ufid& ufid, uint64_t mask_hash) {
   return static_cast<uint32_t>(ufid.low >> 32) == static_cast<uint32_t>(mask_hash);
 }
@@ -124,7 +126,7 @@ struct FlowTable::Implementation {
   Flow* find_ufid(const Ufid& ufid) const;  // RCU readers, or with the lock
   Flow* find_chosen(const Ufid& ufid) const {
     if (by_chosen_ufid.size() == 0) return nullptr;
-    return by_chosen_ufid.find(key_hash_in(ufid), [&ufid](const Flow& flow) { return flow.ufid() == ufid; });
+    return by_chosen_ufid.find(chosen_hash(ufid), [&ufid](const Flow& flow) { return flow.ufid() == ufid; });
   }
   // Calls visit for every flow until it returns false. RCU readers.
   template <typename Visit>
@@ -276,7 +278,7 @@ Flow::ActionsRef FlowTable::Implementation::replace_actions(Flow& flow, Flow::Ac
 void FlowTable::Implementation::unlink(Flow* flow) {
   Subtable* subtable = by_pattern.at(&FlowImplementation::pattern(*flow));
   subtable->flows.remove(subtable->pattern->hash(flow->key()), flow);
-  if (find_chosen(flow->ufid()) == flow) by_chosen_ufid.remove(key_hash_in(flow->ufid()), flow);
+  if (find_chosen(flow->ufid()) == flow) by_chosen_ufid.remove(chosen_hash(flow->ufid()), flow);
   if (!FlowImplementation::shallow(*flow)) deep_flows_like(*flow).fetch_sub(1, std::memory_order_release);
   flow_bytes -= FlowArena::flow_bytes(subtable->pattern->rest().size());
   flow_count.fetch_sub(1, std::memory_order_relaxed);
@@ -402,7 +404,7 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Flow::
     refused = already_exists("a flow with this key and mask exists");
   } else {
     if (!chosen) ufid = make_ufid(key, *subtable->pattern, subtable->mask_hash, key_hash);
-    // One of the table's own differs from all others of its own, as far as 128 bits of hash tell.
+    // One of the table's own differs from all others of its own, as far as their hashes tell.
     const Flow* same_ufid = chosen ? impl_->find_ufid(ufid) : impl_->find_chosen(ufid);
     if (same_ufid != nullptr) refused = already_exists("a flow with this ufid exists", "ufid");
   }
@@ -416,7 +418,7 @@ Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Flow::
   flow->installer_data_ = std::move(installer_data);
   flow->set_installer_bits(installer_bits);
   FlowImplementation::set_actions(*flow, std::move(actions));
-  if (chosen) impl_->by_chosen_ufid.insert(key_hash_in(ufid), flow);
+  if (chosen) impl_->by_chosen_ufid.insert(chosen_hash(ufid), flow);
   impl_->link(*subtable, flow, key_hash);
   return flow;
 }

@@ -306,8 +306,7 @@ void DevicePort::tell_host(Changes changes) {
   if (!started_.load()) {
     if (changes.closed == nullptr) return;
     changes.closed.reset();
-    MutexLock lock(update_mutex_);
-    --closing_;
+    closed();
     return;
   }
   if (changes.sources) environment_.host.sources_changed(*this);

@@ -431,15 +431,16 @@ class Planner {
     return {newer, one_is_newer ? other : one};
   }
 
-  // Two ports on one device.
+  // Two ports on one device. Those that a version which knew no better let in hinder nobody's other changes.
   Status check_devices() {
-    std::map<std::string, std::string> device_user;
+    std::map<std::string, std::vector<std::string>> users;
     for (const auto& [name, port] : next().ports) {
-      const std::string device = device_of(port);
-      if (device.empty()) continue;
-      const auto [it, inserted] = device_user.emplace(device, name);
-      if (inserted) continue;
-      const auto [newer, older] = newer_and_older(name, it->second);
+      if (const std::string device = device_of(port); !device.empty()) users[device].push_back(name);
+    }
+    for (const auto& [device, names] : users) {
+      const auto changed = std::ranges::find_if(names, [&](const auto& name) { return changed_by_.contains(name); });
+      if (names.size() == 1 || changed == names.end()) continue;
+      const auto [newer, older] = newer_and_older(*changed, changed == names.begin() ? names[1] : names[0]);
       return already_exists(fmt::format("port \"{}\": device {} is in use by port \"{}\" of bridge \"{}\"", newer,
                                         device, older, next().ports.at(older).bridge),
                             "options:device");

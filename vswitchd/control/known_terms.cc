@@ -18,15 +18,17 @@ uint64_t hash_of(const Way& way) {
 
 KnownTerms::Shared KnownTerms::share(TranslateOutput& output) {
   Entry& entry = (*entries_)[hash_of(output.way) % kEntries];
-  if (entry.actions == nullptr || Flow::list_of(entry.actions) != output.actions) {
-    entry.actions = Flow::make_actions(output.actions);
+  Flow::ActionsRef actions = entry.actions.lock();
+  if (actions == nullptr || Flow::list_of(actions) != output.actions) {
+    actions = Flow::make_actions(output.actions);
+    entry.actions = actions;
   }
   std::shared_ptr<const FlowTerms> terms = entry.terms.lock();
   if (terms == nullptr || !(*terms == output)) {
     terms = std::make_shared<const FlowTerms>(output);
     entry.terms = terms;
   }
-  return {std::move(terms), entry.actions};
+  return {std::move(terms), std::move(actions)};
 }
 
 }  // namespace vswitch

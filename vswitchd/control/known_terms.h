@@ -34,7 +34,7 @@ class KnownTerms {
  private:
   struct Entry {
     std::weak_ptr<const FlowTerms> terms;
-    Flow::ActionsRef actions;
+    std::weak_ptr<Flow::ActionsRef::element_type> actions;
   };
   std::unique_ptr<std::array<Entry, kEntries>> entries_ = std::make_unique<std::array<Entry, kEntries>>();
 };

@@ -175,6 +175,10 @@ void RuleChanges::fill(const Form& form, Groups& groups) const {
     groups[last].rules.push_back({groups[last].hash(rule.value), static_cast<uint32_t>(r)});
   }
   if (groups.size() > kFewGroups) merge(groups);
+  if (groups.size() > kMostGroups) {  // too many for anybody to look into them
+    for (Group& group : groups) group.rules = {};
+    return;
+  }
   for (Group& group : groups) group.close(rules_);
 }
 

@@ -36,6 +36,12 @@ class RuleChanges {
   // With more rules it is quicker to translate every flow again.
   static constexpr size_t kMostRules = 16'384;
 
+  RuleChanges() = default;
+  RuleChanges(RuleChanges&&) = default;
+  RuleChanges& operator=(RuleChanges&&) = default;
+  RuleChanges(const RuleChanges&) = delete;  // what it remembers points into itself
+  RuleChanges& operator=(const RuleChanges&) = delete;
+
   // The change's rules, before it is published (which lets go of those that it removes). `bridge`: where they are or
   // were; null: not in the view yet, so no flow can have met them.
   void add(const RuleChange& change, const BridgeView* bridge);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <bit>
 #include <cstring>
 #include <string_view>
 
@@ -117,6 +118,19 @@ void datapath_flow_to_proto(const DatapathFlow& flow, const DatapathTextOptions&
   out.set_kernel_path(flow.kernel_path);
 }
 
+// What no field of OpenFlow's covers is named by where it lies in the key (datapath/flow/flow_key.h), so that masks
+// which differ look different.
+void add_unnamed(PipelineMask& mask, v1::DatapathMask& out) {
+  if (const uint16_t tci = mask.packet.vlan[1].tci.host(); tci != 0) {
+    out.add_fields(fmt::format("inner_vlan_tci/{:#x}", tci));
+    mask.packet.vlan[1].tci = {};
+  }
+  for (size_t i = 0; i < kFlowKeyWords; ++i) {
+    const uint64_t rest = words(mask.packet)[i];
+    if (rest != 0) out.add_fields(fmt::format("key_word_{}/{:#018x}", i, std::bit_cast<be64>(rest).host()));
+  }
+}
+
 void mask_to_proto(const FlowTable::MaskInfo& mask, v1::DatapathMask& out) {
   PipelineMask remaining;
   remaining.packet = mask.mask;
@@ -131,6 +145,7 @@ void mask_to_proto(const FlowTable::MaskInfo& mask, v1::DatapathMask& out) {
     if (value != exact_field_mask(field)) text += "/" + mask_value_text(field, value);
     out.add_fields(std::move(text));
   }
+  add_unnamed(remaining, out);
   out.set_flows(mask.flows);
   out.set_hits(mask.hits);
 }

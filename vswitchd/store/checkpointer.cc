@@ -3,6 +3,7 @@
 #include <sqlite3.h>
 
 #include <memory>
+#include <system_error>
 #include <utility>
 
 #include "datapath/base/thread_name.h"
@@ -20,7 +21,8 @@ std::unique_ptr<sqlite3, CloseDatabase> open_second_connection(const std::string
   const int opened = sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
   std::unique_ptr<sqlite3, CloseDatabase> database(raw);
   if (opened != SQLITE_OK) return nullptr;
-  // The log may be overwritten once its pages are in the database, so they must be on disk by then.
+  // The log may be overwritten once its pages are in the database, so they must be on disk by then. And this reads the
+  // schema, without which the connection would not know of the log and would find nothing to move.
   if (sqlite3_exec(raw, "PRAGMA synchronous=FULL;", nullptr, nullptr, nullptr) != SQLITE_OK) return nullptr;
   return database;
 }
@@ -38,9 +40,19 @@ Checkpointer::~Checkpointer() {
 
 void Checkpointer::request() {
   MutexLock lock(mutex_);
-  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+  if (!thread_.joinable() && !start()) return;
   wanted_ = true;
   changed_.notify_all();
+}
+
+// False if the system has no thread for it: then the log grows until who commits moves it.
+bool Checkpointer::start() {
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error&) {  // must not go through SQLite, which calls us from its commit
+    return false;
+  }
+  return true;
 }
 
 bool Checkpointer::wait_for_request() {

@@ -29,6 +29,7 @@ class Checkpointer {
   void request() EXCLUDES(mutex_);
 
  private:
+  bool start() REQUIRES(mutex_);
   void run() EXCLUDES(mutex_);
   bool wait_for_request() EXCLUDES(mutex_);  // false: there will be no more
 

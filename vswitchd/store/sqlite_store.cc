@@ -24,7 +24,7 @@ namespace {
 // it. Where that one does not keep up, or one commit writes so much that nobody notices the rest, the committing thread
 // does it, so that the log does not grow without bound.
 constexpr int kLongLog = 1'000, kLongestLog = 16'000;
-constexpr int kLongestWaitMs = 5'000;
+constexpr int kLongestWaitMs = 1'000;
 
 constexpr int kApplicationId = 0x76737764;  // "vswd": tells our files from other SQLite files
 constexpr int kSchemaVersion = 1;
@@ -347,7 +347,7 @@ Result<Database> open_database(const std::string& path, int flags) {
   const int opened = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, nullptr);
   Database database(raw);
   if (opened != SQLITE_OK) return file_error(path, opened, sqlite3_errstr(opened));
-  // Only our own checkpoints could be in the way, for moments.
+  // Our own checkpoints can be in the way for moments, when they find the log's index half written.
   sqlite3_busy_timeout(raw, kLongestWaitMs);
   return database;
 }

@@ -404,7 +404,6 @@ TEST_F(FlowTableTest, ShortcutSaysWhatSimpleActionsComeTo) {
   }
 }
 
-// Actions count too, and may change.
 // What a flow leaves open says nothing against a rule, nor does what the rule leaves open.
 TEST_F(FlowTableTest, TellsWhetherPacketsOfAFlowMayMatch) {
   const Flow* flow = add(key_to(0x0a000000), mask_of(0xffffff00));
@@ -422,6 +421,7 @@ TEST_F(FlowTableTest, TellsWhetherPacketsOfAFlowMayMatch) {
   EXPECT_TRUE(disagree(0x0a000000, 0xffffff00, 2));
 }
 
+// Actions count too, and may change.
 TEST_F(FlowTableTest, ActionsMakeAFlowDeep) {
   FlowMask shallow;
   shallow.in_port = ~0u;

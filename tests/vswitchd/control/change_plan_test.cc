@@ -183,6 +183,18 @@ TEST_F(ChangePlanTest, RefusesBadInputWithOneLine) {
   }
 }
 
+// A version before this one let an AF_XDP port in on another port's device.
+TEST_F(ChangePlanTest, PortsThatSharedADeviceBeforeHinderNoOtherChange) {
+  set_up();
+  commit({port("br0", "x", "afxdp", {{"device", "eth8"}})});
+  current_.ports.at("x").vport.options["device"] = "eth7";
+  good({port("br1", "y"), bridge("br2")});
+  good({UpdatePort{current_.ports.at("p1")}});
+  const Result<ChangePlan> third = plan({port("br1", "eth7", "netdev")});
+  EXPECT_EQ(third.status().message(), "port \"eth7\": device eth7 is in use by port \"p2\" of bridge \"br0\"");
+  good({DeletePort{"x"}});
+}
+
 TEST_F(ChangePlanTest, ATunnelsPlaceIsFreeForWhoeverHasItInTheEnd) {
   set_up();
   add_tunnel();

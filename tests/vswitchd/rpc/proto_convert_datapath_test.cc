@@ -47,5 +47,18 @@ TEST(ProtoConvertDatapath, PartsOfFieldsAreWrittenAsTheFieldIs) {
                                       "ipv6_src/ffff:ffff::", "tp_src/0xf000"}));
 }
 
+TEST(ProtoConvertDatapath, MasksThatDifferLookDifferent) {
+  PipelineMask mask = mask_of({FieldId::kEthType});
+  mask.packet.vlan[1].tci = kVlanCfi;
+  EXPECT_EQ(fields_of(mask), (std::vector<std::string>{"eth_type", "inner_vlan_tci/0x1000"}));
+  for (size_t i = 0; i < kFlowKeyWords; ++i) {
+    FlowTable::MaskInfo one;
+    words(one.mask)[i] = ~uint64_t{0};
+    v1::DatapathMask out;
+    mask_to_proto(one, out);
+    EXPECT_GT(out.fields_size(), 0) << "word " << i;
+  }
+}
+
 }  // namespace
 }  // namespace vswitch

@@ -21,6 +21,7 @@ class CheckpointerTest : public ::testing::Test {
     directory_ = made;
     path_ = directory_ + "/test.db";
     ASSERT_EQ(sqlite3_open(path_.c_str(), &database_), SQLITE_OK);
+    sqlite3_busy_timeout(database_, 1'000);  // as the store does
     run("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; CREATE TABLE numbers (n INTEGER, filling BLOB);");
   }
   void TearDown() override {
