@@ -223,6 +223,7 @@ void Translator::run_action(const ModVlanPcp& a, bool /*is_last*/) {
 void Translator::mod_vlan_tci(uint16_t bits, uint16_t mask, bool push_if_needed) {
   mask_.packet.vlan[0].tci |= to_be16(mask | kCfi);
   if (!key_.packet.has_vlan() && !push_if_needed) return;
+  output_.rewritten_words |= 1 << 3;  // also where the packet in hand happens to have this value
   VlanTag& tag = key_.packet.vlan[0];
   if (!tag.tpid) tag.tpid = kEthTypeVlan;
   tag.tci = (tag.tci & to_be16(static_cast<uint16_t>(~mask))) | to_be16((bits & mask) | kCfi);

@@ -97,6 +97,19 @@ TEST_F(TranslateTest, CountsNothingUnlessAsked) {
   EXPECT_EQ(1, output.learned[0].port);
 }
 
+// Translated is now the packet, now its flow's key, which has no TPID: both must say of the tag that it was written.
+TEST_F(TranslateTest, WritingATagCountsAlsoWhereItHadTheValue) {
+  setup(
+      {"bridge br0", "port br0 p1 1", "rule br0 actions=mod_vlan_pcp:0,goto_table:1", "rule br0 table=1,actions=drop"});
+  FlowKey packet = key("in_port=100,dl_vlan=11,dl_vlan_pcp=0,dl_type=0x1234");
+  for (const be16 tpid : {kEthTypeVlan, be16{}}) {
+    packet.vlan[0].tpid = tpid;
+    EXPECT_EQ(1 << 3, run(packet).rewritten_words & 1 << 3);
+  }
+  packet.vlan[0] = {};
+  EXPECT_EQ(1 << 3, run(packet).rewritten_words & 1 << 3) << "a tag is added";
+}
+
 TEST_F(TranslateTest, NormalLearnsOnceAndOnlyUnicast) {
   setup({"bridge br0", "port br0 p1 1 tag=7", "port br0 p2 2", "rule br0 actions=normal"});
   run(key("in_port=100,dl_src=00:00:00:00:00:01,dl_dst=00:00:00:00:00:02,dl_type=0x1234"));
