@@ -241,7 +241,7 @@ struct TunnelSpec {
     if (tunnel.gre) tunnel.outer.extensions.clear();
     if (!tunnel.gre) tunnel.header.resize(8 + 4 * (rng() % 8));  // VXLAN, Geneve with options
     for (uint8_t& byte : tunnel.header) byte = static_cast<uint8_t>(rng());
-    if (rng() % 4 == 0) tunnel.first_id = 0;  // with the DF bit that FrameSpec sets: atomic
+    if (rng() % 4 == 0) tunnel.first_id = 0;
     return tunnel;
   }
 
@@ -259,7 +259,8 @@ struct TunnelSpec {
       bytes[l3 + (outer.v6 ? 6 : 9)] = 47;
     }
     if (!outer.v6) {
-      const size_t id = first_id ? *first_id : u16(bytes, l3 + 4) + index;
+      const size_t first = first_id ? *first_id : u16(bytes, l3 + 4);
+      const size_t id = first == 0 ? 0 : first + index;  // 0 with the DF bit that FrameSpec sets: atomic
       store_unaligned(&bytes[l3 + 4], to_be16(static_cast<uint16_t>(id)));
       store_unaligned(&bytes[l3 + 10], be16{});
       const auto sum = static_cast<uint16_t>(~naive_sum(&bytes[l3], outer.l4() - l3));
