@@ -29,6 +29,7 @@
 #define REQUIRES_SHARED(...) VSWITCH_THREAD_ANNOTATION(requires_shared_capability(__VA_ARGS__))
 #define ACQUIRE(...) VSWITCH_THREAD_ANNOTATION(acquire_capability(__VA_ARGS__))
 #define ACQUIRE_SHARED(...) VSWITCH_THREAD_ANNOTATION(acquire_shared_capability(__VA_ARGS__))
+#define TRY_ACQUIRE(...) VSWITCH_THREAD_ANNOTATION(try_acquire_capability(__VA_ARGS__))
 #define RELEASE(...) VSWITCH_THREAD_ANNOTATION(release_capability(__VA_ARGS__))
 #define RELEASE_SHARED(...) VSWITCH_THREAD_ANNOTATION(release_shared_capability(__VA_ARGS__))
 #define RELEASE_GENERIC(...) VSWITCH_THREAD_ANNOTATION(release_generic_capability(__VA_ARGS__))
@@ -42,6 +43,7 @@ namespace vswitch {
 class CAPABILITY("mutex") Mutex {
  public:
   void lock() ACQUIRE() { mutex_.lock(); }
+  bool try_lock() TRY_ACQUIRE(true) { return mutex_.try_lock(); }
   void unlock() RELEASE() { mutex_.unlock(); }
   // For lambdas that run under the lock, which the analysis cannot see.
   void assert_held() const ASSERT_CAPABILITY(this) {}

@@ -16,11 +16,15 @@ namespace {
 
 [[maybe_unused]] const auto* const kNamespace = testing::AddGlobalTestEnvironment(new PrivateNamespace);
 
-// A store that can be told to fail.
+// A store that can be told to fail, and to take its time.
 class FailingStore final : public Store {
  public:
-  explicit FailingStore(std::shared_ptr<Status> failure) : failure_(std::move(failure)) {}
-  Status commit(const Batch& batch) override { return failure_->ok() ? store_->commit(batch) : *failure_; }
+  FailingStore(std::shared_ptr<Status> failure, std::shared_ptr<std::function<void()>> before_commit)
+      : failure_(std::move(failure)), before_commit_(std::move(before_commit)) {}
+  Status commit(const Batch& batch) override {
+    (*before_commit_)();
+    return failure_->ok() ? store_->commit(batch) : *failure_;
+  }
   Status write_ahead(uint64_t id, std::string_view bridge, std::string_view value) override {
     return failure_->ok() ? store_->write_ahead(id, bridge, value) : *failure_;
   }
@@ -37,6 +41,7 @@ class FailingStore final : public Store {
  private:
   const std::unique_ptr<Store> store_ = make_memory_store();
   const std::shared_ptr<Status> failure_;
+  const std::shared_ptr<std::function<void()>> before_commit_;
 };
 
 }  // namespace
@@ -200,7 +205,7 @@ void FailingStoreTest::open_with_failing_store() {
   SwitchOptions options;
   options.clock = &clock_;
   options.open_store = [this]() -> Result<std::unique_ptr<Store>> {
-    return std::unique_ptr<Store>(std::make_unique<FailingStore>(failure_));
+    return std::unique_ptr<Store>(std::make_unique<FailingStore>(failure_, before_commit_));
   };
   open_with(options);
 }

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -68,12 +69,14 @@ class SwitchTest : public testing::Test {
   std::unique_ptr<Switch> sw_;
 };
 
-// A switch whose store can be told to fail.
+// A switch whose store can be told to fail, and to take its time.
 class FailingStoreTest : public SwitchTest {
  protected:
   void open_with_failing_store();
 
   const std::shared_ptr<Status> failure_ = std::make_shared<Status>();  // what commits fail with; ok: they do not
+  // Called by each commit before anything else. Set it while nothing changes the switch.
+  const std::shared_ptr<std::function<void()>> before_commit_ = std::make_shared<std::function<void()>>([] {});
 };
 
 }  // namespace vswitch::test

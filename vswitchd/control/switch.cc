@@ -105,33 +105,32 @@ Switch::Implementation::~Implementation() {
   rcu::barrier();
 }
 
-Status Switch::Implementation::load_configuration() {
-  VSWITCH_RETURN_IF_ERROR(store_->for_each_object([this](const Store::Batch::Object& object) -> Status {
-    mutex_.assert_held();
+Result<Configuration> Switch::Implementation::load_configuration() {
+  Configuration loaded;
+  VSWITCH_RETURN_IF_ERROR(store_->for_each_object([&loaded](const Store::Batch::Object& object) -> Status {
     if (object.kind == kBridgeKind) {
       Result<BridgeConfig> bridge = decode_bridge(object.value);
       if (!bridge.ok()) return bridge.status().with_prefix(fmt::format("bridge \"{}\"", object.name));
       if (bridge->name != object.name) return misnamed(object);
-      configuration_.bridges[object.name] = std::move(*bridge);
+      loaded.bridges[object.name] = std::move(*bridge);
     } else if (object.kind == kPortKind) {
       Result<StoredPort> port = decode_port(object.value);
       if (!port.ok()) return port.status().with_prefix(fmt::format("port \"{}\"", object.name));
       if (port->config.name() != object.name) return misnamed(object);
-      configuration_.ofports[object.name] = port->ofport;
-      if (port->dp_port != 0) configuration_.dp_ports[object.name] = port->dp_port;
-      configuration_.ports[object.name] = std::move(port->config);
+      loaded.ofports[object.name] = port->ofport;
+      if (port->dp_port != 0) loaded.dp_ports[object.name] = port->dp_port;
+      loaded.ports[object.name] = std::move(port->config);
     } else if (object.kind == kSettingsKind) {
       Result<Settings> settings = decode_settings(object.value);
       if (!settings.ok()) return settings.status();
-      configuration_.settings = *settings;
+      loaded.settings = *settings;
     } else {
       return internal_error(fmt::format("the store holds an object of unknown kind \"{}\"", object.kind));
     }
     return {};
   }));
-  VSWITCH_RETURN_IF_ERROR(check_configuration(configuration_).with_prefix("the stored configuration"));
-  revision_ = store_->revision();
-  return {};
+  VSWITCH_RETURN_IF_ERROR(check_configuration(loaded).with_prefix("the stored configuration"));
+  return loaded;
 }
 
 Status Switch::Implementation::load_rules() {
@@ -155,19 +154,19 @@ Status Switch::Implementation::load_rules() {
   return {};
 }
 
-Status Switch::Implementation::start_datapath() {
-  set_dpdk_settings(configuration_.settings.dpdk);
+Status Switch::Implementation::start_datapath(const Settings& settings) {
+  set_dpdk_settings(settings.dpdk);
   UserspaceDatapathOptions options;
-  options.forwarding_threads = configuration_.settings.forwarding_threads;
-  options.max_flows = configuration_.settings.max_datapath_flows;
+  options.forwarding_threads = settings.forwarding_threads;
+  options.max_flows = settings.max_datapath_flows;
   options.lookup = lookup_;
   Result<std::unique_ptr<UserspaceDatapath>> datapath = UserspaceDatapath::create(options, clock_);
   if (!datapath.ok()) return datapath.status();
   datapath_ = std::move(*datapath);
   datapath_->set_upcall_handler(slow_path_.get());
-  datapath_->set_kernel_path(configuration_.settings.kernel_path);
+  datapath_->set_kernel_path(settings.kernel_path);
   revalidator_ = std::make_unique<Revalidator>(*datapath_, views_, *slow_path_, clock_);
-  max_idle_ms_ = configuration_.settings.max_idle_ms;
+  max_idle_ms_ = settings.max_idle_ms;
   return {};
 }
 
@@ -189,31 +188,35 @@ void Switch::Implementation::observe_port(const Datapath& datapath, uint32_t dp_
   watchers_.deliver(event);
 }
 
-void Switch::Implementation::log_port(const std::string& name) {
-  const auto dp_port = configuration_.dp_ports.find(name);
-  if (dp_port == configuration_.dp_ports.end()) return;
+void Switch::Implementation::log_port(const Configuration& configuration, const std::string& name) {
+  const auto dp_port = configuration.dp_ports.find(name);
+  if (dp_port == configuration.dp_ports.end()) return;
   if (const std::optional<VportState> state = datapath_->port_state(dp_port->second)) {
     port_log_.state(dp_port->second, name, *state);
   }
 }
 
 Status Switch::Implementation::load() {
+  MutexLock changes(changes_mutex_);
   MutexLock lock(mutex_);
-  VSWITCH_RETURN_IF_ERROR(load_configuration());
-  for (const auto& [name, config] : configuration_.bridges) {
+  Result<Configuration> loaded = load_configuration();
+  if (!loaded.ok()) return loaded.status();
+  configuration_ = std::make_shared<const Configuration>(std::move(*loaded));
+  revision_ = store_->revision();
+  for (const auto& [name, config] : configuration_->bridges) {
     BridgeRuntime runtime{std::make_shared<RuleTables>(clock_), std::make_shared<MacTable>(clock_)};
     configure_bridge(config, runtime);
     bridges_[name] = std::move(runtime);
   }
   VSWITCH_RETURN_IF_ERROR(load_rules());
-  VSWITCH_RETURN_IF_ERROR(start_datapath());
+  VSWITCH_RETURN_IF_ERROR(start_datapath(configuration_->settings));
   publish_view();  // before the first port: no packet sees a switch without its rules
   datapath_->observe_ports([this, &datapath = *datapath_](uint32_t dp_port) { observe_port(datapath, dp_port); });
   datapath_->hold_new_ports();  // until all are there: a rule may send what one receives to any other
-  for (const auto& [name, config] : configuration_.ports) {
-    const Status status = add_configured_port(*datapath_, configuration_, name, false);
+  for (const auto& [name, config] : configuration_->ports) {
+    const Status status = add_configured_port(*datapath_, *configuration_, name, false);
     if (!status.ok()) return status.with_prefix("restoring the stored configuration");
-    log_port(name);
+    log_port(*configuration_, name);
   }
   datapath_->release_new_ports();
   timer_ = std::thread([this] { run_timer(); });
@@ -292,7 +295,8 @@ Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& 
     RequestedMods mods;
     if (is_new && plan.next.bridges.at(bridge).fail_mode == FailMode::standalone) mods.add_default();
     if (requested != plan.rule_mods.end()) mods.add(requested->second);
-    RuleTables& tables = is_new ? *staged.new_bridges.at(bridge).tables : *bridges_.at(bridge).tables;
+    const std::shared_ptr<RuleTables> tables =
+        is_new ? staged.new_bridges.at(bridge).tables : runtime_of(bridge).value().tables;
     RuleTables::StagedFunction tell;
     if (writer != nullptr) {
       tell = [&](std::span<const Rule* const> rules) {
@@ -301,7 +305,7 @@ Status Switch::Implementation::stage_rules(const ChangePlan& plan, StagedRules& 
       };
     }
     size_t failed = 0;
-    Result<RuleChange> change = tables.prepare(mods.all(), &failed, tell);
+    Result<RuleChange> change = tables->prepare(mods.all(), &failed, tell);
     if (!change.ok()) {
       if (failure != nullptr) *failure = mods.origin_of(failed);
       return change.status();
@@ -374,12 +378,12 @@ Status Switch::Implementation::commit_to_store(const ChangePlan& plan, const Sta
 }
 
 void Switch::Implementation::publish_view() {
-  views_.publish(build_view(configuration_, bridges_, patch_counters_, ++generation_));
+  views_.publish(build_view(*configuration_, bridges_, patch_counters_, ++generation_));
 }
 
 RuleChanges Switch::Implementation::rule_changes(const StagedRules& staged) {
   RuleChanges changes;
-  const SwitchView& view = views_.get();  // only replaced under mutex_
+  const SwitchView& view = views_.get();  // only replaced under changes_mutex_
   for (const auto& [name, change] : staged.by_bridge) {
     const auto bridge = view.bridges.find(name);
     changes.add(change, bridge == view.bridges.end() ? nullptr : bridge->second.get());
@@ -387,13 +391,16 @@ RuleChanges Switch::Implementation::rule_changes(const StagedRules& staged) {
   return changes;
 }
 
-Configuration Switch::Implementation::publish(ChangePlan& plan, StagedRules& staged, Aftermath& aftermath) {
+void Switch::Implementation::publish(ChangePlan& plan, StagedRules& staged, Aftermath& aftermath) {
   // Rules alone change nothing of the view: what flows learned by it stays valid.
   const bool rules_only = plan.created_bridges.empty() && plan.updated_bridges.empty() &&
                           plan.deleted_bridges.empty() && plan.created_ports.empty() && plan.updated_ports.empty() &&
                           plan.deleted_ports.empty();
   aftermath.revalidate_all = !rules_only;
   if (rules_only) aftermath.rules = rule_changes(staged);
+  for (auto& [bridge, change] : staged.by_bridge) change.publish();
+  auto next = std::make_shared<const Configuration>(std::move(plan.next));
+  MutexLock lock(mutex_);
   // Bridges that go away keep their tables and addresses until nobody can be looking at them.
   for (const std::string& name : plan.deleted_bridges) {
     auto it = bridges_.find(name);
@@ -401,23 +408,19 @@ Configuration Switch::Implementation::publish(ChangePlan& plan, StagedRules& sta
     bridges_.erase(it);
   }
   for (auto& [name, runtime] : staged.new_bridges) bridges_[name] = std::move(runtime);
-  for (const std::string& name : plan.updated_bridges) configure_bridge(plan.next.bridges.at(name), bridges_.at(name));
+  for (const std::string& name : plan.updated_bridges) configure_bridge(next->bridges.at(name), bridges_.at(name));
   for (const std::string& name : plan.deleted_ports) patch_counters_.erase(name);
-  Configuration before = std::exchange(configuration_, std::move(plan.next));
+  configuration_ = std::move(next);
   revision_ = revision_ + 1;
-  for (auto& [bridge, change] : staged.by_bridge) change.publish();
-  if (rules_only) return before;
-  publish_view();
-  forget_addresses(plan, before);
-  return before;
+  if (!rules_only) publish_view();
 }
 
 // Takes the addresses out that were learned on ports which are gone, or have another number or other VLANs now.
 void Switch::Implementation::forget_addresses(const ChangePlan& plan, const Configuration& before) {
+  const std::shared_ptr<const Configuration> now = configuration();
   std::set<std::string> names = plan.deleted_ports;
   for (const std::string& name : plan.updated_ports) {
-    if (before.ofports.at(name) != configuration_.ofports.at(name) ||
-        !(before.ports.at(name).vlan == configuration_.ports.at(name).vlan)) {
+    if (before.ofports.at(name) != now->ofports.at(name) || !(before.ports.at(name).vlan == now->ports.at(name).vlan)) {
       names.insert(name);
     }
   }
@@ -425,16 +428,18 @@ void Switch::Implementation::forget_addresses(const ChangePlan& plan, const Conf
   // Whoever still works with the view before this one would learn them again.
   datapath_->quiesce();
   for (const std::string& name : names) {
-    const auto bridge = bridges_.find(before.ports.at(name).bridge);
-    if (bridge != bridges_.end()) bridge->second.macs->remove_port(before.ofports.at(name));
+    const Result<BridgeRuntime> bridge = runtime_of(before.ports.at(name).bridge);
+    if (bridge.ok()) bridge->macs->remove_port(before.ofports.at(name));
   }
 }
 
 Result<TransactionResult> Switch::Implementation::apply(const Transaction& transaction, TransactionFailure* failure) {
   Aftermath aftermath;
   Result<TransactionResult> result = [&] {
-    MutexLock lock(mutex_);
-    return carry_out(transaction, failure, aftermath);
+    MutexLock lock(changes_mutex_);
+    Result<TransactionResult> carried_out = carry_out(transaction, failure, aftermath);
+    if (expiry_put_off_.exchange(false)) take_out_expired(aftermath.rules);
+    return carried_out;
   }();
   if (aftermath.revalidate_all) {
     revalidator_->revalidate();
@@ -446,7 +451,8 @@ Result<TransactionResult> Switch::Implementation::apply(const Transaction& trans
 
 Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& transaction, TransactionFailure* failure,
                                                             Aftermath& aftermath) {
-  Result<ChangePlan> plan = plan_changes(configuration_, transaction, random_mac, failure);
+  const std::shared_ptr<const Configuration> before = configuration();
+  Result<ChangePlan> plan = plan_changes(*before, transaction, random_mac, failure);
   if (!plan.ok()) return plan.status();
   StagedRules staged;
   std::optional<RuleWriter> writer;  // ends before what it writes goes
@@ -465,14 +471,14 @@ Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& t
     return !status.ok();
   };
   if (transaction.validate_only) {
-    if (Status status = check_port_changes(*datapath_, configuration_, *plan, &failed_port); refused(status)) {
+    if (Status status = check_port_changes(*datapath_, *before, *plan, &failed_port); refused(status)) {
       return status;
     }
     return result;
   }
 
   DpdkSettingsChange dpdk(plan->next.settings.dpdk);  // the transaction's own port may be what starts DPDK
-  PortChanges ports(*datapath_, configuration_, *plan);
+  PortChanges ports(*datapath_, *before, *plan);
   if (Status status = ports.apply(&failed_port); refused(status)) return status;
   if (plan->settings_changed) {
     if (Status status = datapath_->set_forwarding_threads(plan->next.settings.forwarding_threads); !status.ok()) {
@@ -482,7 +488,7 @@ Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& t
   }
   if (Status status = commit_to_store(*plan, staged, ahead); !status.ok()) {
     ports.undo();
-    (void)datapath_->set_forwarding_threads(configuration_.settings.forwarding_threads).ok();
+    (void)datapath_->set_forwarding_threads(before->settings.forwarding_threads).ok();
     return status;
   }
   dpdk.keep();
@@ -493,12 +499,14 @@ Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& t
   for (const auto& [bridge, change] : staged.by_bridge)
     std::ranges::move(describe_rules(bridge, change), std::back_inserter(rule_events));
   ports.finish();
-  const Configuration before = publish(*plan, staged, aftermath);
+  publish(*plan, staged, aftermath);
+  forget_addresses(*plan, *before);
   for (const std::string& name : plan->deleted_ports) {
-    if (const auto port = before.dp_ports.find(name); port != before.dp_ports.end()) port_log_.forget(port->second);
+    if (const auto port = before->dp_ports.find(name); port != before->dp_ports.end()) port_log_.forget(port->second);
   }
-  for (const std::string& name : plan->created_ports) log_port(name);
-  announce(*plan, before, std::move(rule_events));
+  const std::shared_ptr<const Configuration> after = configuration();
+  for (const std::string& name : plan->created_ports) log_port(*after, name);
+  announce(*plan, *before, std::move(rule_events));
   result.revision = revision_;
   return result;
 }
@@ -542,6 +550,7 @@ void Switch::Implementation::announce(std::vector<ChangeEvent> events) {
 void Switch::Implementation::announce(const ChangePlan& plan, const Configuration& before,
                                       std::vector<ChangeEvent> rule_events) {
   if (watchers_.empty()) return;
+  const std::shared_ptr<const Configuration> after = configuration();
   using Kind = ChangeEvent::Kind;
   std::vector<ChangeEvent> events;
   const auto tell = [&](Kind kind, const std::string& bridge, const std::string& port) {
@@ -555,10 +564,8 @@ void Switch::Implementation::announce(const ChangePlan& plan, const Configuratio
   for (const std::string& name : plan.deleted_bridges) tell(Kind::bridge_deleted, name, "");
   for (const std::string& name : plan.created_bridges) tell(Kind::bridge_created, name, "");
   for (const std::string& name : plan.updated_bridges) tell(Kind::bridge_changed, name, "");
-  for (const std::string& name : plan.created_ports)
-    tell(Kind::port_created, configuration_.ports.at(name).bridge, name);
-  for (const std::string& name : plan.updated_ports)
-    tell(Kind::port_changed, configuration_.ports.at(name).bridge, name);
+  for (const std::string& name : plan.created_ports) tell(Kind::port_created, after->ports.at(name).bridge, name);
+  for (const std::string& name : plan.updated_ports) tell(Kind::port_changed, after->ports.at(name).bridge, name);
   if (plan.settings_changed) tell(Kind::settings_changed, "", "");
   announce(std::move(events));
   announce(std::move(rule_events));
@@ -591,6 +598,7 @@ void Switch::Implementation::run_timer() {
       if (stopping_) return;
       timer_busy_since_ = clock_.now();
     }
+    expire_addresses();
     expire_rules();
     port_log_.flush();
   }
@@ -626,9 +634,8 @@ void Switch::Implementation::run_upkeep() {
   }
 }
 
-// Takes out the rules whose timeout has passed. True if any went.
-bool Switch::Implementation::expire_rules_of(const std::string& bridge, BridgeRuntime& runtime, RuleChanges& changes) {
-  auto expired = runtime.tables->expired(clock_.now());
+void Switch::Implementation::take_out_expired(const std::string& bridge, RuleTables& tables, RuleChanges& changes) {
+  auto expired = tables.expired(clock_.now());
   // Idle is only what is known to be: packets that datapath flows have counted since may not have been credited yet.
   const Nanoseconds known = revalidator_->credited_until();
   std::erase_if(expired, [known](const auto& item) {
@@ -636,7 +643,7 @@ bool Switch::Implementation::expire_rules_of(const std::string& bridge, BridgeRu
     return reason == RemovedReason::idle_timeout &&
            rule->stats().used + std::chrono::seconds(rule->idle_timeout()) > known;
   });
-  if (expired.empty()) return false;
+  if (expired.empty()) return;
   std::vector<const Rule*> rules;
   std::vector<ChangeEvent> events;
   Store::Batch batch;
@@ -651,32 +658,38 @@ bool Switch::Implementation::expire_rules_of(const std::string& bridge, BridgeRu
     event.removed_reason = reason;
     events.push_back(std::move(event));
   }
-  RuleChange change = runtime.tables->prepare_removal(rules);
+  RuleChange change = tables.prepare_removal(rules);
   batch.revision = revision_ + 1;
   if (Status status = store_->commit(batch); !status.ok()) {
     // They are tried again at the next tick; forwarding goes on as the store has it.
     spdlog::warn("bridge \"{}\": {} expired rules stay: {}", bridge, rules.size(), status.message());
-    return false;
+    return;
   }
   revision_ = revision_ + 1;
   changes.add(change, views_.get().bridges.at(bridge).get());
   change.publish();
   announce(std::move(events));
-  return true;
+}
+
+void Switch::Implementation::take_out_expired(RuleChanges& changes) {
+  for (const auto& [name, runtime] : runtimes()) take_out_expired(name, *runtime.tables, changes);
 }
 
 void Switch::Implementation::expire_rules() {
   RuleChanges changes;
-  bool addresses = false;
-  {
-    MutexLock lock(mutex_);
-    for (auto& [name, runtime] : bridges_) {
-      addresses = runtime.macs->expire() || addresses;
-      expire_rules_of(name, runtime, changes);
-    }
+  if (!changes_mutex_.try_lock()) {
+    expiry_put_off_ = true;
+    return;
   }
-  if (addresses) addresses_changed();
+  take_out_expired(changes);
+  changes_mutex_.unlock();
   revalidator_->revalidate(changes);
+}
+
+void Switch::Implementation::expire_addresses() {
+  bool any = false;
+  for (const auto& [name, runtime] : runtimes()) any = runtime.macs->expire() || any;
+  if (any) addresses_changed();
 }
 
 }  // namespace vswitch

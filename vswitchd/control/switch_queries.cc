@@ -13,17 +13,14 @@
 namespace vswitch {
 namespace {
 
-// Beyond these a thread counts as stuck. The timer's rounds are short, but for one that comes while a change is carried
-// out, for which it waits: on a busy machine a million rules take 10 s. The parts of a walk through all flows are
-// short, and nothing holds it up.
-constexpr Nanoseconds kMaxTimerRound = std::chrono::seconds(60);
-constexpr Nanoseconds kMaxUpkeepRound = std::chrono::seconds(10);
+// Beyond this a thread counts as stuck: the timer's rounds are short, and so are the parts of a walk through all flows.
+constexpr Nanoseconds kMaxRound = std::chrono::seconds(10);
 
 Status no_bridge(const std::string& name) { return not_found(fmt::format("no bridge named \"{}\"", name), "bridge"); }
 Status no_port(const std::string& name) { return not_found(fmt::format("no port named \"{}\"", name), "port"); }
 
 // A patch port has no device: it is up, and in error while its peer is not there.
-void describe_patch(const Configuration& configuration, const PortConfig& config, const PatchCounterMap& counters,
+void describe_patch(const Configuration& configuration, const PortConfig& config, const PatchCounters* counters,
                     PortInfo& info) {
   info.state.admin_up = !config.flags.down;
   const std::string& peer_name = config.vport.options.at("peer");
@@ -35,27 +32,46 @@ void describe_patch(const Configuration& configuration, const PortConfig& config
   }
   info.state.carrier = info.state.error.empty();
   info.state.status["peer"] = peer_name;
-  const auto found = counters.find(config.name());
-  if (found == counters.end()) return;
-  info.stats.rx_packets = found->second->rx_packets.load(std::memory_order_relaxed);
-  info.stats.rx_bytes = found->second->rx_bytes.load(std::memory_order_relaxed);
-  info.stats.tx_packets = found->second->tx_packets.load(std::memory_order_relaxed);
-  info.stats.tx_bytes = found->second->tx_bytes.load(std::memory_order_relaxed);
+  if (counters == nullptr) return;
+  info.stats.rx_packets = counters->rx_packets.load(std::memory_order_relaxed);
+  info.stats.rx_bytes = counters->rx_bytes.load(std::memory_order_relaxed);
+  info.stats.tx_packets = counters->tx_packets.load(std::memory_order_relaxed);
+  info.stats.tx_bytes = counters->tx_bytes.load(std::memory_order_relaxed);
 }
 
 }  // namespace
 
 // ---------------------------------------------------------------- bridges, ports, settings
 
-Settings Switch::settings() const {
-  MutexLock lock(impl_->mutex_);
-  return impl_->configuration_.settings;
+std::shared_ptr<const Configuration> Switch::Implementation::configuration() const {
+  MutexLock lock(mutex_);
+  return configuration_;
 }
 
+Result<BridgeRuntime> Switch::Implementation::runtime_of(const std::string& bridge) const {
+  MutexLock lock(mutex_);
+  const auto it = bridges_.find(bridge);
+  if (it == bridges_.end()) return no_bridge(bridge);
+  return it->second;
+}
+
+std::vector<std::pair<std::string, BridgeRuntime>> Switch::Implementation::runtimes() const {
+  MutexLock lock(mutex_);
+  return {bridges_.begin(), bridges_.end()};
+}
+
+std::shared_ptr<const PatchCounters> Switch::Implementation::patch_counters_of(const std::string& port) const {
+  MutexLock lock(mutex_);
+  const auto it = patch_counters_.find(port);
+  return it == patch_counters_.end() ? nullptr : it->second;
+}
+
+Settings Switch::settings() const { return impl_->configuration()->settings; }
+
 std::vector<BridgeInfo> Switch::bridges() const {
-  MutexLock lock(impl_->mutex_);
   std::vector<BridgeInfo> bridges;
-  for (const auto& [name, config] : impl_->configuration_.bridges) {
+  MutexLock lock(impl_->mutex_);
+  for (const auto& [name, config] : impl_->configuration_->bridges) {
     bridges.push_back({config, config.mac, config.mac.to_u64(), impl_->bridges_.at(name).tables->rule_count()});
   }
   return bridges;
@@ -68,14 +84,14 @@ Result<BridgeInfo> Switch::bridge(const std::string& name) const {
   return no_bridge(name);
 }
 
-PortInfo Switch::Implementation::port_info(const PortConfig& config) const {
+PortInfo Switch::Implementation::port_info(const Configuration& configuration, const PortConfig& config) const {
   PortInfo info;
   info.config = config;
-  info.ofport = configuration_.ofports.at(config.name());
+  info.ofport = configuration.ofports.at(config.name());
   info.is_local = config.name() == config.bridge;
-  const auto dp_port = configuration_.dp_ports.find(config.name());
-  if (dp_port == configuration_.dp_ports.end()) {
-    describe_patch(configuration_, config, patch_counters_, info);
+  const auto dp_port = configuration.dp_ports.find(config.name());
+  if (dp_port == configuration.dp_ports.end()) {
+    describe_patch(configuration, config, patch_counters_of(config.name()).get(), info);
     return info;
   }
   info.dp_port = dp_port->second;
@@ -95,32 +111,32 @@ void Switch::Implementation::push_patch_statistics() const {
 
 std::vector<PortInfo> Switch::ports(const std::string& bridge) const {
   impl_->push_patch_statistics();
-  MutexLock lock(impl_->mutex_);
+  const std::shared_ptr<const Configuration> configuration = impl_->configuration();
   std::vector<PortInfo> ports;
-  for (const auto& [name, config] : impl_->configuration_.ports) {
-    if (bridge.empty() || config.bridge == bridge) ports.push_back(impl_->port_info(config));
+  for (const auto& [name, config] : configuration->ports) {
+    if (bridge.empty() || config.bridge == bridge) ports.push_back(impl_->port_info(*configuration, config));
   }
   return ports;
 }
 
 Result<PortInfo> Switch::port(const std::string& name) const {
   impl_->push_patch_statistics();
-  MutexLock lock(impl_->mutex_);
-  const auto it = impl_->configuration_.ports.find(name);
-  if (it == impl_->configuration_.ports.end()) return no_port(name);
-  return impl_->port_info(it->second);
+  const std::shared_ptr<const Configuration> configuration = impl_->configuration();
+  const auto it = configuration->ports.find(name);
+  if (it == configuration->ports.end()) return no_port(name);
+  return impl_->port_info(*configuration, it->second);
 }
 
 Result<OfPort> Switch::resolve_port(const std::string& bridge, const std::string& name) const {
-  MutexLock lock(impl_->mutex_);
-  if (!impl_->configuration_.bridges.contains(bridge)) return no_bridge(bridge);
-  const auto it = impl_->configuration_.ports.find(name);
-  if (it == impl_->configuration_.ports.end()) return no_port(name);
+  const std::shared_ptr<const Configuration> configuration = impl_->configuration();
+  if (!configuration->bridges.contains(bridge)) return no_bridge(bridge);
+  const auto it = configuration->ports.find(name);
+  if (it == configuration->ports.end()) return no_port(name);
   if (it->second.bridge != bridge) {
     return not_found(
         fmt::format("port \"{}\" belongs to bridge \"{}\", not to \"{}\"", name, it->second.bridge, bridge), "port");
   }
-  return impl_->configuration_.ofports.at(name);
+  return configuration->ofports.at(name);
 }
 
 std::optional<std::string> Switch::dp_port_name(uint32_t dp_port) const {
@@ -144,23 +160,16 @@ RuleInfo Switch::Implementation::rule_info(const Rule& rule) const {
   return info;
 }
 
-Result<std::shared_ptr<const RuleTables>> Switch::Implementation::tables_of(const std::string& bridge) const {
-  MutexLock lock(mutex_);
-  const auto it = bridges_.find(bridge);
-  if (it == bridges_.end()) return no_bridge(bridge);
-  return std::shared_ptr<const RuleTables>(it->second.tables);
-}
-
 Status Switch::visit_rules(const std::string& bridge, const RuleFilter& filter,
                            const std::function<bool(const RuleInfo&)>& visit) const {
-  const Result<std::shared_ptr<const RuleTables>> tables = impl_->tables_of(bridge);
-  if (!tables.ok()) return tables.status();
+  const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
+  if (!runtime.ok()) return runtime.status();
   impl_->revalidator_->push_statistics();
   // References, not copies: `visit` may take its time (a slow client) without holding up reclamation.
   std::vector<RuleRef> rules;
   {
     rcu::ReaderScope reader;
-    (*tables)->for_each(filter, [&](const Rule& rule) {
+    runtime->tables->for_each(filter, [&](const Rule& rule) {
       rules.emplace_back(&rule);
       return true;
     });
@@ -172,12 +181,12 @@ Status Switch::visit_rules(const std::string& bridge, const RuleFilter& filter,
 }
 
 Result<Switch::Aggregate> Switch::aggregate(const std::string& bridge, const RuleFilter& filter) const {
-  const Result<std::shared_ptr<const RuleTables>> tables = impl_->tables_of(bridge);
-  if (!tables.ok()) return tables.status();
+  const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
+  if (!runtime.ok()) return runtime.status();
   impl_->revalidator_->push_statistics();
   Aggregate sum;
   rcu::ReaderScope reader;
-  (*tables)->for_each(filter, [&](const Rule& rule) {
+  runtime->tables->for_each(filter, [&](const Rule& rule) {
     const RuleStats stats = rule.stats();
     sum.packets += stats.packets;
     sum.bytes += stats.bytes;
@@ -188,57 +197,46 @@ Result<Switch::Aggregate> Switch::aggregate(const std::string& bridge, const Rul
 }
 
 Result<std::array<TableStats, kTableCount>> Switch::table_stats(const std::string& bridge) const {
-  const Result<std::shared_ptr<const RuleTables>> tables = impl_->tables_of(bridge);
-  if (!tables.ok()) return tables.status();
+  const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
+  if (!runtime.ok()) return runtime.status();
   impl_->revalidator_->push_statistics();
-  return (*tables)->table_stats();
+  return runtime->tables->table_stats();
 }
 
 // ---------------------------------------------------------------- learned addresses
 
 Result<std::vector<MacEntry>> Switch::mac_entries(const std::string& bridge) const {
   impl_->revalidator_->push_statistics();  // refreshes addresses with traffic
-  MutexLock lock(impl_->mutex_);
-  const auto it = impl_->bridges_.find(bridge);
-  if (it == impl_->bridges_.end()) return no_bridge(bridge);
-  return it->second.macs->entries();
+  const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
+  if (!runtime.ok()) return runtime.status();
+  return runtime->macs->entries();
 }
 
 Status Switch::add_static_mac(const std::string& bridge, uint16_t vlan, const MacAddress& mac,
                               const std::string& port) {
   const Result<OfPort> ofport = resolve_port(bridge, port);
   if (!ofport.ok()) return ofport.status();
-  {
-    MutexLock lock(impl_->mutex_);
-    const auto it = impl_->bridges_.find(bridge);
-    if (it == impl_->bridges_.end()) return no_bridge(bridge);
-    VSWITCH_RETURN_IF_ERROR(it->second.macs->add_static(vlan, mac, *ofport));
-  }
+  const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
+  if (!runtime.ok()) return runtime.status();
+  VSWITCH_RETURN_IF_ERROR(runtime->macs->add_static(vlan, mac, *ofport));
   impl_->revalidator_->revalidate_addresses(Revalidator::Urgency::awaited);
   return {};
 }
 
 Status Switch::remove_mac(const std::string& bridge, uint16_t vlan, const MacAddress& mac) {
-  {
-    MutexLock lock(impl_->mutex_);
-    const auto it = impl_->bridges_.find(bridge);
-    if (it == impl_->bridges_.end()) return no_bridge(bridge);
-    if (!it->second.macs->remove(vlan, mac)) {
-      return not_found(fmt::format("bridge \"{}\" has no entry for {} in VLAN {}", bridge, mac.to_string(), vlan),
-                       "mac");
-    }
+  const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
+  if (!runtime.ok()) return runtime.status();
+  if (!runtime->macs->remove(vlan, mac)) {
+    return not_found(fmt::format("bridge \"{}\" has no entry for {} in VLAN {}", bridge, mac.to_string(), vlan), "mac");
   }
   impl_->revalidator_->revalidate_addresses(Revalidator::Urgency::awaited);
   return {};
 }
 
 Status Switch::flush_macs(const std::string& bridge) {
-  {
-    MutexLock lock(impl_->mutex_);
-    const auto it = impl_->bridges_.find(bridge);
-    if (it == impl_->bridges_.end()) return no_bridge(bridge);
-    it->second.macs->flush();
-  }
+  const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
+  if (!runtime.ok()) return runtime.status();
+  runtime->macs->flush();
   impl_->revalidator_->revalidate_addresses(Revalidator::Urgency::awaited);
   return {};
 }
@@ -523,19 +521,15 @@ std::vector<PortBalance> Switch::balances() const {
 }
 
 Result<size_t> Switch::receive_on_dummy(const std::string& port, std::span<const std::vector<uint8_t>> frames) {
-  uint32_t dp_port = 0;
-  {
-    MutexLock lock(impl_->mutex_);
-    if (!impl_->configuration_.ports.contains(port)) return no_port(port);
-    const auto it = impl_->configuration_.dp_ports.find(port);
-    if (it == impl_->configuration_.dp_ports.end()) {
-      return failed_precondition(
-          fmt::format("port \"{}\" is of type patch; frames can be injected into ports of type dummy only", port),
-          "port");
-    }
-    dp_port = it->second;
+  const std::shared_ptr<const Configuration> configuration = impl_->configuration();
+  if (!configuration->ports.contains(port)) return no_port(port);
+  const auto dp_port = configuration->dp_ports.find(port);
+  if (dp_port == configuration->dp_ports.end()) {
+    return failed_precondition(
+        fmt::format("port \"{}\" is of type patch; frames can be injected into ports of type dummy only", port),
+        "port");
   }
-  VSWITCH_RETURN_IF_ERROR(impl_->datapath_->inject(dp_port, frames));
+  VSWITCH_RETURN_IF_ERROR(impl_->datapath_->inject(dp_port->second, frames));
   return frames.size();
 }
 
@@ -543,11 +537,11 @@ bool Switch::healthy() const {
   {
     MutexLock lock(impl_->timer_mutex_);
     const Nanoseconds since = impl_->timer_busy_since_;
-    if (since != Nanoseconds::max() && impl_->clock_.now() - since > kMaxTimerRound) return false;
+    if (since != Nanoseconds::max() && impl_->clock_.now() - since > kMaxRound) return false;
   }
   const Nanoseconds now = impl_->clock_.now(), upkeep_since{impl_->upkeep_busy_since_.load()};
   if (upkeep_since != Nanoseconds::max() &&
-      now - std::max(upkeep_since, impl_->revalidator_->last_progress()) > kMaxUpkeepRound) {
+      now - std::max(upkeep_since, impl_->revalidator_->last_progress()) > kMaxRound) {
     return false;
   }
   return impl_->datapath_->healthy();

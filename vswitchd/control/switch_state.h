@@ -1,9 +1,11 @@
 // The switch's inside: what switch.cc (changes) and switch_queries.cc (listings, trace, packets) share. Private to this
 // folder.
 //
-// Lock order, outermost first: Switch::Implementation::mutex_, then the datapath's and the revalidator's own.
-// Translation and upcalls take none of them. A thread that is an RCU reader goes offline before it waits for one of
-// them: who holds it may wait for a grace period. Datapath flows are made true to a change after the change's lock has
+// Lock order, outermost first: Switch::Implementation::changes_mutex_, mutex_, then the datapath's and the
+// revalidator's own. Who changes the switch holds the first from beginning to end, which takes seconds for a million
+// rules, and the second only while it puts the result in place: listings take the second alone, so they never wait for
+// a change. Translation and upcalls take none of them. A thread that is an RCU reader goes offline before it waits for
+// one of them: who holds it may wait for a grace period. Datapath flows are made true to a change after its lock has
 // been let go of, and before its caller has an answer. The timer thread wakes once per kTick for timeouts; the upkeep
 // thread for learned addresses, for crowded flow tables, and once per kTick for statistics and idle datapath flows.
 #pragma once
@@ -37,40 +39,42 @@ struct Switch::Implementation {
 
   // ---- opening (switch.cc)
   Status load();
-  Status load_configuration() REQUIRES(mutex_);
+  Result<Configuration> load_configuration();
   Status load_rules() REQUIRES(mutex_);
-  Status start_datapath() REQUIRES(mutex_);
+  Status start_datapath(const Settings& settings);
 
   // ---- changes (switch.cc)
-  Result<TransactionResult> apply(const Transaction& transaction, TransactionFailure* failure) EXCLUDES(mutex_);
+  Result<TransactionResult> apply(const Transaction& transaction, TransactionFailure* failure)
+      EXCLUDES(changes_mutex_, mutex_);
   struct StagedRules {
     std::map<std::string, RuleChange, std::less<>> by_bridge;
     std::map<std::string, BridgeRuntime, std::less<>> new_bridges;
   };
   // With `writer`, the rules go to the store meanwhile.
   Status stage_rules(const ChangePlan& plan, StagedRules& staged, RuleWriter* writer, TransactionFailure* failure)
-      REQUIRES(mutex_);
-  Status commit_to_store(const ChangePlan& plan, const StagedRules& staged, RuleWriter* writer) REQUIRES(mutex_);
+      REQUIRES(changes_mutex_);
+  Status commit_to_store(const ChangePlan& plan, const StagedRules& staged, RuleWriter* writer)
+      REQUIRES(changes_mutex_);
   // What is still to be done about datapath flows when a change is published, and what must live until then.
   struct Aftermath {
     bool revalidate_all = false;
     RuleChanges rules;
     std::vector<BridgeRuntime> leaving;
   };
-  // Takes plan.next; returns what was before.
-  Configuration publish(ChangePlan& plan, StagedRules& staged, Aftermath& aftermath) REQUIRES(mutex_);
-  RuleChanges rule_changes(const StagedRules& staged) REQUIRES(mutex_);
+  // Takes plan.next, which is what configuration() says from then on.
+  void publish(ChangePlan& plan, StagedRules& staged, Aftermath& aftermath) REQUIRES(changes_mutex_);
+  RuleChanges rule_changes(const StagedRules& staged) REQUIRES(changes_mutex_);
   Result<TransactionResult> carry_out(const Transaction& transaction, TransactionFailure* failure, Aftermath& aftermath)
-      REQUIRES(mutex_);
+      REQUIRES(changes_mutex_);
   void publish_view() REQUIRES(mutex_);
-  void observe_port(const Datapath& datapath, uint32_t dp_port) EXCLUDES(mutex_);
-  void log_port(const std::string& name) REQUIRES(mutex_);
-  void forget_addresses(const ChangePlan& plan, const Configuration& before) REQUIRES(mutex_);
+  void observe_port(const Datapath& datapath, uint32_t dp_port);
+  void log_port(const Configuration& configuration, const std::string& name);
+  void forget_addresses(const ChangePlan& plan, const Configuration& before) REQUIRES(changes_mutex_);
   void configure_bridge(const BridgeConfig& config, BridgeRuntime& runtime);
   // What watchers will hear about a rule change; taken before publish(), which lets go of removed rules.
   std::vector<ChangeEvent> describe_rules(const std::string& bridge, const RuleChange& change) const;
   void announce(const ChangePlan& plan, const Configuration& before, std::vector<ChangeEvent> rule_events)
-      REQUIRES(mutex_);
+      REQUIRES(changes_mutex_);
   void announce(std::vector<ChangeEvent> events);
 
   // ---- time (switch.cc)
@@ -81,23 +85,31 @@ struct Switch::Implementation {
     bool stop = false, addresses = false, crowded = false;
   };
   UpkeepWork wait_for_upkeep() EXCLUDES(timer_mutex_);
-  void expire_rules() EXCLUDES(mutex_);
-  bool expire_rules_of(const std::string& bridge, BridgeRuntime& runtime, RuleChanges& changes) REQUIRES(mutex_);
+  void expire_addresses() EXCLUDES(mutex_);
+  // Does not wait for a change that is being carried out: that takes the rules out in the end.
+  void expire_rules() EXCLUDES(changes_mutex_, mutex_);
+  void take_out_expired(RuleChanges& changes) REQUIRES(changes_mutex_);
+  void take_out_expired(const std::string& bridge, RuleTables& tables, RuleChanges& changes) REQUIRES(changes_mutex_);
   void addresses_changed() EXCLUDES(timer_mutex_);
 
   // ---- queries (switch_queries.cc)
-  PortInfo port_info(const PortConfig& config) const REQUIRES(mutex_);
+  std::shared_ptr<const Configuration> configuration() const EXCLUDES(mutex_);
+  PortInfo port_info(const Configuration& configuration, const PortConfig& config) const EXCLUDES(mutex_);
+  std::shared_ptr<const PatchCounters> patch_counters_of(const std::string& port) const EXCLUDES(mutex_);
   void push_patch_statistics() const EXCLUDES(mutex_);
   RuleInfo rule_info(const Rule& rule) const;
-  Result<std::shared_ptr<const RuleTables>> tables_of(const std::string& bridge) const EXCLUDES(mutex_);
+  Result<BridgeRuntime> runtime_of(const std::string& bridge) const EXCLUDES(mutex_);
+  std::vector<std::pair<std::string, BridgeRuntime>> runtimes() const EXCLUDES(mutex_);
 
   MonotonicClock monotonic_clock_;
   const Clock& clock_;
   const LookupOptions lookup_;
   std::unique_ptr<Store> store_;
 
-  mutable Mutex mutex_;
-  Configuration configuration_ GUARDED_BY(mutex_);
+  Mutex changes_mutex_;  // of who writes what mutex_ guards
+  std::atomic<bool> expiry_put_off_{false};
+  mutable Mutex mutex_ ACQUIRED_AFTER(changes_mutex_);
+  std::shared_ptr<const Configuration> configuration_ GUARDED_BY(mutex_) = std::make_shared<const Configuration>();
   std::map<std::string, BridgeRuntime, std::less<>> bridges_ GUARDED_BY(mutex_);
   PatchCounterMap patch_counters_ GUARDED_BY(mutex_);
   uint64_t generation_ GUARDED_BY(mutex_) = 0;

@@ -10,6 +10,16 @@
 
 namespace vswitch {
 
+namespace {
+
+const Rule* find_in(const Subtable& subtable, const MiniMatch& match, uint16_t priority, Version version) {
+  const Rule* rule = subtable.find_list(match);
+  while (rule != nullptr && (rule->priority() != priority || !rule->visible_at(version))) rule = RuleIndex::next(*rule);
+  return rule;
+}
+
+}  // namespace
+
 struct Classifier::Implementation {
   ~Implementation() {
     for (auto& [hash, subtable] : by_mask) delete subtable;
@@ -137,10 +147,14 @@ const Rule* Classifier::lookup(const PipelineKey& key, Version version, Pipeline
 
 const Rule* Classifier::find_exact(const MiniMatch& match, uint16_t priority, Version version) const {
   const Subtable* subtable = impl_->find_subtable(match);
-  if (subtable == nullptr) return nullptr;
-  const Rule* rule = subtable->find_list(match);
-  while (rule != nullptr && (rule->priority() != priority || !rule->visible_at(version))) rule = RuleIndex::next(*rule);
-  return rule;
+  return subtable == nullptr ? nullptr : find_in(*subtable, match, priority, version);
+}
+
+const Rule* Classifier::find_published(const MiniMatch& match, uint16_t priority, Version version) const {
+  for (const Subtable* subtable : impl_->order.load(std::memory_order_acquire)->by_rank) {
+    if (subtable->pattern().same_mask(match)) return find_in(*subtable, match, priority, version);
+  }
+  return nullptr;
 }
 
 void Classifier::for_each_contained(const MiniMatch& criterion, Version version,

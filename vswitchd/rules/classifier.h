@@ -42,6 +42,9 @@ class Classifier {
   // The rule with exactly this match and priority visible at `version`, null if none. Writer only.
   const Rule* find_exact(const MiniMatch& match, uint16_t priority, Version version) const;
 
+  // The same of published rules (see defer()). RCU reader.
+  const Rule* find_published(const MiniMatch& match, uint16_t priority, Version version) const;
+
   // Visits the rules visible at `version` that `criterion` contains (all packets they match are matched by it), until
   // visit returns false. RCU reader or writer; visit may not change the classifier. Published rules only (see defer()).
   void for_each_contained(const MiniMatch& criterion, Version version,

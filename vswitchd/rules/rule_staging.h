@@ -44,13 +44,13 @@ struct RuleTableState {
     std::atomic<uint64_t> lookups{0}, matches{0};
   };
   std::array<LookupCounts, kTableCount> lookup_counts;
+  std::array<std::atomic<size_t>, kTableCount> rule_counts{};  // written under `mutex`
 
   // Held by whoever changes a classifier: the control thread, or the RCU thread that takes hidden rules out.
   Mutex mutex;
   bool change_open GUARDED_BY(mutex) = false;
   ActionInterner interner GUARDED_BY(mutex);
   RuleTimeouts timeouts GUARDED_BY(mutex);
-  std::array<size_t, kTableCount> rule_counts GUARDED_BY(mutex){};
   size_t rule_bytes GUARDED_BY(mutex) = 0;
 };
 

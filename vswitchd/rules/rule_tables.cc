@@ -95,29 +95,24 @@ void RuleTables::for_each(const RuleFilter& filter, const std::function<bool(con
       state_->tables[t].for_each_contained(match, now, visit_selected);
       continue;
     }
-    const Rule* rule = nullptr;
-    {
-      MutexLock lock(state_->mutex);
-      rule = state_->tables[t].find_exact(match, criteria.priority, now);
-    }
+    const Rule* const rule = state_->tables[t].find_published(match, criteria.priority, now);
     if (rule != nullptr) visit_selected(*rule);
   }
 }
 
 std::array<TableStats, kTableCount> RuleTables::table_stats() const {
   std::array<TableStats, kTableCount> stats;
-  MutexLock lock(state_->mutex);
   for (size_t t = 0; t < kTableCount; ++t) {
     stats[t] = {state_->lookup_counts[t].lookups.load(std::memory_order_relaxed),
-                state_->lookup_counts[t].matches.load(std::memory_order_relaxed), state_->rule_counts[t]};
+                state_->lookup_counts[t].matches.load(std::memory_order_relaxed),
+                state_->rule_counts[t].load(std::memory_order_relaxed)};
   }
   return stats;
 }
 
 size_t RuleTables::rule_count() const {
-  MutexLock lock(state_->mutex);
   size_t count = 0;
-  for (size_t in_table : state_->rule_counts) count += in_table;
+  for (const auto& in_table : state_->rule_counts) count += in_table.load(std::memory_order_relaxed);
   return count;
 }
 

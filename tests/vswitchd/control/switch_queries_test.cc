@@ -1,8 +1,10 @@
 // What a running switch tells: packets in and out, traces, changes to watchers, unknown names.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -152,6 +154,44 @@ TEST_F(SwitchTest, WatchersHearChangesInOrder) {
   second.reset();
   apply({DeleteBridge{"br0"}});
   EXPECT_GT(heard.size(), before);
+}
+
+// While a change waits for the disk, whoever asks is answered with what was before it, and addresses age. Rules whose
+// timeout passes meanwhile go when it is through.
+TEST_F(FailingStoreTest, NobodyWaitsForAChangeButWhoAskedForIt) {
+  ASSERT_NO_FATAL_FAILURE(open_with_failing_store());
+  add_three_ports();
+  apply({rules("br0", {"priority=9,udp,hard_timeout=600,actions=drop"})});
+  inject("p1", {PacketBuilder().ethernet(kHost1, kHost2).eth_type(0x88b5).pad_to(60).build()});  // meets `normal`
+  ASSERT_TRUE(eventually([&] { return sw_->mac_entries("br0")->size() == 1; }));
+
+  std::atomic<bool> committing{false};
+  std::mutex disk;
+  *before_commit_ = [&] {
+    committing = true;
+    const std::lock_guard wait(disk);
+  };
+  std::unique_lock busy(disk);
+  std::thread changer([&] { apply({bridge("br1"), rules("br0", {"priority=8,actions=drop"}), DeletePort{"p3"}}); });
+  EXPECT_TRUE(eventually([&] { return committing.load(); }));
+  // The port is out of the datapath, where it may be put back; what is configured is as before.
+  EXPECT_EQ(sw_->bridges().size(), 1u);
+  EXPECT_EQ(sw_->ports().size(), 4u);
+  EXPECT_TRUE(sw_->port("p3").ok());
+  EXPECT_TRUE(sw_->resolve_port("br0", "p3").ok());
+  EXPECT_EQ(rule_list().size(), 2u);
+  EXPECT_TRUE(sw_->table_stats("br0").ok());
+  TraceRequest request;
+  request.bridge = "br0";
+  request.key.packet.in_port = 1;
+  EXPECT_TRUE(sw_->trace(request).ok());
+  clock_.advance(601s);
+  EXPECT_TRUE(eventually([&] { return sw_->mac_entries("br0")->empty(); })) << "ageing waits for the change";
+  EXPECT_EQ(rule_list().size(), 2u);
+  busy.unlock();
+  changer.join();
+  EXPECT_EQ(sw_->bridges().size(), 2u);
+  EXPECT_TRUE(eventually([&] { return rule_list().size() == 2; })) << "one came, one went";
 }
 
 TEST_F(SwitchTest, UnknownNames) {
