@@ -37,7 +37,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="fewer points and smaller sizes")
     parser.add_argument("--sides", metavar="SIDE,...", help="only these: ours, openvswitch, kernel, floor, ...")
     parser.add_argument("--save", metavar="NAME", help="write the run to bench/results/NAME.json")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a required figure is missed")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a required figure is missed, or a side failed")
     parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
     return parser.parse_args()
 
@@ -175,7 +175,8 @@ def main():
               f"medians of {options.rounds} interleaved rounds")
         print(table.text(result["rows"]))
     missed = any(required["holds"] is False for row in result["rows"] for required in row["required"])
-    return 1 if options.check and missed else 0
+    failed = any(problem.startswith("failed") for row in result["rows"] for problem in row["problems"].values())
+    return 1 if options.check and (missed or failed) else 0
 
 
 if __name__ == "__main__":

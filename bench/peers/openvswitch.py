@@ -144,6 +144,11 @@ class OpenVSwitch:
 
             yield count
 
+    @contextlib.contextmanager
+    def rule_remover(self, match):
+        """A function that removes the rule of exactly this match."""
+        yield lambda: self.ofctl("--strict", "del-flows", self.bridge_name("br0"), match)
+
     def lost(self):
         """(packets that met no flow and were lost, packets received), of all polling threads."""
         shown = self.appctl("dpif-netdev/pmd-stats-show")

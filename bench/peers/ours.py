@@ -78,6 +78,13 @@ class Ours(Switch):
         with Asker(self, "br0") as asker:
             yield lambda: int(asker.ask("flows"))
 
+    @contextlib.contextmanager
+    def rule_remover(self, match):
+        """A function that removes the rule of exactly this match, and does not start a program for it."""
+        with Asker(self, "br0") as asker:
+            asker.ask("flows")  # the first question takes longest
+            yield lambda: asker.ask("apply", "del-strict", match)
+
     def lost(self):
         """(packets that met no flow and were lost, packets looked up)"""
         now = self.datapath()
