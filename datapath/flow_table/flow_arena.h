@@ -29,6 +29,9 @@ class FlowArena {
   Flow* take(size_t rest_words);
   // REQUIRES: no reader can have found it alive.
   void give_back(Flow* flow);
+  // Has the kernel provide memory for some thousand flows more than there are, unless it has: called now and then, it
+  // spares those who set flows up in a hurry that wait. Of flows without words behind them, as most are.
+  void prepare();
   // The next flows at the cursor, `most` at most, alive or not, one behind the other in memory `size` bytes apart;
   // moves the cursor behind them. Null `first`: there are no more.
   struct Run {
@@ -48,13 +51,21 @@ class FlowArena {
     uint8_t* memory;
     size_t size;
     size_t flow_size;
-    size_t flows;  // constructed so far
+    size_t flows;    // constructed so far
+    size_t present;  // bytes that the kernel has been asked to provide
   };
+  struct Chunks {
+    std::vector<Chunk> all;
+    size_t current = 0;  // those before it are full, those behind it empty
+  };
+  static size_t room(const Chunks& chunks);
+  static void add_chunk(Chunks& chunks, size_t size, size_t flow_size);
+  static void provide(Chunk& chunk, size_t bytes);
   Flow* carve(size_t size_class) REQUIRES(mutex_);
 
   mutable Mutex mutex_;
   std::array<std::vector<Flow*>, kRestWords.size()> free_ GUARDED_BY(mutex_);
-  std::array<std::vector<Chunk>, kRestWords.size()> chunks_ GUARDED_BY(mutex_);
+  std::array<Chunks, kRestWords.size()> chunks_ GUARDED_BY(mutex_);
 };
 
 }  // namespace vswitch

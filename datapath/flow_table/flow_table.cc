@@ -118,7 +118,7 @@ struct FlowTable::Implementation {
 
   Subtable* find_subtable(const FlowMask& mask, uint64_t hash) const REQUIRES(mutex);
   // The subtable for flows that need `mask`: its own, or one that looks at more when there are enough masks.
-  Subtable* subtable_for(const FlowMask& mask) REQUIRES(mutex);
+  Subtable* subtable_for(const FlowMask& mask, Subtable* guess) REQUIRES(mutex);
   Subtable* choose_subtable(const FlowMask& mask) REQUIRES(mutex);
   Subtable* narrowest_fit(const FlowMask& mask) const REQUIRES(mutex);
   Subtable* make_subtable(const FlowMask& mask, uint64_t hash) REQUIRES(mutex);
@@ -144,25 +144,27 @@ struct FlowTable::Implementation {
     return mask == ~0u && in_port < kMaxPorts ? deep_flows_of_port[in_port] : deep_flows_of_any;
   }
 
+  // What lookups read is apart from what every insertion writes.
   const Clock& clock;
   const size_t max_masks;
   std::atomic<size_t> max_flows;
   std::atomic<const SubtableOrder*> order{new SubtableOrder};
-  FlowIndex by_chosen_ufid;  // flows whose identifiers the installer chose
   std::atomic<uint64_t> generation{0};
-  std::atomic<size_t> flow_count{0};
   std::atomic<size_t>& mask_count;
   std::atomic<uint64_t> narrowed{0};
   std::atomic<uint32_t> deep_flows_of_any{0};
   std::vector<std::atomic<uint32_t>> deep_flows_of_port = std::vector<std::atomic<uint32_t>>(kMaxPorts);
   // Outlives the table while flows that were removed wait for their end.
   const std::shared_ptr<FlowArena> arena = std::make_shared<FlowArena>();
+  // By an insertion: others of the same kind tend to follow. Written under the lock; RCU readers.
+  std::atomic<Subtable*> last_used{nullptr};
 
-  mutable Mutex mutex;  // writers
+  alignas(64) std::atomic<size_t> flow_count{0};
+  FlowIndex by_chosen_ufid;  // flows whose identifiers the installer chose
+  mutable Mutex mutex;       // writers
   std::unordered_multimap<uint64_t, Subtable*> by_mask GUARDED_BY(mutex);
   std::unordered_map<const MaskPattern*, Subtable*> by_pattern GUARDED_BY(mutex);
-  Subtable* last_used GUARDED_BY(mutex) = nullptr;  // by an insertion: others of the same kind tend to follow
-  size_t ordinary_masks GUARDED_BY(mutex) = 0;      // the overflow masks are not counted
+  size_t ordinary_masks GUARDED_BY(mutex) = 0;  // the overflow masks are not counted
   size_t flow_bytes GUARDED_BY(mutex) = 0;
 };
 
@@ -196,9 +198,13 @@ Subtable* FlowTable::Implementation::narrowest_fit(const FlowMask& mask) const {
   return best;
 }
 
-Subtable* FlowTable::Implementation::subtable_for(const FlowMask& mask) {
-  if (last_used != nullptr && last_used->mask == mask) return last_used;
-  return last_used = choose_subtable(mask);
+// `guess` has the mask if it is still there.
+Subtable* FlowTable::Implementation::subtable_for(const FlowMask& mask, Subtable* guess) {
+  Subtable* const last = last_used.load(std::memory_order_relaxed);
+  if (last != nullptr && (last == guess || last->mask == mask)) return last;
+  Subtable* const chosen = choose_subtable(mask);
+  last_used.store(chosen, std::memory_order_release);
+  return chosen;
 }
 
 Subtable* FlowTable::Implementation::choose_subtable(const FlowMask& mask) {
@@ -218,7 +224,7 @@ void FlowTable::Implementation::publish(SubtableOrder next) {
 }
 
 void FlowTable::Implementation::drop_subtable(Subtable* subtable) {
-  if (last_used == subtable) last_used = nullptr;
+  if (last_used.load(std::memory_order_relaxed) == subtable) last_used.store(nullptr, std::memory_order_relaxed);
   auto [at, end] = by_mask.equal_range(subtable->mask_hash);
   while (at != end && at->second != subtable) ++at;
   by_mask.erase(at);
@@ -365,61 +371,86 @@ void FlowTable::lookup_batch(const FlowKey* const keys[], size_t n, Flow* flows[
   }
 }
 
-namespace {
-
-// For threads that insert at the same time: they hold the lock for less than a microsecond, and to sleep and be woken
-// takes many.
-class SCOPED_CAPABILITY AwakeMutexLock {
+// A flow that is about to be inserted: all that can be done for it without the lock, which threads that set up flows at
+// the same time would wait for. Gives the flow back unless it was taken.
+class FlowTable::Draft {
  public:
-  explicit AwakeMutexLock(Mutex& mutex) ACQUIRE(mutex) NO_THREAD_SAFETY_ANALYSIS : mutex_(mutex) {
-    for (int i = 0; i < kTries; ++i) {
-      if (mutex.native().try_lock()) return;
-      __builtin_ia32_pause();
-    }
-    mutex.lock();
+  Draft(Implementation& table, const FlowKey& key, Flow::ActionsRef actions, std::shared_ptr<void> installer_data,
+        uint16_t installer_bits)
+      : table_(table),
+        key_(key),
+        actions_(std::move(actions)),
+        installer_data_(std::move(installer_data)),
+        installer_bits_(installer_bits),
+        created_(table.clock.now()) {}
+  ~Draft() { give_back(); }
+  Draft(const Draft&) = delete;
+  Draft& operator=(const Draft&) = delete;
+
+  // For that subtable, whatever it was made for before.
+  void make_for(Subtable& subtable, const Ufid& ufid) {
+    if (subtable_ == &subtable) return;
+    give_back();
+    subtable_ = &subtable;
+    key_hash_ = subtable.pattern->hash(key_);
+    ufid_ = ufid.is_zero() ? make_ufid(key_, *subtable.pattern, subtable.mask_hash, key_hash_) : ufid;
+    flow_ = FlowImplementation::make(*table_.arena, *subtable.pattern, key_);
+    flow_->ufid_ = ufid_;
+    flow_->created_ = created_;
+    flow_->installer_data_ = installer_data_;
+    flow_->set_installer_bits(installer_bits_);
+    FlowImplementation::set_actions(*flow_, actions_);
   }
-  ~AwakeMutexLock() RELEASE() { mutex_.unlock(); }
-  AwakeMutexLock(const AwakeMutexLock&) = delete;
-  AwakeMutexLock& operator=(const AwakeMutexLock&) = delete;
+  uint32_t key_hash() const { return key_hash_; }
+  const Ufid& ufid() const { return ufid_; }
+  Flow* take() { return std::exchange(flow_, nullptr); }
 
  private:
-  static constexpr int kTries = 500;
-  Mutex& mutex_;
-};
+  void give_back() {
+    if (flow_ != nullptr) FlowImplementation::recycle(*table_.arena, std::exchange(flow_, nullptr));
+  }
 
-}  // namespace
+  Implementation& table_;
+  const FlowKey& key_;
+  const Flow::ActionsRef actions_;
+  const std::shared_ptr<void> installer_data_;
+  const uint16_t installer_bits_;
+  const Nanoseconds created_;
+  const Subtable* subtable_ = nullptr;
+  uint32_t key_hash_ = 0;
+  Ufid ufid_;
+  Flow* flow_ = nullptr;
+};
 
 Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Flow::ActionsRef actions, Ufid ufid,
                                 std::shared_ptr<void> installer_data, uint16_t installer_bits) {
-  AwakeMutexLock lock(impl_->mutex);
-  const size_t max_flows = impl_->max_flows.load(std::memory_order_relaxed);
-  if (impl_->flow_count.load(std::memory_order_relaxed) >= max_flows) {
-    return resource_exhausted("the flow table is full: " + std::to_string(max_flows) + " flows");
-  }
-  Subtable* subtable = impl_->subtable_for(mask);
-  const uint32_t key_hash = subtable->pattern->hash(key);
+  if (full()) return resource_exhausted("the flow table is full: " + std::to_string(max_flows()) + " flows");
+  const rcu::ReaderScope reader;
   const bool chosen = !ufid.is_zero();
+  Draft draft(*impl_, key, std::move(actions), std::move(installer_data), installer_bits);
+  Subtable* guess = impl_->last_used.load(std::memory_order_acquire);
+  if (guess != nullptr && !(guess->mask == mask)) guess = nullptr;
+  if (guess != nullptr) draft.make_for(*guess, ufid);
+
+  AwakeMutexLock lock(impl_->mutex);
+  if (full()) return resource_exhausted("the flow table is full: " + std::to_string(max_flows()) + " flows");
+  Subtable* subtable = impl_->subtable_for(mask, guess);
+  draft.make_for(*subtable, ufid);
   Status refused;
-  if (subtable->find(key_hash, key) != nullptr) {
+  if (subtable->find(draft.key_hash(), key) != nullptr) {
     refused = already_exists("a flow with this key and mask exists");
   } else {
-    if (!chosen) ufid = make_ufid(key, *subtable->pattern, subtable->mask_hash, key_hash);
     // One of the table's own differs from all others of its own, as far as their hashes tell.
-    const Flow* same_ufid = chosen ? impl_->find_ufid(ufid) : impl_->find_chosen(ufid);
+    const Flow* same_ufid = chosen ? impl_->find_ufid(ufid) : impl_->find_chosen(draft.ufid());
     if (same_ufid != nullptr) refused = already_exists("a flow with this ufid exists", "ufid");
   }
   if (!refused.ok()) {
     if (subtable->flows.size() == 0) impl_->drop_subtable(subtable);
     return refused;
   }
-  Flow* flow = FlowImplementation::make(*impl_->arena, *subtable->pattern, key);
-  flow->ufid_ = ufid;
-  flow->created_ = impl_->clock.now();
-  flow->installer_data_ = std::move(installer_data);
-  flow->set_installer_bits(installer_bits);
-  FlowImplementation::set_actions(*flow, std::move(actions));
+  Flow* flow = draft.take();
   if (chosen) impl_->by_chosen_ufid.insert(chosen_hash(ufid), flow);
-  impl_->link(*subtable, flow, key_hash);
+  impl_->link(*subtable, flow, draft.key_hash());
   return flow;
 }
 
@@ -514,6 +545,8 @@ bool FlowTable::only_shallow_flows(uint32_t in_port) const {
   return in_port < kMaxPorts && impl_->deep_flows_of_port[in_port].load(std::memory_order_acquire) == 0 &&
          impl_->deep_flows_of_any.load(std::memory_order_acquire) == 0;
 }
+
+void FlowTable::prepare() { impl_->arena->prepare(); }
 
 void FlowTable::rerank() {
   MutexLock lock(impl_->mutex);

@@ -288,6 +288,9 @@ class FlowTable {
   // Sorts the subtables by their hits since the last call, older hits counting less. Control thread, about once a
   // second.
   void rerank();
+  // Makes room for some thousand flows more than there are, so that who sets them up need not wait for memory. Control
+  // thread, now and then.
+  void prepare();
   // Rises whenever a flow is removed.
   uint64_t generation() const;
 
@@ -312,6 +315,7 @@ class FlowTable {
 
  private:
   struct Implementation;
+  class Draft;
   static constexpr size_t kSetTogether = 64;  // actions of so many flows are set under one lock
   std::atomic<size_t> mask_count_{0};
   std::unique_ptr<Implementation> impl_;

@@ -93,7 +93,8 @@ class MaskPattern {
   bool hot_only_;  // rest_ is empty
   bool shallow_;
   bool whole_connections_;
-  mutable std::atomic<uint32_t> references_{1};
+  // On a line of its own: who inserts a flow writes to it, and lookups on other cores read the rest all the time.
+  alignas(64) mutable std::atomic<uint32_t> references_{1};
 };
 
 }  // namespace vswitch

@@ -308,6 +308,25 @@ TEST_F(FlowTableTest, ChurnLeavesNothingBehind) {
   EXPECT_LT(table.memory_bytes(), 4u << 20);
 }
 
+// Memory that is there ahead of the flows: each flow is there once, in the walk through memory, too.
+TEST_F(FlowTableTest, PreparedRoomIsUsed) {
+  FlowTable table(clock_);
+  const size_t empty = table.memory_bytes();
+  table.prepare();
+  table.prepare();
+  constexpr uint32_t kFlows = 30'000;  // more than there is room for
+  for (uint32_t i = 0; i < kFlows; ++i) {
+    if (i == kFlows / 2) table.prepare();
+    ASSERT_TRUE(table.insert(key_to(i), mask_of(~0u), ActionList{}, {}, nullptr).ok());
+  }
+  std::vector<int> seen(kFlows);
+  FlowCursor cursor;
+  while (table.visit(cursor, 1000, [&](Flow& flow) { ++seen[flow.key().nw_dst.host()]; })) {
+  }
+  EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), kFlows);
+  EXPECT_GT(table.memory_bytes(), empty);
+}
+
 // What a mask looks at that only the last overflow mask has.
 TEST_F(FlowTableTest, AnyMaskFitsAnOverflowMask) {
   FlowTable table(clock_);
@@ -561,6 +580,45 @@ TEST(FlowTableConcurrencyTest, ReadersWhileOneWrites) {
   two.join();
   EXPECT_EQ(wrong.load(), 0u);
   EXPECT_EQ(table.counters().flows, kStable + passing.size());
+}
+
+// Handler and helping forwarding threads insert at the same time, often the same flow, and flows go meanwhile, masks
+// with them.
+TEST(FlowTableConcurrencyTest, ManyInsertAtOnce) {
+  const ManualClock clock;
+  FlowTable table(clock);
+  constexpr uint32_t kFlows = 3000;
+  const FlowMask masks[] = {mask_of(~0u), mask_of(0x00ffffff), mask_of(0x0fffffff)};
+  std::atomic<uint32_t> inserted{0}, removed{0}, wrong{0};
+  const auto insert = [&](uint32_t step) {
+    const rcu::ThreadRegistration registration;
+    for (uint32_t n = 0; n < kFlows; ++n) {
+      const uint32_t i = n * step % kFlows;
+      const auto flow = table.insert(key_to(i), masks[i % 3], {OutputAction{i}}, {}, nullptr);
+      if (flow.ok()) {
+        inserted.fetch_add(1);
+        // Of the last mask there is hardly ever more than one flow, so it comes and goes.
+        if (i % 3 == 2 && table.remove((*flow)->ufid()) != nullptr) removed.fetch_add(1);
+      } else if (flow.status().code() != StatusCode::already_exists) {
+        wrong.fetch_add(1);
+      }
+      if (n % 8 == 0) rcu::quiescent();
+    }
+  };
+  std::vector<std::thread> threads;
+  for (const uint32_t step : {1u, 1u, 7u}) threads.emplace_back(insert, step);
+  for (std::thread& thread : threads) thread.join();
+  const rcu::ReaderScope reader;
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_EQ(inserted - removed, table.counters().flows);
+  for (uint32_t i = 0; i < kFlows; ++i) {
+    const Flow* flow = table.lookup(key_to(i));
+    ASSERT_EQ(flow != nullptr, i % 3 != 2) << i;
+    if (flow == nullptr) continue;
+    EXPECT_EQ(flow->actions(), ActionList{OutputAction{i}});
+    EXPECT_EQ(flow->mask(), masks[i % 3]);
+    EXPECT_EQ(table.find(flow->ufid()), flow);
+  }
 }
 
 }  // namespace
