@@ -23,7 +23,7 @@ namespace vswitch {
 
 class HelpPolicy {
  public:
-  static constexpr size_t kLongQueue = 1024;    // about 2 ms of the handler's time
+  static constexpr size_t kLongQueue = 256;     // about half a ms of the handler's time
   static constexpr uint64_t kMissesPerHit = 8;  // at least so many
   static constexpr Nanoseconds kMostPatience = std::chrono::seconds(5);
   static constexpr int kRecovery = 8;
