@@ -177,7 +177,8 @@ void Translator::enter_peer(const PortView& peer, bool is_last) {
   key_.packet.tun_metadata = {};
   key_.pipeline = {};
   key_.pipeline.actset_output = kOfPortUnset;
-  const TraceScope scope(*this, report(TraceNode::Kind::bridge, "bridge(\"" + peer.bridge->name + "\")"));
+  const TraceScope scope(
+      *this, tracing() ? report(TraceNode::Kind::bridge, "bridge(\"" + peer.bridge->name + "\")") : nullptr);
   if (!may_receive(peer)) return;
   run_table(0, peer.ofport, is_last, Runner::clone);
   end_pipeline();

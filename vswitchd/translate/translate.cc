@@ -110,7 +110,8 @@ void Translator::run() {
   init_mask();
   if (enter()) {
     keep_initial_key();
-    TraceScope scope(*this, report(TraceNode::Kind::bridge, "bridge(\"" + bridge_->name + "\")"));
+    const TraceScope scope(*this,
+                           tracing() ? report(TraceNode::Kind::bridge, "bridge(\"" + bridge_->name + "\")") : nullptr);
     const PortView* const port = bridge_->port(in_port());
     if (thaw() && admit(port)) run_first();
   } else {
@@ -308,11 +309,17 @@ void Translator::fail(DropReason reason, std::string text) {
 }
 
 Version Translator::version_of(const BridgeView& bridge) {
-  for (const auto& [known, version] : versions_) {
+  if (first_version_.first == &bridge) return first_version_.second;
+  for (const auto& [known, version] : more_versions_) {
     if (known == &bridge) return version;
   }
-  versions_.emplace_back(&bridge, bridge.tables->version());
-  return versions_.back().second;
+  const BridgeVersion now(&bridge, bridge.tables->version());
+  if (first_version_.first == nullptr) {
+    first_version_ = now;
+  } else {
+    more_versions_.push_back(now);
+  }
+  return now.second;
 }
 
 const Rule* Translator::lookup_rule(uint8_t table, OfPort in_port) {

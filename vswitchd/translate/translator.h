@@ -157,6 +157,13 @@ class Translator {
                                  std::string text);  // children of the new node; null: not tracing
   void detail(std::string text) { report(TraceNode::Kind::detail, std::move(text)); }
   void warning(std::string text) { report(TraceNode::Kind::warning, std::move(text)); }
+  // No string is made of these while nobody listens.
+  void detail(const char* text) {
+    if (tracing()) report(TraceNode::Kind::detail, text);
+  }
+  void warning(const char* text) {
+    if (tracing()) report(TraceNode::Kind::warning, text);
+  }
   void error(std::string text) { report(TraceNode::Kind::error, std::move(text)); }
   TraceNode* add_node(TraceNode::Kind kind, std::string text);
   std::vector<TraceNode>* report_table(uint8_t table, const Rule* rule);
@@ -218,7 +225,10 @@ class Translator {
   DropReason drop_reason_ = DropReason::of_pipeline;
   std::vector<TraceNode>* trace_ = nullptr;
   bool trace_full_ = false;
-  std::vector<std::pair<const BridgeView*, Version>> versions_;  // one version per bridge for the whole run
+  // One version per bridge for the whole run.
+  using BridgeVersion = std::pair<const BridgeView*, Version>;
+  BridgeVersion first_version_{};
+  std::vector<BridgeVersion> more_versions_;
 };
 
 }  // namespace vswitch
