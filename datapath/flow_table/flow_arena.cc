@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <memory>
 #include <new>
 
 namespace vswitch {
@@ -91,10 +92,17 @@ void FlowArena::prepare() {
     MutexLock lock(mutex_);
     if (room(chunks_[kClass]) >= kReserve) return;
   }
-  Chunk chunk{map_chunk(kLargestChunk), kLargestChunk, flow_bytes(kRestWords[kClass]), 0, 0};
-  provide(chunk, chunk.size);
-  MutexLock lock(mutex_);
-  chunks_[kClass].all.push_back(chunk);
+  const auto free = [](uint8_t* memory) { ::operator delete (memory, std::align_val_t{kLargestChunk}); };
+  try {
+    std::unique_ptr<uint8_t, decltype(free)> memory(map_chunk(kLargestChunk), free);
+    Chunk chunk{memory.get(), kLargestChunk, flow_bytes(kRestWords[kClass]), 0, 0};
+    provide(chunk, chunk.size);
+    MutexLock lock(mutex_);
+    chunks_[kClass].all.push_back(chunk);
+    (void)memory.release();
+  } catch (const std::bad_alloc&) {
+    // All that is missing is a reserve.
+  }
 }
 
 FlowArena::Run FlowArena::next_run(FlowCursor& cursor, size_t most) const {

@@ -495,11 +495,12 @@ Result<TransactionResult> Switch::Implementation::carry_out(const Transaction& t
   max_idle_ms_ = plan->next.settings.max_idle_ms;
   datapath_->set_max_flows(plan->next.settings.max_datapath_flows);
   datapath_->set_kernel_path(plan->next.settings.kernel_path);
+  ports.finish();
+  publish(*plan, staged, aftermath);
+  // Who began to watch before that, and lists now, is told of what the listing may not have had.
   std::vector<ChangeEvent> rule_events;
   for (const auto& [bridge, change] : staged.by_bridge)
     std::ranges::move(describe_rules(bridge, change), std::back_inserter(rule_events));
-  ports.finish();
-  publish(*plan, staged, aftermath);
   forget_addresses(*plan, *before);
   for (const std::string& name : plan->deleted_ports) {
     if (const auto port = before->dp_ports.find(name); port != before->dp_ports.end()) port_log_.forget(port->second);
@@ -665,9 +666,9 @@ void Switch::Implementation::take_out_expired(const std::string& bridge, RuleTab
     spdlog::warn("bridge \"{}\": {} expired rules stay: {}", bridge, rules.size(), status.message());
     return;
   }
-  revision_ = revision_ + 1;
   changes.add(change, views_.get().bridges.at(bridge).get());
   change.publish();
+  revision_ = revision_ + 1;  // not before: it may be older than what is listed, but not newer
   announce(std::move(events));
 }
 

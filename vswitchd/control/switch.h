@@ -229,7 +229,8 @@ class Switch {
   Result<TransactionResult> apply(const Transaction& transaction, TransactionFailure* failure = nullptr);
   uint64_t revision() const;
 
-  // Listings are consistent per call, and do not wait for a change that is being carried out: they say what was before.
+  // Listings are consistent per call, and do not wait for a change that is being carried out: they say what was before
+  // (but states and counters of ports are those of the moment: of a port that the change takes away there are none).
   // Unknown names give not_found.
   Settings settings() const;
   std::vector<BridgeInfo> bridges() const;
@@ -274,8 +275,9 @@ class Switch {
   Result<size_t> receive_on_dummy(const std::string& port, std::span<const std::vector<uint8_t>> frames);
   std::optional<std::string> dp_port_name(uint32_t dp_port) const;
 
-  // Health: true while every forwarding and handler thread has made progress within the last second or sleeps, and
-  // neither the timer nor the revalidator has been at one round for more than ten.
+  // Health: true while every forwarding and handler thread has made progress within the last second or sleeps, the
+  // revalidator has not been at one round for more than ten, and the timer, which may have a million rules to take out,
+  // not for more than sixty.
   bool healthy() const;
 
  private:

@@ -13,8 +13,10 @@
 namespace vswitch {
 namespace {
 
-// Beyond this a thread counts as stuck: the timer's rounds are short, and so are the parts of a walk through all flows.
-constexpr Nanoseconds kMaxRound = std::chrono::seconds(10);
+// Beyond these a thread counts as stuck. The timer's rounds are short, but for one in which a million rules time out.
+// The parts of a walk through all flows are short, and nothing holds it up.
+constexpr Nanoseconds kMaxTimerRound = std::chrono::seconds(60);
+constexpr Nanoseconds kMaxUpkeepRound = std::chrono::seconds(10);
 
 Status no_bridge(const std::string& name) { return not_found(fmt::format("no bridge named \"{}\"", name), "bridge"); }
 Status no_port(const std::string& name) { return not_found(fmt::format("no port named \"{}\"", name), "port"); }
@@ -214,11 +216,15 @@ Result<std::vector<MacEntry>> Switch::mac_entries(const std::string& bridge) con
 
 Status Switch::add_static_mac(const std::string& bridge, uint16_t vlan, const MacAddress& mac,
                               const std::string& port) {
-  const Result<OfPort> ofport = resolve_port(bridge, port);
-  if (!ofport.ok()) return ofport.status();
-  const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
-  if (!runtime.ok()) return runtime.status();
-  VSWITCH_RETURN_IF_ERROR(runtime->macs->add_static(vlan, mac, *ofport));
+  {
+    // A change that is being carried out may yet forget the port's addresses.
+    MutexLock lock(impl_->changes_mutex_);
+    const Result<OfPort> ofport = resolve_port(bridge, port);
+    if (!ofport.ok()) return ofport.status();
+    const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
+    if (!runtime.ok()) return runtime.status();
+    VSWITCH_RETURN_IF_ERROR(runtime->macs->add_static(vlan, mac, *ofport));
+  }
   impl_->revalidator_->revalidate_addresses(Revalidator::Urgency::awaited);
   return {};
 }
@@ -537,11 +543,11 @@ bool Switch::healthy() const {
   {
     MutexLock lock(impl_->timer_mutex_);
     const Nanoseconds since = impl_->timer_busy_since_;
-    if (since != Nanoseconds::max() && impl_->clock_.now() - since > kMaxRound) return false;
+    if (since != Nanoseconds::max() && impl_->clock_.now() - since > kMaxTimerRound) return false;
   }
   const Nanoseconds now = impl_->clock_.now(), upkeep_since{impl_->upkeep_busy_since_.load()};
   if (upkeep_since != Nanoseconds::max() &&
-      now - std::max(upkeep_since, impl_->revalidator_->last_progress()) > kMaxRound) {
+      now - std::max(upkeep_since, impl_->revalidator_->last_progress()) > kMaxUpkeepRound) {
     return false;
   }
   return impl_->datapath_->healthy();

@@ -71,7 +71,7 @@ struct Switch::Implementation {
   void log_port(const Configuration& configuration, const std::string& name);
   void forget_addresses(const ChangePlan& plan, const Configuration& before) REQUIRES(changes_mutex_);
   void configure_bridge(const BridgeConfig& config, BridgeRuntime& runtime);
-  // What watchers will hear about a rule change; taken before publish(), which lets go of removed rules.
+  // What watchers will hear about a rule change.
   std::vector<ChangeEvent> describe_rules(const std::string& bridge, const RuleChange& change) const;
   void announce(const ChangePlan& plan, const Configuration& before, std::vector<ChangeEvent> rule_events)
       REQUIRES(changes_mutex_);

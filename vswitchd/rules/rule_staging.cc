@@ -376,16 +376,20 @@ void RuleStaging::undo() {
 }
 
 void RuleStaging::settle_books() {
+  std::array<size_t, kTableCount> more{};  // or, wrapped, fewer: who counts meanwhile sees none of it or all
   for (const Staged& staged : staged_) {
     if (staged.rule == nullptr) continue;
     if (staged.predecessor != nullptr) staged.predecessor->pass_statistics_to(staged.rule, staged.keep_counts);
     staged.rule->deadline_ = rule_deadline(*staged.rule);
     if (staged.rule->deadline_ != Nanoseconds::max()) state_->timeouts.add(*staged.rule, staged.rule->deadline_);
-    ++state_->rule_counts[staged.rule->table()];
+    ++more[staged.rule->table()];
   }
   for (Rule* rule : removed_) {
     if (rule->deadline_ != Nanoseconds::max()) state_->timeouts.remove(*rule, rule->deadline_);
-    --state_->rule_counts[rule->table()];
+    --more[rule->table()];
+  }
+  for (size_t t = 0; t < kTableCount; ++t) {
+    if (more[t] != 0) state_->rule_counts[t].fetch_add(more[t], std::memory_order_relaxed);
   }
 }
 
