@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -165,15 +166,18 @@ TEST_F(FailingStoreTest, NobodyWaitsForAChangeButWhoAskedForIt) {
   inject("p1", {PacketBuilder().ethernet(kHost1, kHost2).eth_type(0x88b5).pad_to(60).build()});  // meets `normal`
   ASSERT_TRUE(eventually([&] { return sw_->mac_entries("br0")->size() == 1; }));
 
-  std::atomic<bool> committing{false};
-  std::mutex disk;
-  *before_commit_ = [&] {
-    committing = true;
-    const std::lock_guard wait(disk);
+  struct Disk {  // outlives this function, as the store does
+    std::atomic<bool> asked{false};
+    std::mutex mutex;
   };
-  std::unique_lock busy(disk);
+  const auto disk = std::make_shared<Disk>();
+  *before_commit_ = [disk] {
+    disk->asked = true;
+    const std::lock_guard wait(disk->mutex);
+  };
+  std::unique_lock busy(disk->mutex);
   std::thread changer([&] { apply({bridge("br1"), rules("br0", {"priority=8,actions=drop"}), DeletePort{"p3"}}); });
-  EXPECT_TRUE(eventually([&] { return committing.load(); }));
+  EXPECT_TRUE(eventually([&] { return disk->asked.load(); }));
   // The port is out of the datapath, where it may be put back; what is configured is as before.
   EXPECT_EQ(sw_->bridges().size(), 1u);
   EXPECT_EQ(sw_->ports().size(), 4u);
