@@ -151,7 +151,8 @@ class AfxdpTest : public testing::Test {
     bench_->until([&] {
       batch = bench_->receive(port);
       for (size_t i = 0; i < batch.size(); ++i) {
-        if (to_bytes(batch[i])[12] == 0x86) batch.release(i);
+        const Bytes bytes = to_bytes(batch[i]);
+        if (bytes[bytes[12] == 0x81 ? 16 : 12] == 0x86) batch.release(i);
       }
       batch.compact();
       return !batch.empty();
