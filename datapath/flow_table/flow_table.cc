@@ -424,7 +424,6 @@ class FlowTable::Draft {
 
 Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Flow::ActionsRef actions, Ufid ufid,
                                 std::shared_ptr<void> installer_data, uint16_t installer_bits) {
-  if (full()) return resource_exhausted("the flow table is full: " + std::to_string(max_flows()) + " flows");
   const rcu::ReaderScope reader;
   const bool chosen = !ufid.is_zero();
   Draft draft(*impl_, key, std::move(actions), std::move(installer_data), installer_bits);

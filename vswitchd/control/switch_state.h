@@ -106,8 +106,8 @@ struct Switch::Implementation {
   const LookupOptions lookup_;
   std::unique_ptr<Store> store_;
 
-  Mutex changes_mutex_;  // of who writes what mutex_ guards
-  std::atomic<bool> expiry_put_off_{false};
+  Mutex changes_mutex_;                      // of who writes what mutex_ guards
+  std::atomic<bool> expiry_put_off_{false};  // rules timed out while someone had changes_mutex_
   mutable Mutex mutex_ ACQUIRED_AFTER(changes_mutex_);
   std::shared_ptr<const Configuration> configuration_ GUARDED_BY(mutex_) = std::make_shared<const Configuration>();
   std::map<std::string, BridgeRuntime, std::less<>> bridges_ GUARDED_BY(mutex_);
