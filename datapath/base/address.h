@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <compare>
 #include <cstdint>
 #include <optional>
@@ -41,6 +42,12 @@ struct Ipv6Address {
   std::array<uint8_t, 16> bytes{};
 
   constexpr auto operator<=>(const Ipv6Address&) const = default;
+  // As two numbers: the default is a call that every packet of a tunnel, and every translation, would make.
+  constexpr bool operator==(const Ipv6Address& other) const {
+    const auto ours = std::bit_cast<std::array<uint64_t, 2>>(bytes);
+    const auto others = std::bit_cast<std::array<uint64_t, 2>>(other.bytes);
+    return ((ours[0] ^ others[0]) | (ours[1] ^ others[1])) == 0;
+  }
   constexpr bool is_zero() const { return *this == Ipv6Address{}; }
   constexpr bool is_multicast() const { return bytes[0] == 0xff; }
   static std::optional<Ipv6Address> parse(std::string_view text);

@@ -6,6 +6,8 @@
 // libstdc++'s std::mutex is not annotated; these wrappers add nothing else. Never taken on the packet path.
 #pragma once
 
+#include <sched.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -64,14 +66,19 @@ class SCOPED_CAPABILITY MutexLock {
   Mutex& mutex_;
 };
 
-// The same for threads that hold the lock for less than a microsecond each, but often: to sleep and be woken takes
-// many.
+// The same for threads that hold the lock for microseconds each, but often: to sleep and be woken takes many, and in a
+// virtual machine up to a millisecond. A holder that has more to do, or was preempted, is waited for a while longer:
+// if it needs this core, it gets it.
 class SCOPED_CAPABILITY AwakeMutexLock {
  public:
   explicit AwakeMutexLock(Mutex& mutex) ACQUIRE(mutex) NO_THREAD_SAFETY_ANALYSIS : mutex_(mutex) {
     for (int i = 0; i < kTries; ++i) {
       if (mutex.try_lock()) return;
       pause();
+    }
+    for (int i = 0; i < kYieldingTries; ++i) {
+      ::sched_yield();
+      if (mutex.try_lock()) return;
     }
     mutex.lock();
   }
@@ -80,7 +87,7 @@ class SCOPED_CAPABILITY AwakeMutexLock {
   AwakeMutexLock& operator=(const AwakeMutexLock&) = delete;
 
  private:
-  static constexpr int kTries = 500;
+  static constexpr int kTries = 500, kYieldingTries = 500;
   static void pause() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
