@@ -45,6 +45,11 @@ constexpr uint64_t existing_bits(FieldId id, unsigned width) {
   return width >= 64 ? ~uint64_t{0} : (uint64_t{1} << width) - 1;
 }
 
+constexpr bool is_number(const Place& place) {
+  const size_t n = place.bytes;
+  return n <= 8 && (n & (n - 1)) == 0 && (place.host_unit == 0 || place.host_unit == n);
+}
+
 constexpr Field make_field(FieldId id, std::string_view name, std::string_view alias, unsigned n_bytes, unsigned width,
                            Place place, unsigned lsb, FieldMaskable maskable, bool writable,
                            FieldPrerequisite prerequisite, FieldFormat format, std::string_view oxm_name,
@@ -59,6 +64,7 @@ constexpr Field make_field(FieldId id, std::string_view name, std::string_view a
                .lsb = static_cast<uint8_t>(lsb),
                .host_unit = place.host_unit,
                .host_order = place.host_unit != 0,
+               .is_number = is_number(place),
                .maskable = maskable,
                .writable = writable,
                .prerequisite = prerequisite,
@@ -184,13 +190,8 @@ void store_native(uint8_t* at, unsigned n, uint64_t v) {
   }
 }
 
-// A place is worked on as one number, whatever its byte order: of 64 bits where it is one integer of that size or less,
-// as nearly all are (twice as fast, and translation does little else), otherwise of 128.
-bool is_short(const Field& f) {
-  const unsigned n = f.place_bytes;
-  return n <= 8 && (n & (n - 1)) == 0 && (!f.host_order || f.host_unit == n);
-}
-
+// A place is worked on as one number, whatever its byte order: of 64 bits where Field::is_number (twice as fast, and
+// translation does little else), otherwise of 128.
 template <typename Number>
 Number load_place(const Field& f, const PipelineKey& key);
 
@@ -486,7 +487,7 @@ void mark_prerequisite(const Field& f, PipelineMask& mask) {
   PrerequisiteCheck(nullptr, &mask.packet).run(f.prerequisite);
 }
 
-bool check_prerequisite(const Field& f, const PipelineKey& key, PipelineMask& mask) {
+bool check_some_prerequisite(const Field& f, const PipelineKey& key, PipelineMask& mask) {
   return PrerequisiteCheck(&key.packet, &mask.packet).run(f.prerequisite);
 }
 
@@ -496,12 +497,12 @@ bool check_readable(const Field& f, const PipelineKey& key, PipelineMask& mask) 
 
 uint64_t read_subfield(const Field& f, unsigned ofs, unsigned n_bits, const PipelineKey& key) {
   if (!f.has_place()) return 0;
-  return is_short(f) ? read_bits_of<uint64_t>(f, ofs, n_bits, key) : read_bits_of<uint128>(f, ofs, n_bits, key);
+  return f.is_number ? read_bits_of<uint64_t>(f, ofs, n_bits, key) : read_bits_of<uint128>(f, ofs, n_bits, key);
 }
 
 void write_subfield(const Field& f, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key) {
   if (!f.has_place() || n_bits == 0) return;
-  if (is_short(f)) {
+  if (f.is_number) {
     write_bits_of<uint64_t>(f, ofs, n_bits, value, key);
   } else {
     write_bits_of<uint128>(f, ofs, n_bits, value, key);
@@ -510,7 +511,7 @@ void write_subfield(const Field& f, unsigned ofs, unsigned n_bits, uint64_t valu
 }
 
 void mark_subfield(const Field& f, unsigned ofs, unsigned n_bits, PipelineMask& mask) {
-  if (is_short(f)) {
+  if (f.is_number) {
     mark_bits(f, mask, low_bits<uint64_t>(n_bits) << ofs);
   } else {
     mark_bits(f, mask, low_bits<uint128>(n_bits) << ofs);

@@ -96,6 +96,7 @@ struct Field {
   uint8_t lsb;             // shift of the value within its place
   uint8_t host_unit;       // the place is made of native integers of this many bytes; 0: wire order
   bool host_order;         // host_unit != 0
+  bool is_number;          // the place is one integer of at most 64 bits, in either byte order, as most are
   FieldMaskable maskable;
   bool writable;  // set_field / load / move target
   FieldPrerequisite prerequisite;
@@ -145,7 +146,10 @@ bool prerequisite_holds(const Field& field, const PipelineKey& key);
 void mark_prerequisite(const Field& field, PipelineMask& mask);
 // prerequisite_holds(), marking only what this key made it look at (for a packet that is not IP, eth_type says it all):
 // translation uses this one, to keep megaflows wide.
-bool check_prerequisite(const Field& field, const PipelineKey& key, PipelineMask& mask);
+bool check_some_prerequisite(const Field& field, const PipelineKey& key, PipelineMask& mask);
+inline bool check_prerequisite(const Field& field, const PipelineKey& key, PipelineMask& mask) {
+  return field.prerequisite == FieldPrerequisite::none || check_some_prerequisite(field, key, mask);
+}
 // The same for a field that is only read. Type and code of ICMP can be read where they cannot be written, in a later
 // fragment: a match sees zeroes there, and so does a move.
 bool check_readable(const Field& field, const PipelineKey& key, PipelineMask& mask);

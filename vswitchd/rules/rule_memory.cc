@@ -11,6 +11,7 @@
 
 #include "datapath/base/mutex.h"
 #include "datapath/base/rcu.h"
+#include "datapath/base/sanitizer.h"
 
 namespace vswitch::rule_memory {
 namespace {
@@ -26,19 +27,6 @@ constexpr size_t kLargestCut = 256 * 1024;  // above kLargestSmall: powers of tw
 constexpr size_t kSizes = kLargestSmall / kBlockGrain + 1 + 8;
 constexpr size_t kSmallestOwnChunk = kChunk / 2;  // larger ones are mapped by themselves
 constexpr std::align_val_t kLineAligned{64};
-
-// The sanitizers know each allocation if it is the library's.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kCutChunks = false;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-constexpr bool kCutChunks = false;
-#else
-constexpr bool kCutChunks = true;
-#endif
-#else
-constexpr bool kCutChunks = true;
-#endif
 
 size_t whole_chunks(size_t bytes) { return (bytes + kChunk - 1) / kChunk * kChunk; }
 
@@ -232,7 +220,7 @@ size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 }  // namespace
 
 void* allocate(size_t bytes) {
-  if (!kCutChunks) return ::operator new(bytes, kLineAligned);
+  if (kSanitized) return ::operator new(bytes, kLineAligned);
   if (is_cut(bytes)) return small_blocks().allocate(round_up(bytes, kBlockGrain));
   if (bytes < kSmallestOwnChunk) return ::operator new(bytes, kLineAligned);
   return map_chunks(whole_chunks(bytes), true);
@@ -240,7 +228,7 @@ void* allocate(size_t bytes) {
 
 void free(void* memory, size_t bytes) noexcept {
   if (memory == nullptr) return;
-  if (!kCutChunks) return ::operator delete(memory, kLineAligned);
+  if (kSanitized) return ::operator delete(memory, kLineAligned);
   if (is_cut(bytes)) return small_blocks().free(memory, round_up(bytes, kBlockGrain));
   if (bytes < kSmallestOwnChunk) return ::operator delete(memory, kLineAligned);
   munmap(memory, whole_chunks(bytes));

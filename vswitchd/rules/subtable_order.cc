@@ -13,6 +13,14 @@ constexpr size_t kAhead = 8;  // subtables whose slots are fetched before the fi
 
 void set_bit(std::vector<uint64_t>& bits, size_t number) { bits[number / 64] |= uint64_t{1} << (number % 64); }
 
+// Those with a prefix of so many bits, made if there were none.
+std::vector<uint64_t>& members_with(std::vector<SubtableOrder::Group::Length>& lengths, unsigned bits, size_t n_words) {
+  const auto shorter = [bits](const SubtableOrder::Group::Length& length) { return length.bits <= bits; };
+  auto at = std::find_if(lengths.begin(), lengths.end(), shorter);
+  if (at == lengths.end() || at->bits != bits) at = lengths.insert(at, {bits, std::vector<uint64_t>(n_words)});
+  return at->members;
+}
+
 // One lookup. Subtables are looked at by falling priority, until the rest cannot win; but whole groups of them are
 // ruled out together, by what the group, the destination and the source address say. Which of the key's bits had to be
 // known for that is only certain in the end: those of lower priority than the rule found did not matter.
@@ -127,6 +135,7 @@ class Search {
   void mark();
   void mark_ruled_out(const Asked& asked, size_t field);
   unsigned longest_prefix(const Asked& asked, size_t field, unsigned enough) const;
+  bool any_mattered(uint64_t subtables, size_t word) const;
 
   const SubtableOrder& order_;
   const PrefixIndexes& prefixes_;
@@ -318,17 +327,23 @@ unsigned Search::longest_prefix(const Asked& asked, size_t field, unsigned enoug
   const uint64_t* const members = words_at(asked.members);
   const Filters before = filters_of(asked, asked.fields & ((1u << field) - 1));
   const Filter own = filter_of(asked, field);
-  unsigned longest = 0;
-  for (size_t i = 0; i < n_words_; ++i) {
-    for (uint64_t left = before.apply(members[i], i) & own.with_field[i] & ~own.matching[i]; left != 0;
-         left &= left - 1) {
-      const SubtableOrder::Place& place = order_.by_number[i * 64 + static_cast<size_t>(std::countr_zero(left))];
-      if (place.prefix_lengths[field] <= longest || !mattered(place)) continue;
-      longest = place.prefix_lengths[field];
-      if (longest >= enough) return enough;
+  for (const SubtableOrder::Group::Length& length : asked.group->by_length[field]) {
+    for (size_t i = 0; i < n_words_; ++i) {
+      const uint64_t of_length = length.members[i] & ~own.matching[i];
+      if (of_length != 0 && any_mattered(before.apply(members[i], i) & of_length, i)) {
+        return std::min(length.bits, enough);
+      }
     }
   }
-  return longest;
+  return 0;
+}
+
+// Of the subtables whose bits are set, whose numbers begin at 64 * word.
+bool Search::any_mattered(uint64_t subtables, size_t word) const {
+  for (; subtables != 0; subtables &= subtables - 1) {
+    if (mattered(order_.by_number[word * 64 + static_cast<size_t>(std::countr_zero(subtables))])) return true;
+  }
+  return false;
 }
 
 void Search::mark_ruled_out(const Asked& asked, size_t field) {
@@ -346,6 +361,17 @@ void Search::mark() {
   }
   for (const OnlyRule& only : scratch_.only_missed) mark_only_missed(only);
   for (const Subtable* subtable : scratch_.missed) subtable->mark_miss(key_, *wildcards_);
+}
+
+// Where there is but one subtable, there is nothing to choose. Only for a rule that is found: which bits show best that
+// there is none, the search finds out.
+const Rule* find_in_only_subtable(const SubtableOrder& order, const PipelineKey& key, Version version,
+                                  PipelineMask* wildcards) {
+  if (order.by_rank.size() != 1) return nullptr;
+  const Subtable& subtable = *order.by_rank.front();
+  const Rule* rule = subtable.find(subtable.hash(key), key, version);
+  if (rule != nullptr && wildcards != nullptr) subtable.mark_all(*wildcards);
+  return rule;
 }
 
 bool comes_first(const Subtable* a, const Subtable* b) {
@@ -367,7 +393,7 @@ SubtableOrder::SubtableOrder(std::span<const Subtable* const> subtables) : by_ra
     by_number[subtable->number()] = {subtable, rank, subtable->max_priority(), subtable->prefix_lengths()};
     const auto [at, is_new] = group_at.try_emplace(&subtable->group(), groups.size());
     if (is_new) {
-      groups.push_back({&subtable->group(), rank, subtable->max_priority(), std::vector<uint64_t>(n_words), {}});
+      groups.push_back({&subtable->group(), rank, subtable->max_priority(), std::vector<uint64_t>(n_words), {}, {}});
     }
     Group& group = groups[at->second];
     set_bit(group.members, subtable->number());
@@ -375,12 +401,14 @@ SubtableOrder::SubtableOrder(std::span<const Subtable* const> subtables) : by_ra
       if (subtable->prefix_length(field) == 0) continue;
       group.with_field[field].resize(n_words);
       set_bit(group.with_field[field], subtable->number());
+      set_bit(members_with(group.by_length[field], subtable->prefix_length(field), n_words), subtable->number());
     }
   }
 }
 
 const Rule* search_subtables(const SubtableOrder& order, const PrefixIndexes& prefixes, const PipelineKey& key,
                              Version version, PipelineMask* wildcards) {
+  if (const Rule* rule = find_in_only_subtable(order, key, version, wildcards)) return rule;
   return Search(order, prefixes, key, version, wildcards).run();
 }
 

@@ -26,6 +26,12 @@ struct SubtableOrder {
     std::vector<uint64_t> members;  // bit: a subtable's number
     // The members that have a prefix of the field; empty if there is none.
     std::array<std::vector<uint64_t>, kPrefixFields> with_field;
+    // The same by the length of their prefix, longest first.
+    struct Length {
+      unsigned bits;
+      std::vector<uint64_t> members;
+    };
+    std::array<std::vector<Length>, kPrefixFields> by_length;
   };
 
   // The subtables are in no order.

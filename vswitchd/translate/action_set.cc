@@ -76,6 +76,7 @@ void Translator::write_action_set(const RuleActionList& list) {
 }
 
 void Translator::run_action_set() {
+  if (action_set_.empty()) return;
   const RuleActionList list = execution_order(std::exchange(action_set_, {}));
   if (list.empty()) return;
   const TraceScope scope(*this, report(TraceNode::Kind::table, "Executing action set:"));

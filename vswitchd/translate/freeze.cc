@@ -60,10 +60,10 @@ void Translator::finish_freezing() {
     return;
   }
   const uint32_t id = context->id;
-  Recirculation recirculation{std::move(context), base_};
+  Recirculation recirculation{std::move(context), base()};
   recirculation.key.in_port = input_.key.in_port;
   recirculation.key.recirc_id = id;
-  if (!base_.tunnel.has_destination()) recirculation.key.tunnel = input_.key.tunnel;
+  if (!base().tunnel.has_destination()) recirculation.key.tunnel = input_.key.tunnel;
   output_.recirculations.push_back(std::move(recirculation));
   emit(RecircAction{id});
 }

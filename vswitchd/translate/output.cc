@@ -9,9 +9,10 @@
 namespace vswitch {
 
 void Translator::commit() {
+  if (!base_.has_value() && !vlan_restacked_ && packet_is_as_received()) return;
   const size_t before = actions_->size();
-  const CommitInput input{.key = key_.packet, .written = written_.packet, .vlan_restacked = vlan_restacked_};
-  commit_actions(input, base_, mask_.packet, *actions_);
+  const CommitInput input{.key = key_.packet, .written = written().packet, .vlan_restacked = vlan_restacked_};
+  commit_actions(input, base(), mask_.packet, *actions_);
   if (vlan_restacked_) output_.rewritten_words |= 1 << 3;
   vlan_restacked_ = false;
   action_count_ += actions_->size() - before;
@@ -108,13 +109,12 @@ bool Translator::may_output(const PortView* port) {
     note_drop(DropReason::port_down);
     return false;
   }
+  if (!port->protected_port) return true;
   const PortView* in = bridge_->port(in_port());
-  if (port->protected_port && in != nullptr && in->protected_port) {
-    warning("Flow is between protected ports, skipping output.");
-    note_drop(DropReason::forwarding_disabled);
-    return false;
-  }
-  return true;
+  if (in == nullptr || !in->protected_port) return true;
+  warning("Flow is between protected ports, skipping output.");
+  note_drop(DropReason::forwarding_disabled);
+  return false;
 }
 
 void Translator::output_port(OfPort port, bool is_last) {

@@ -93,7 +93,6 @@ Translator::Translator(const TranslateInput& input, TranslateOutput& output)
     : input_(input),
       output_(output),
       key_{input.key, kInitialPipeline},
-      base_(input.key),
       actions_(&output.actions),
       trace_(input.trace) {
   // Enough for nearly all.
@@ -102,8 +101,31 @@ Translator::Translator(const TranslateInput& input, TranslateOutput& output)
   output.actions.reserve(2);
   orig_tunnel_dst_ = input.key.tunnel.dst;
   orig_tunnel_dst6_ = input.key.tunnel.dst6;
-  // The datapath forgets where a packet was received from: tunnel metadata has to be set anew for each output.
-  base_.tunnel = {};
+}
+
+FlowKey& Translator::base() {
+  if (!base_.has_value()) {
+    base_ = input_.key;
+    // The datapath forgets where a packet was received from: tunnel metadata has to be set anew for each output.
+    base_->tunnel = {};
+  }
+  return *base_;
+}
+
+PipelineMask& Translator::written() { return written_.has_value() ? *written_ : written_.emplace(); }
+
+// In all that commit() looks at.
+bool Translator::packet_is_as_received() const {
+  constexpr size_t kHeaders = offsetof(FlowKey, eth_dst) / sizeof(KeyWord);
+  constexpr size_t kHeadersEnd = offsetof(FlowKey, ct_mark) / sizeof(KeyWord);
+  constexpr size_t kRare = offsetof(FlowKey, arp_sha) / sizeof(KeyWord);
+  constexpr size_t kRareEnd = offsetof(FlowKey, tun_metadata_present) / sizeof(KeyWord);
+  static_assert(kFlowKeyLayout == 1, "FlowKey changed: can commit_actions() write what lies between?");
+  const KeyWord *now = words(key_.packet), *received = words(input_.key);
+  uint64_t differences = 0;
+  for (size_t i = kHeaders; i < kHeadersEnd; ++i) differences |= now[i] ^ received[i];
+  for (size_t i = kRare; i < kRareEnd; ++i) differences |= now[i] ^ received[i];
+  return differences == 0;
 }
 
 void Translator::run() {
@@ -112,8 +134,7 @@ void Translator::run() {
     keep_initial_key();
     const TraceScope scope(*this,
                            tracing() ? report(TraceNode::Kind::bridge, "bridge(\"" + bridge_->name + "\")") : nullptr);
-    const PortView* const port = bridge_->port(in_port());
-    if (thaw() && admit(port)) run_first();
+    if (thaw() && admit(received_by_)) run_first();
   } else {
     keep_initial_key();
   }
@@ -157,7 +178,8 @@ bool Translator::enter() {
   if (input_.bridge != nullptr) {
     bridge_ = input_.bridge;
     key_.packet.in_port = input_.ofport_in;
-    if (const PortView* port = bridge_->port(input_.ofport_in)) from_tunnel_port_ = port->tunnel.has_value();
+    received_by_ = bridge_->port(input_.ofport_in);
+    from_tunnel_port_ = received_by_ != nullptr && received_by_->tunnel.has_value();
     return true;
   }
   const PortView* port = input_.view.port_of(input_.key.in_port);
@@ -173,6 +195,7 @@ bool Translator::enter() {
     fail(DropReason::invalid_port, "no bridge has datapath port " + std::to_string(input_.key.in_port));
     return false;
   }
+  received_by_ = port;
   bridge_ = port->bridge;
   key_.packet.in_port = port->ofport;
   from_tunnel_port_ = port->tunnel.has_value();
@@ -216,7 +239,7 @@ bool Translator::process_tunnel_ecn() {
     return false;
   }
   key_.packet.nw_tos |= kEcnCe;
-  written_.packet.nw_tos |= kEcnMask;
+  written().packet.nw_tos |= kEcnMask;
   return true;
 }
 
@@ -343,7 +366,7 @@ void Translator::note_rewritten(OfPort in_port) {
   if (bridge_ != first_bridge_ || in_port != first_port_) rewritten |= kPort;
   if ((key_.packet.nw_frag & kFragAny) != 0) rewritten |= kL4;
   for (size_t i = 1; i < kHotWords; ++i) {
-    const bool differs = words(key_.packet)[i] != words(input_.key)[i] || words(written_.packet)[i] != 0;
+    const bool differs = words(key_.packet)[i] != words(input_.key)[i] || (written_ && words(written_->packet)[i] != 0);
     rewritten |= static_cast<uint8_t>(uint8_t{differs} << i);
   }
   output_.rewritten_words |= rewritten;

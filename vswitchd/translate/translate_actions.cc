@@ -14,6 +14,9 @@ namespace {
 
 constexpr uint16_t kVidMask = 0x0fff, kPcpMask = 0xe000, kCfi = 0x1000;
 
+// Not a register or the like, which only rules see.
+bool in_packet(const Field& f) { return f.offset < sizeof(FlowKey); }
+
 unsigned bytes_for(unsigned bits) { return (bits + 7) / 8; }
 
 FieldValue to_field_value(const std::vector<uint8_t>& bytes) {
@@ -62,7 +65,7 @@ void Translator::run_as_clone(const RuleActionList& list, bool is_last) {
     end_pipeline();
   } else {
     commit();
-    const auto saved_base = std::make_unique<FlowKey>(base_);
+    const auto saved_base = std::make_unique<std::optional<FlowKey>>(base_);
     auto nested = std::make_shared<ActionList>();
     ActionList* const outer = std::exchange(actions_, nested.get());
     run_actions(list, true);
@@ -121,9 +124,16 @@ void Translator::run_action(const SetField& a, bool /*is_last*/) {
 }
 
 void Translator::mark_written(const Field& f, const FieldValue& bits) {
+  if (!in_packet(f)) return;
   const FieldValue ones = exact_field_mask(f);
   write_field_masked(f, ones, bits, mask_);
-  write_field_masked(f, ones, bits, written_);
+  write_field_masked(f, ones, bits, written());
+}
+
+void Translator::mark_written(const Subfield& to) {
+  if (!in_packet(*to.field)) return;
+  mark_subfield(*to.field, to.ofs, to.n_bits, mask_);
+  mark_subfield(*to.field, to.ofs, to.n_bits, written());
 }
 
 void Translator::run_action(const MoveField& a, bool /*is_last*/) {
@@ -131,7 +141,7 @@ void Translator::run_action(const MoveField& a, bool /*is_last*/) {
     mark_subfield(*a.source.field, a.source.ofs, a.source.n_bits, mask_);
     move_bits(a.source, a.destination);
   }
-  report_subfield(a.destination);
+  if (tracing()) report_subfield(a.destination);
 }
 
 void Translator::run_action(const ModField& a, bool /*is_last*/) {
@@ -150,7 +160,7 @@ void Translator::mod_transport_port(bool source, uint16_t port) {
   mask_.packet.nw_proto = 0xff;
   if (key.nw_proto != kProtoTcp && key.nw_proto != kProtoUdp && key.nw_proto != kProtoSctp) return;
   (source ? mask_.packet.tp_src : mask_.packet.tp_dst) = ~be16{};
-  (source ? written_.packet.tp_src : written_.packet.tp_dst) = ~be16{};
+  (source ? written().packet.tp_src : written().packet.tp_dst) = ~be16{};
   (source ? key.tp_src : key.tp_dst) = to_be16(port);
 }
 
@@ -167,7 +177,7 @@ void Translator::run_action(const DecTtl& a, bool /*is_last*/) {
   mask_.packet.nw_proto = 0xff;
   if (key_.packet.nw_ttl > 1) {
     --key_.packet.nw_ttl;
-    written_.packet.nw_ttl = 0xff;
+    written().packet.nw_ttl = 0xff;
     return;
   }
   const std::vector<uint16_t> unnamed{0};
@@ -192,8 +202,7 @@ FieldValue Translator::read_bits(const Subfield& source) const {
 void Translator::move_bits(const Subfield& source, const Subfield& destination) {
   if (source.n_bits > 64) return write_bits(read_bits(source), destination);
   const Field& f = *destination.field;
-  mark_subfield(f, destination.ofs, destination.n_bits, mask_);
-  mark_subfield(f, destination.ofs, destination.n_bits, written_);
+  mark_written(destination);
   write_subfield(f, destination.ofs, destination.n_bits, read_subfield(*source.field, source.ofs, source.n_bits, key_),
                  key_);
   fix_vlan_tags(f);
@@ -202,8 +211,7 @@ void Translator::move_bits(const Subfield& source, const Subfield& destination) 
 // `value` is right-aligned in the bytes that n_bits need.
 void Translator::write_bits(const FieldValue& value, const Subfield& destination) {
   const Field& f = *destination.field;
-  mark_subfield(f, destination.ofs, destination.n_bits, mask_);
-  mark_subfield(f, destination.ofs, destination.n_bits, written_);
+  mark_written(destination);
   FieldValue ones, bits, placed;
   ones.bytes.fill(0xff);
   copy_bits(ones, f.n_bytes, 0, bits, f.n_bytes, destination.ofs, destination.n_bits);

@@ -1,9 +1,9 @@
 // Translator: one run of translate(). The state of a packet on its way through the rules, and the steps that change it.
 //
-// Two keys tell where the packet is: `key_` is the packet as the rules see it now; `base_` is the packet as the
-// datapath actions emitted so far leave it. Actions of rules change key_; commit() closes the gap when the packet is
-// used. `mask_` collects the bits of the *input* key that any decision depended on. Marking too much costs megaflows,
-// marking too little forwards packets wrongly.
+// Two keys tell where the packet is: `key_` is the packet as the rules see it now; base() is the packet as the datapath
+// actions emitted so far leave it. Actions of rules change key_; commit() closes the gap when the packet is used.
+// `mask_` collects the bits of the *input* key that any decision depended on. Marking too much costs megaflows, marking
+// too little forwards packets wrongly.
 //
 // Where to find what: translate.cc (start, end, tables), translate_actions.cc (each RuleAction), output.cc (ports,
 // patch ports, packet-ins), tunnel_output.cc, normal.cc, action_set.cc, freeze.cc (recirculation), translate_trace.cc.
@@ -85,6 +85,7 @@ class Translator {
   void run_action(const GotoTable& a, bool is_last);
   void run_action(const DebugRecirculate& a, bool is_last);
   void mark_written(const Field& f, const FieldValue& bits);
+  void mark_written(const Subfield& written);
   void mod_transport_port(bool source, uint16_t port);
   void mod_vlan_tci(uint16_t bits, uint16_t mask, bool push_if_needed);
   void mark_vlan_tags();
@@ -191,6 +192,10 @@ class Translator {
     if (drop_reason_ == DropReason::of_pipeline) drop_reason_ = reason;
   }
   bool stopped() const { return failed_ || exit_; }
+  // base_ and written_ are as large as all that a translation without them works on, and most need neither.
+  FlowKey& base();
+  PipelineMask& written();
+  bool packet_is_as_received() const;
   OfPort in_port() const { return static_cast<OfPort>(key_.packet.in_port); }
 
   const TranslateInput& input_;
@@ -198,11 +203,12 @@ class Translator {
   const BridgeView* bridge_ = nullptr;
   const BridgeView* first_bridge_ = nullptr;  // where the packet came in, and by which port; null: by none of its own
   OfPort first_port_ = 0;
+  const PortView* received_by_ = nullptr;  // null: by none that the bridge has
   PipelineKey key_;
-  FlowKey base_;
-  PipelineMask mask_;
-  PipelineMask written_;          // bits that actions wrote; they are in mask_, too
-  Ipv6Address orig_tunnel_dst6_;  // of the input key: where the packet was received
+  std::optional<FlowKey> base_;          // nothing: as base() makes it
+  PipelineMask mask_;                    // registers are left out where they are written: flows do not have them
+  std::optional<PipelineMask> written_;  // bits that actions wrote; they are in mask_, too. Nothing: none
+  Ipv6Address orig_tunnel_dst6_;         // of the input key: where the packet was received
   be32 orig_tunnel_dst_;
   bool from_tunnel_port_ = false;
   bool vlan_restacked_ = false;

@@ -29,10 +29,10 @@ void Translator::output_tunnel(const PortView& port) {
   const uint32_t saved_mark = key_.packet.skb_mark;
   if (port.tunnel->egress_mark.has_value()) {
     key_.packet.skb_mark = *port.tunnel->egress_mark;
-    mask_.packet.skb_mark = written_.packet.skb_mark = ~0u;
+    mask_.packet.skb_mark = written().packet.skb_mark = ~0u;
   }
-  if (!(base_.tunnel == tunnel)) {
-    base_.tunnel = tunnel;
+  if (!(base().tunnel == tunnel)) {
+    base().tunnel = tunnel;
     emit(SetTunnelAction{std::make_shared<const TunnelMetadata>(tunnel)});
   }
   commit();
