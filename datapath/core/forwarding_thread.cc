@@ -28,6 +28,8 @@ constexpr uint64_t kRoundsBetweenClockReads = 4;
 constexpr Nanoseconds kLongestWait = 10ms;
 constexpr uint64_t kWakeupSlot = ~uint64_t{0};
 
+static_assert(PacketBatch::kMaxPackets <= SetupBatch::kMost, "a batch may miss as a whole");
+
 // Who sent the packet: its Ethernet and network addresses (of ARP: the sender's).
 uint32_t source_of(const FlowKey& key) {
   uint64_t hash = hash_word(hash_start(), key.eth_src.to_u64() << 16);
@@ -59,7 +61,8 @@ class ForwardingThread::Processor final : public PacketProcessor {
         setup_(setup),
         upcalls_(upcalls),
         waiting_room_(waiting_room),
-        handler_(handler) {}
+        handler_(handler),
+        collected_(setup) {}
 
   // Once a round.
   void consider_helping() {
@@ -84,9 +87,7 @@ class ForwardingThread::Processor final : public PacketProcessor {
  protected:
   void miss(PacketPtr packet, const FlowKey& key, uint32_t flow_hash) override {
     ++missed_;
-    if (__builtin_expect(help_.helping(), 0) && those_before_are_through(flow_hash)) {
-      return answer(std::move(packet), key);
-    }
+    if (__builtin_expect(help_.helping(), 0) && help(packet, key, flow_hash)) return;
     if (upcalls_.should_end(UpcallQueue::bucket_of(flow_hash)) && setup_.flows().lookup(key) != nullptr) {
       return turn_away(std::move(packet));
     }
@@ -95,25 +96,46 @@ class ForwardingThread::Processor final : public PacketProcessor {
     if (__builtin_expect(key.recirc_id != 0 || holds(), 0)) flush();
     offer({std::move(packet), Upcall::Kind::miss, {}, UpcallQueue::bucket_of(flow_hash), source_of(key)});
   }
+  void end_of_misses() override {
+    if (__builtin_expect(!collected_.empty(), 0)) answer_collected();
+  }
   bool any_must_wait() const override { return !upcalls_.empty(); }
   bool must_wait(uint32_t flow_hash) const override { return upcalls_.must_wait(UpcallQueue::bucket_of(flow_hash)); }
+  void prefetch_must_wait(uint32_t flow_hash) const override { upcalls_.prefetch(UpcallQueue::bucket_of(flow_hash)); }
 
  private:
-  void answer(PacketPtr packet, const FlowKey& key) {
+  // Answers the packet here, now or at the end of the batch; false, and `packet` untouched, if it must wait for the
+  // handler.
+  bool help(PacketPtr& packet, const FlowKey& key, uint32_t flow_hash) {
     help_.helped();
-    // One earlier in the batch, or the handler, may have installed its flow.
-    if (Flow* flow = setup_.flows().lookup(key)) {
-      FlowSetup::execute(ctx_, *this, *flow, key, std::move(packet));
-    } else {
-      setup_.answer(ctx_, *this, key, std::move(packet));
+    if (!must_wait(flow_hash)) {
+      const size_t number = collected_.add(ctx_, key, *packet);
+      collected_packets_[number] = std::move(packet);
+      return true;
     }
+    // Nothing is left behind while this waits, nor if the packet goes to the handler after all: those before it have
+    // been sent by then.
+    answer_collected();
+    if (!those_before_are_through(flow_hash)) {
+      flush();
+      return false;
+    }
+    // The handler has installed its flow, most likely.
+    setup_.answer_unless_known(ctx_, *this, key, std::move(packet));
+    return true;
+  }
+
+  void answer_collected() {
+    collected_.install();
+    for (size_t i = 0; i < collected_.size(); ++i) {
+      collected_.execute(i, ctx_, *this, std::move(collected_packets_[i]));
+    }
+    collected_.clear();
   }
 
   // Waits for earlier packets of the flow that wait for the handler. Were this one to queue behind them, and the next
   // behind it, a flow that comes faster than the handler works would go the slow way for ever.
   bool those_before_are_through(uint32_t flow_hash) {
-    if (!must_wait(flow_hash)) return true;
-    help_.helped();
     wake_handler();
     const Nanoseconds end = clock_.now() + kLongestWait;
     do {
@@ -150,6 +172,9 @@ class ForwardingThread::Processor final : public PacketProcessor {
   WaitingRoom& waiting_room_;
   Wakeup& handler_;
   HelpPolicy help_;
+  // Misses of the batch that are answered here at its end.
+  SetupBatch collected_;
+  std::array<PacketPtr, SetupBatch::kMost> collected_packets_;
   uint64_t missed_ = 0;   // packets, also those of flows that are there by now but have others waiting
   bool offered_ = false;  // something, since the handler was woken last
 };

@@ -1,6 +1,7 @@
 #include "datapath/core/handler_thread.h"
 
 #include <poll.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +12,7 @@
 
 #include "datapath/base/rcu.h"
 #include "datapath/base/thread_name.h"
+#include "datapath/core/leave_core.h"
 #include "datapath/flow/extract.h"
 
 namespace vswitch {
@@ -18,39 +20,34 @@ namespace {
 
 // Upcalls handled together; then their packets are sent, and the thread passes a quiescent state and looks for other
 // work.
-constexpr size_t kTogether = 32;
+constexpr size_t kTogether = SetupBatch::kMost;
 
 }  // namespace
 
 class HandlerThread::Processor final : public PacketProcessor {
  public:
   Processor(ThreadContext& ctx, FlowSetup& setup, const PortMap& ports, LookupOptions options)
-      : PacketProcessor(ctx, setup.flows(), ports, options), setup_(setup) {
+      : PacketProcessor(ctx, setup.flows(), ports, options), setup_(setup), misses_(setup) {
     for (size_t i = 0; i < kTogether; ++i) key_pointers_[i] = &keys_[i];
-    fresh_.reserve(kTogether);
   }
 
   // Up to kTogether upcalls, in their order, except that what is to be sent is collected until flush(). Tells `queue`,
   // which they come from.
   void handle(std::span<Upcall> batch, UpcallQueue& queue) {
     const uint32_t missed = extract(batch);
-    std::array<Flow*, kTogether> found;
     // An earlier upcall may have installed the flow meanwhile.
-    const uint32_t known = setup_.flows().find_batch(key_pointers_.data(), missed, found.data());
+    const uint32_t known = setup_.flows().find_batch(key_pointers_.data(), missed, found_.data());
     queue.handled(static_cast<size_t>(std::popcount(missed)), static_cast<size_t>(std::popcount(known)));
-    fresh_.clear();
-    for (size_t i = 0; i < batch.size(); ++i) {
-      Upcall& upcall = batch[i];
-      if (upcall.packet == nullptr) continue;
-      if (upcall.kind == Upcall::Kind::action) {
-        userspace(ctx_, upcall.action, std::move(upcall.packet));
-      } else if ((known >> i & 1) != 0) {
-        FlowSetup::execute(ctx_, *this, *found[i], keys_[i], std::move(upcall.packet));
-      } else {
-        handle_miss(keys_[i], std::move(upcall.packet));
+    for (size_t from = 0, end = 0; from < batch.size(); from = end) {
+      end = end_of_run(batch, from);
+      set_up(batch, from, end, missed & ~known);
+      for (size_t i = from; i < end; ++i) {
+        if (batch[i].packet == nullptr) continue;
+        execute(batch[i], i, known);
+        process_recirculated();
       }
-      process_recirculated();
     }
+    misses_.clear();  // nothing of the translations is kept alive while the thread sleeps
   }
   void finish_job() {
     process_recirculated();
@@ -89,6 +86,8 @@ class HandlerThread::Processor final : public PacketProcessor {
  private:
   // A bit for each packet that missed and has a key.
   uint32_t extract(std::span<Upcall> batch) {
+    // The forwarding thread has touched them last, on another core.
+    for (const Upcall& upcall : batch) __builtin_prefetch(upcall.packet->data());
     uint32_t missed = 0;
     for (size_t i = 0; i < batch.size(); ++i) {
       if (batch[i].kind != Upcall::Kind::miss) continue;
@@ -101,13 +100,28 @@ class HandlerThread::Processor final : public PacketProcessor {
     return missed;
   }
 
-  // One earlier in the batch may have installed its flow.
-  void handle_miss(const FlowKey& key, PacketPtr packet) {
-    const auto flow = std::find_if(fresh_.begin(), fresh_.end(), [&key](const Flow* f) { return f->matches(key); });
-    if (flow != fresh_.end() && !(*flow)->dead()) {
-      FlowSetup::execute(ctx_, *this, **flow, key, std::move(packet));
-    } else if (Flow* installed = setup_.answer(ctx_, *this, key, std::move(packet))) {
-      fresh_.push_back(installed);
+  // Misses are answered together as far as the next action upcall, for which a packet may have to be translated, too:
+  // translation sees them all in their order.
+  static size_t end_of_run(std::span<const Upcall> batch, size_t from) {
+    while (from < batch.size() && batch[from].kind == Upcall::Kind::miss) ++from;
+    return std::min(from + 1, batch.size());
+  }
+
+  // `unknown`: a bit for each that has no flow yet.
+  void set_up(std::span<const Upcall> batch, size_t from, size_t end, uint32_t unknown) {
+    for (size_t i = from; i < end; ++i) {
+      if ((unknown >> i & 1) != 0) numbers_[i] = misses_.add(ctx_, keys_[i], *batch[i].packet);
+    }
+    misses_.install();
+  }
+
+  void execute(Upcall& upcall, size_t i, uint32_t known) {
+    if (upcall.kind == Upcall::Kind::action) {
+      userspace(ctx_, upcall.action, std::move(upcall.packet));
+    } else if ((known >> i & 1) != 0) {
+      FlowSetup::execute(ctx_, *this, *found_[i], keys_[i], std::move(upcall.packet));
+    } else {
+      misses_.execute(numbers_[i], ctx_, *this, std::move(upcall.packet));
     }
   }
 
@@ -115,7 +129,9 @@ class HandlerThread::Processor final : public PacketProcessor {
   // Of the batch being handled.
   std::array<FlowKey, kTogether> keys_;
   std::array<const FlowKey*, kTogether> key_pointers_;
-  std::vector<Flow*> fresh_;  // installed for it
+  std::array<Flow*, kTogether> found_;
+  SetupBatch misses_;
+  std::array<size_t, kTogether> numbers_;  // in misses_
 };
 
 HandlerThread::HandlerThread(size_t index, Ledger& ledger, FlowSetup& setup, const PortMap& ports, const Clock& clock,
@@ -155,11 +171,13 @@ void HandlerThread::run() {
   while (!stop_.load(std::memory_order_acquire)) {
     ctx_.now = clock_.now();
     const bool any = serve_queues();
+    just_woken_ = false;
     run_jobs();
     progress_.round();
     processor_->before_quiescent();
     rcu::quiescent();
-    if (!any) sleep_until_signalled();
+    if (any) idle_policy_.found(ctx_.now);
+    if (!any) wait_for_work();
   }
   run_jobs();
 }
@@ -175,24 +193,29 @@ bool HandlerThread::serve_queues() {
 }
 
 bool HandlerThread::serve(UpcallQueue& queue) {
-  struct Ticket {
-    uint32_t in_port, bucket;
-    bool in_place;
-  };
   std::array<Upcall, kTogether> batch;
-  std::array<Ticket, kTogether> tickets;
-  size_t n = 0;
-  for (; n < kTogether && queue.take(batch[n]); ++n) {
-    const uint32_t in_port = batch[n].packet->in_port;
-    tickets[n] = {in_port, batch[n].bucket, batch[n].in_place};
-    ctx_.ledger.port(in_port).dequeued.add();
-  }
+  std::array<UpcallQueue::Ticket, kTogether> tickets;
+  const size_t n = queue.take(batch);
   if (n == 0) return false;
+  if (n == kTogether) leave_wakers_core();
+  for (size_t i = 0; i < n; ++i) {
+    tickets[i] = UpcallQueue::ticket_of(batch[i]);
+    ctx_.ledger.port(tickets[i].in_port).dequeued.add();
+  }
   processor_->handle({batch.data(), n}, queue);
   // Sent before they count as done: later packets of the flows may take the fast path from then on.
   processor_->flush();
-  for (size_t i = 0; i < n; ++i) queue.done(tickets[i].in_port, tickets[i].bucket, tickets[i].in_place);
+  queue.done({tickets.data(), n});
   return true;
+}
+
+// Once after it was woken, and not again and again: where the others are busy, too, there is nothing to gain.
+void HandlerThread::leave_wakers_core() {
+  constexpr Nanoseconds kBetweenMoves = std::chrono::milliseconds(10);
+  if (!std::exchange(just_woken_, false) || sched_getcpu() != wakeup_.waker_core()) return;
+  if (moved_at_ != Nanoseconds{} && ctx_.now - moved_at_ < kBetweenMoves) return;
+  moved_at_ = ctx_.now;
+  leave_core(wakeup_.waker_core());
 }
 
 void HandlerThread::drop_surplus(UpcallQueue& queue) {
@@ -230,9 +253,22 @@ bool HandlerThread::has_work() {
   return !jobs_.empty() || stop_.load(std::memory_order_acquire);
 }
 
-void HandlerThread::sleep_until_signalled() {
+// When misses come one after another, each would otherwise be waited for asleep, and wake the thread. Looking on leaves
+// the core to others who have something to do on it.
+void HandlerThread::wait_for_work() {
+  if (idle_policy_.look_again(ctx_.now)) {
+    ::sched_yield();
+    return;
+  }
+  if (!sleep_until_signalled()) return;
+  idle_policy_.slept();
+  just_woken_ = true;
+}
+
+// False: there was something to do all the same.
+bool HandlerThread::sleep_until_signalled() {
   wakeup_.clear();
-  if (has_work()) return;  // came between the last look and the clear
+  if (has_work()) return false;  // came between the last look and the clear
   progress_.sleeping(true);
   {
     rcu::Offline offline;
@@ -240,6 +276,7 @@ void HandlerThread::sleep_until_signalled() {
     poll(&fd, 1, -1);
   }
   progress_.sleeping(false);
+  return true;
 }
 
 }  // namespace vswitch

@@ -14,6 +14,7 @@
 #include "datapath/base/clock.h"
 #include "datapath/base/mutex.h"
 #include "datapath/core/flow_setup.h"
+#include "datapath/core/idle_policy.h"
 #include "datapath/core/packet_processor.h"
 #include "datapath/core/progress.h"
 #include "datapath/core/upcall_queue.h"
@@ -48,8 +49,10 @@ class HandlerThread {
   bool serve_queues();
   void run_jobs() EXCLUDES(mutex_);
   bool serve(UpcallQueue& queue);
+  void leave_wakers_core();
   void drop_surplus(UpcallQueue& queue);
-  void sleep_until_signalled();
+  void wait_for_work();
+  bool sleep_until_signalled();
   bool has_work() EXCLUDES(mutex_);
 
   const Clock& clock_;
@@ -66,7 +69,11 @@ class HandlerThread {
   uint64_t jobs_posted_ GUARDED_BY(mutex_) = 0;
   uint64_t jobs_done_ GUARDED_BY(mutex_) = 0;
 
-  std::vector<UpcallQueue*> queues_;  // the thread's own
+  // The thread's own.
+  std::vector<UpcallQueue*> queues_;
+  IdlePolicy idle_policy_;
+  bool just_woken_ = false;
+  Nanoseconds moved_at_{};
   std::unique_ptr<Processor> processor_;
   std::thread thread_;
 };

@@ -186,14 +186,24 @@ uint32_t PacketProcessor::extract(PacketBatch& batch, uint32_t sole_port) {
   const size_t size = batch.size();
   uint32_t good = extract_flow_keys(batch.raw(), size, keys_, hashes_.data(), sole_port, cache_.lines());
   for_each_bit(all_of(size) & ~good, [&](size_t i) { ctx_.drop(batch.release(i), DropReason::rx_invalid_packet); });
-  if (__builtin_expect(any_must_wait(), 0)) {
-    for_each_bit(good, [&](size_t i) {
-      if (!must_wait(ordering_hash(hashes_[i]))) return;
-      miss(batch.release(i), keys_[i], ordering_hash(hashes_[i]));
-      good &= ~(uint32_t{1} << i);
-    });
-  }
-  return good;
+  return __builtin_expect(any_must_wait(), 0) ? detain(batch, good) : good;
+}
+
+// One after the other: whoever goes the way of misses makes those behind it wait.
+uint32_t PacketProcessor::detain(PacketBatch& batch, uint32_t good) {
+  for_each_bit(good, [&](size_t i) { prefetch_must_wait(ordering_hash(hashes_[i])); });
+  uint32_t free = good;
+  for_each_bit(good, [&](size_t i) {
+    if (!must_wait(ordering_hash(hashes_[i]))) return;
+    miss(batch.release(i), keys_[i], ordering_hash(hashes_[i]));
+    free &= ~(uint32_t{1} << i);
+  });
+  return free;
+}
+
+void PacketProcessor::give_misses(PacketBatch& batch, uint32_t missed) {
+  for_each_bit(missed, [&](size_t i) { miss(batch.release(i), keys_[i], ordering_hash(hashes_[i])); });
+  end_of_misses();
 }
 
 uint32_t PacketProcessor::look_up(uint32_t wanted) {
@@ -431,7 +441,7 @@ void PacketProcessor::process_once(PacketBatch& batch, uint32_t sole_port) {
   const uint32_t wanted = extract(batch, sole_port);
   const uint32_t found = look_up(wanted);
   // Before the packets that found a flow: no later packet of the same flow may overtake.
-  for_each_bit(wanted & ~found, [&](size_t i) { miss(batch.release(i), keys_[i], ordering_hash(hashes_[i])); });
+  if (__builtin_expect(found != all_of(batch.size()), 0)) give_misses(batch, wanted & ~found);
   dispatch(batch, found);
   batch.reset_released();
 }

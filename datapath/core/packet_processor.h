@@ -75,10 +75,15 @@ class PacketProcessor : public ActionSink {
  protected:
   // The packet found no flow. `flow_hash` identifies its flow for ordering.
   virtual void miss(PacketPtr packet, const FlowKey& key, uint32_t flow_hash) = 0;
+  // After all misses of up to a batch of packets, before those of them that found a flow are executed. Keys that miss()
+  // was given stay as they are until then.
+  virtual void end_of_misses() {}
   // False: must_wait() would say false for every packet.
   virtual bool any_must_wait() const = 0;
   // True: the packet must go the way of misses although a flow may match, to stay behind earlier packets of its flow.
   virtual bool must_wait(uint32_t flow_hash) const = 0;
+  // must_wait() will be asked soon.
+  virtual void prefetch_must_wait(uint32_t) const {}
 
   void process_recirculated();
 
@@ -127,6 +132,9 @@ class PacketProcessor : public ActionSink {
 
   // Each: which packets (a bit each) go on to the next step.
   uint32_t extract(PacketBatch& batch, uint32_t sole_port);
+  // Of those with a key, lets go the way of misses who must wait.
+  [[gnu::noinline]] uint32_t detain(PacketBatch& batch, uint32_t good);
+  [[gnu::noinline]] void give_misses(PacketBatch& batch, uint32_t missed);
   uint32_t look_up_cached(uint32_t wanted);
   uint32_t look_up(uint32_t wanted);
   void dispatch(PacketBatch& batch, uint32_t found);

@@ -19,13 +19,17 @@ class SpscRing {
  public:
   explicit SpscRing(size_t capacity) : slots_(std::bit_ceil(capacity)), mask_(slots_.size() - 1) {}
 
+  // Producer. Whether push() would succeed, which it does then until the producer has pushed something.
+  bool has_room() {
+    const size_t tail = tail_.load(std::memory_order_relaxed);
+    if (tail - head_seen_ > mask_) head_seen_ = head_.load(std::memory_order_acquire);
+    return tail - head_seen_ <= mask_;
+  }
+
   // Producer. False when full; `value` is then untouched.
   bool push(T&& value) {
+    if (!has_room()) return false;
     const size_t tail = tail_.load(std::memory_order_relaxed);
-    if (tail - head_seen_ > mask_) {
-      head_seen_ = head_.load(std::memory_order_acquire);
-      if (tail - head_seen_ > mask_) return false;
-    }
     slots_[tail & mask_] = std::move(value);
     tail_.store(tail + 1, std::memory_order_release);
     return true;

@@ -1,83 +1,106 @@
 #include "datapath/core/upcall_queue.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <memory>
+#include <new>
 #include <utility>
 
 namespace vswitch {
 
+// In huge pages, if they can be had: whoever looks for a place looks anywhere in the table.
+auto UpcallQueue::make_lines() -> std::unique_ptr<Line[], FreeLines> {
+  constexpr size_t kBytes = kLines * sizeof(Line);
+  auto* lines = static_cast<Line*>(::operator new(kBytes, kLinesAlignment));
+  (void)madvise(lines, kBytes, MADV_HUGEPAGE);
+  std::uninitialized_default_construct_n(lines, kLines);
+  return std::unique_ptr<Line[], FreeLines>(lines);
+}
+
+void UpcallQueue::FreeLines::operator()(Line* lines) const { ::operator delete(lines, kLinesAlignment); }
+
 UpcallQueue::UpcallQueue()
     : ring_(kRing),
-      in_bucket_(kBucketPlaces),
-      last_(kBucketPlaces),
-      draining_(kBucketPlaces),
-      of_port_(kMaxPorts),
-      of_source_(kSourcePlaces),
+      lines_(make_lines()),
+      offered_of_port_(kMaxPorts),
+      offered_of_source_(kSourcePlaces),
+      done_of_port_(kMaxPorts),
+      taken_of_source_(kSourcePlaces),
       by_port_(kMaxPorts) {}
 
 // ---- Producer
 
 // Nearly as long as the longest will do: all of a flood that is spread evenly.
 bool UpcallQueue::has_most(uint32_t port, const Upcall& upcall) const {
-  if (waiting_.load(std::memory_order_relaxed) < kTotal) return false;
-  const uint32_t length = of_source(port, upcall.source).load(std::memory_order_relaxed);
-  return length >= longest_source_.load(std::memory_order_relaxed) / 4 * 3 &&
-         of_port_[port].load(std::memory_order_relaxed) >= longest_port_.load(std::memory_order_relaxed) / 4 * 3;
+  if (waiting() < kTotal) return false;
+  const size_t place = source_place(port, upcall.source);
+  const uint32_t of_source = offered_of_source_[place] - taken_of_source_[place].load(std::memory_order_relaxed);
+  const uint32_t of_port = offered_of_port_[port] - done_of_port_[port].load(std::memory_order_relaxed);
+  return of_source >= longest_source_.load(std::memory_order_relaxed) / 4 * 3 &&
+         of_port >= longest_port_.load(std::memory_order_relaxed) / 4 * 3;
 }
 
-// Not of actions: what a flow sends to userspace keeps going there.
+// As good as not of actions: what a flow sends to userspace keeps going there.
 bool UpcallQueue::flow_has_most(const Upcall& upcall) {
-  if (upcall.kind != Upcall::Kind::miss || upcall.bucket == Upcall::kNoBucket) return false;
-  const uint32_t in_first = in_bucket_[first_place(upcall.bucket)].load(std::memory_order_acquire);
-  const uint32_t in_second = in_bucket_[second_place(upcall.bucket)].load(std::memory_order_acquire);
-  std::vector<bool>::reference draining = draining_[first_place(upcall.bucket)];
-  draining = draining ? in_first != 0 : std::min(in_first, in_second) >= kMostOfFlow;
-  return draining && in_second != 0;
+  if (upcall.bucket == Upcall::kNoBucket) return false;
+  const Places at = places_of(upcall.bucket);
+  Line& line = lines_[at.line];
+  const uint32_t in_first = line.places[at.first].count(), in_second = line.places[at.second].count();
+  if (std::max(in_first, in_second) >= kMostOfPlace) return true;
+  if (upcall.kind != Upcall::Kind::miss) return false;
+  const auto bit = static_cast<uint16_t>(1u << at.first);
+  const bool drains = (line.draining & bit) != 0 ? in_first != 0 : std::min(in_first, in_second) >= kMostOfFlow;
+  line.draining = static_cast<uint16_t>(drains ? line.draining | bit : line.draining & ~bit);
+  return drains && in_second != 0;
 }
 
 bool UpcallQueue::drains() {
-  const size_t waiting = waiting_.load(std::memory_order_relaxed);
-  drains_ = drains_ ? waiting > kFew : waiting >= kTotal;
+  const size_t all = waiting();
+  drains_ = drains_ ? all > kFew : all >= kTotal;
   return drains_;
 }
 
 bool UpcallQueue::offer(Upcall&& upcall) {
   const uint32_t port = upcall.packet->in_port % kMaxPorts;
-  const uint32_t bucket = upcall.bucket, source = upcall.source;
-  const bool in_place = upcall.in_place;
-  if (has_most(port, upcall) || flow_has_most(upcall)) return false;
-  // Counted before it can be seen by the consumer, which counts down.
+  if (has_most(port, upcall) || flow_has_most(upcall) || !ring_.has_room()) return false;
+  // Counted before it can be seen by the consumer, which counts it as done.
   count(port, upcall);
-  if (ring_.push(std::move(upcall))) {
-    if (bucket != Upcall::kNoBucket) last_[first_place(bucket)] = bucket;
-    return true;
-  }
-  of_source(port, source).fetch_sub(1, std::memory_order_relaxed);
-  done(port, bucket, in_place);
-  return false;
+  ring_.push(std::move(upcall));
+  return true;
 }
 
 void UpcallQueue::count(uint32_t port, const Upcall& upcall) {
-  of_port_[port].fetch_add(1, std::memory_order_relaxed);
-  of_source(port, upcall.source).fetch_add(1, std::memory_order_relaxed);
-  if (upcall.in_place) in_place_.fetch_add(1, std::memory_order_relaxed);
+  ++offered_of_port_[port];
+  ++offered_of_source_[source_place(port, upcall.source)];
+  if (upcall.in_place) ++offered_in_place_;
   if (upcall.bucket != Upcall::kNoBucket) {
-    in_bucket_[first_place(upcall.bucket)].fetch_add(1, std::memory_order_release);
-    in_bucket_[second_place(upcall.bucket)].fetch_add(1, std::memory_order_release);
+    const Places at = places_of(upcall.bucket);
+    Line& line = lines_[at.line];
+    ++line.places[at.first].offered;
+    ++line.places[at.second].offered;
+    line.places[at.first].last = mark_of(upcall.bucket);
   }
-  waiting_.fetch_add(1, std::memory_order_release);
-}
-
-void UpcallQueue::done(uint32_t in_port, uint32_t bucket, bool in_place) {
-  of_port_[in_port % kMaxPorts].fetch_sub(1, std::memory_order_relaxed);
-  if (in_place) in_place_.fetch_sub(1, std::memory_order_relaxed);
-  if (bucket != Upcall::kNoBucket) {
-    in_bucket_[first_place(bucket)].fetch_sub(1, std::memory_order_release);
-    in_bucket_[second_place(bucket)].fetch_sub(1, std::memory_order_release);
-  }
-  waiting_.fetch_sub(1, std::memory_order_release);
+  add(offered_, size_t{1}, std::memory_order_release);
 }
 
 // ---- Consumer
+
+// Released after the packets were sent: whoever sees that none of a flow waits sends its next one after them.
+void UpcallQueue::done(std::span<const Ticket> tickets) {
+  size_t in_place = 0;
+  for (const Ticket& ticket : tickets) {
+    add(done_of_port_[ticket.in_port % kMaxPorts], 1u, std::memory_order_relaxed);
+    in_place += ticket.in_place;
+    if (ticket.bucket == Upcall::kNoBucket) continue;
+    const Places at = places_of(ticket.bucket);
+    Line& line = lines_[at.line];
+    add(line.places[at.first].done, uint16_t{1}, std::memory_order_release);
+    add(line.places[at.second].done, uint16_t{1}, std::memory_order_release);
+  }
+  if (in_place != 0) add(done_in_place_, in_place, std::memory_order_relaxed);
+  add(done_, tickets.size(), std::memory_order_release);
+}
 
 UpcallQueue::PortQueue& UpcallQueue::port_queue(uint32_t port_no) {
   std::unique_ptr<PortQueue>& queue = by_port_[port_no];
@@ -127,7 +150,7 @@ void UpcallQueue::dequeue(PortQueue& port, SubQueue& source, Upcall& upcall) {
   --source.length;
   --port.length;
   --queued_;
-  of_source(port.port_no, upcall.source).fetch_sub(1, std::memory_order_relaxed);
+  add(taken_of_source_[source_place(port.port_no, upcall.source)], 1u, std::memory_order_relaxed);
 }
 
 void UpcallQueue::drain_ring() {
@@ -135,8 +158,16 @@ void UpcallQueue::drain_ring() {
   while (ring_.pop(upcall)) enqueue(std::move(upcall));
 }
 
-bool UpcallQueue::take(Upcall& upcall) {
+size_t UpcallQueue::take(std::span<Upcall> upcalls) {
   drain_ring();
+  size_t taken = 0;
+  for (; taken < upcalls.size() && take_next(upcalls[taken]); ++taken) {
+    if (const uint32_t bucket = upcalls[taken].bucket; bucket != Upcall::kNoBucket) prefetch(bucket);  // for done()
+  }
+  return taken;
+}
+
+bool UpcallQueue::take_next(Upcall& upcall) {
   while (!turns_.empty()) {
     PortQueue& port = *turns_.front();
     turns_.pop_front();

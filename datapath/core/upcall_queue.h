@@ -11,22 +11,30 @@
 // Order: a packet of a flow that still has packets waiting must wait behind them even if its flow has been installed
 // meanwhile. The producer asks must_wait(bucket), where a bucket is a hash of the flow: while anything of that bucket
 // is waiting or being handled, its packets go through the queue too. Each bucket counts in two places of a table (a
-// counting Bloom filter), so that even a full queue detains few packets of flows that have nothing in it.
+// counting Bloom filter), so that even a full queue detains few packets of flows that have nothing in it. Both are on
+// one line of memory, which is all that is looked at to ask, to queue, and to count as done: lines of so large a table
+// are seldom in a cache.
 //
 // End of waiting: a flow whose packets come faster than the handler takes them would never have none in the queue, and
 // go the slow way for ever. So once kMostOfFlow of one bucket wait, its further misses are turned away until none of
 // them waits any more; from then on the flow takes the fast path. Many flows together can keep each other from it, too,
 // with one or two packets of each in the queue: see should_end().
 //
-// Thread safety: offer(), must_wait(), should_end(), drains(), several_wait() and waiting() by the producer thread, the
-// rest by the consumer thread.
+// Each counter is written by one thread: what goes in is counted by the producer, what has come out by the consumer,
+// and what waits is the difference. So neither waits for the other's cache lines, as it would to count in one place.
+//
+// Thread safety: offer(), must_wait(), should_end(), drains(), several_wait() and in_place() by the producer thread,
+// waiting() and empty() by any, the rest by the consumer thread.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <new>
+#include <span>
 #include <vector>
 
 #include "datapath/actions/action.h"
@@ -56,10 +64,10 @@ class UpcallQueue {
   UpcallQueue();
 
   static uint32_t bucket_of(uint32_t flow_hash) { return flow_hash == Upcall::kNoBucket ? 0 : flow_hash; }
-  bool must_wait(uint32_t bucket) const {
-    return waiting() != 0 && in_bucket_[first_place(bucket)].load(std::memory_order_acquire) != 0 &&
-           in_bucket_[second_place(bucket)].load(std::memory_order_acquire) != 0;
-  }
+  // Whether any wait at all (empty()) is quicker to say, once for many.
+  bool must_wait(uint32_t bucket) const { return least_of(bucket) != 0; }
+  // Asking it, and offer(), will be faster soon.
+  void prefetch(uint32_t bucket) const { __builtin_prefetch(&lines_[places_of(bucket).line], 1); }
   // Queues it; false, and `upcall` untouched, when it belongs to those that have most, and there is no room, or when so
   // many of its flow wait that they must come to an end first.
   bool offer(Upcall&& upcall);
@@ -71,34 +79,67 @@ class UpcallQueue {
   }
   // It has been full, and more than a few still wait.
   bool drains();
-  // Not said by chance of a flow that has none there, as must_wait() is of one in sixty while the queue is full.
-  bool several_wait(uint32_t bucket) const {
-    return in_bucket_[first_place(bucket)].load(std::memory_order_acquire) >= kSeveral &&
-           in_bucket_[second_place(bucket)].load(std::memory_order_acquire) >= kSeveral;
-  }
+  // Not said by chance of a flow that has none there, as must_wait() is of one in fifty while the queue is full.
+  bool several_wait(uint32_t bucket) const { return least_of(bucket) >= kSeveral; }
   // Waiting or being handled.
-  size_t waiting() const { return waiting_.load(std::memory_order_acquire); }
+  size_t waiting() const {
+    const size_t done = done_.load(std::memory_order_acquire);  // first: never more than have been offered by then
+    return offered_.load(std::memory_order_acquire) - done;
+  }
   bool empty() const { return waiting() == 0; }
-  size_t in_place() const { return in_place_.load(std::memory_order_relaxed); }
+  size_t in_place() const { return offered_in_place_ - done_in_place_.load(std::memory_order_relaxed); }
 
-  // The next upcall, ports and their sources in turn; false when there is none.
-  bool take(Upcall& upcall);
+  // The next upcalls, ports and their sources in turn, as many as there are places for or fewer; returns how many.
+  size_t take(std::span<Upcall> upcalls);
+  bool take(Upcall& upcall) { return take(std::span(&upcall, 1)) != 0; }
   // Of so many misses that take() gave, so many found their flow installed by the time.
   void handled(size_t misses, size_t known);
   // One too many, which is to be dropped; false when there is none.
   bool take_surplus(Upcall& upcall);
+  // What is to be remembered of an upcall until it is done.
+  struct Ticket {
+    uint32_t in_port, bucket;
+    bool in_place = false;
+  };
+  static Ticket ticket_of(const Upcall& upcall) { return {upcall.packet->in_port, upcall.bucket, upcall.in_place}; }
   // What take() gave has been executed and sent, or what take_surplus() gave dropped.
-  void done(uint32_t in_port, uint32_t bucket, bool in_place = false);
+  void done(std::span<const Ticket> tickets);
+  void done(uint32_t in_port, uint32_t bucket, bool in_place = false) {
+    const Ticket one{in_port, bucket, in_place};
+    done({&one, 1});
+  }
 
  private:
   static constexpr size_t kRing = 16384;
   static constexpr size_t kFew = kTotal / 64;
   static constexpr size_t kSample = 1024;  // misses of which it is asked whether most are known
   static constexpr uint32_t kSeveral = 3;
-  static constexpr size_t kBucketPlaces = size_t{1} << 20;
+  static constexpr size_t kLines = size_t{1} << 17, kPlaces = 10;
+  // Fewer than a place can count. Only action upcalls of one flow can be so many.
+  static constexpr uint32_t kMostOfPlace = 60'000;
   static constexpr size_t kSourcePlaces = 8192;
   static constexpr uint32_t kNone = ~uint32_t{0};
 
+  struct Place {
+    uint16_t offered = 0;           // the producer's
+    std::atomic<uint16_t> done{0};  // the consumer's
+    uint16_t last = 0;              // the producer's: if this was the first place of what was queued last, whose
+    // How many wait or are being handled. Whoever the producer does not see there any more has been sent.
+    uint32_t count() const { return static_cast<uint16_t>(offered - done.load(std::memory_order_acquire)); }
+  };
+  struct alignas(64) Line {
+    std::array<Place, kPlaces> places;
+    uint16_t draining = 0;  // the producer's: a bit for each first place whose buckets must come to an end
+  };
+  static_assert(sizeof(Line) == 64);
+  struct FreeLines {
+    void operator()(Line* lines) const;
+  };
+  static constexpr std::align_val_t kLinesAlignment{size_t{2} << 20};
+  static std::unique_ptr<Line[], FreeLines> make_lines();
+  struct Places {
+    size_t line, first, second;
+  };
   struct Node {
     Upcall upcall;
     uint32_t next = kNone;
@@ -116,21 +157,40 @@ class UpcallQueue {
     std::array<SubQueue, kSources> sources;
   };
 
-  static size_t first_place(uint32_t bucket) { return bucket % kBucketPlaces; }
-  static size_t second_place(uint32_t bucket) { return (bucket * 0x9e3779b1u) >> 12; }
-  std::atomic<uint32_t>& of_source(uint32_t port, uint32_t source) {
-    return of_source_[(port * kSources + source % kSources) % kSourcePlaces];
+  static Places places_of(uint32_t bucket) {
+    const uint32_t rest = (bucket * 0x9e3779b1u) >> 17;
+    const size_t first = rest % kPlaces, step = rest / kPlaces % (kPlaces - 1);
+    const size_t second = first + 1 + step;
+    return {bucket % kLines, first, second < kPlaces ? second : second - kPlaces};
+  }
+  // All of a bucket that its line does not tell; never 0.
+  static uint16_t mark_of(uint32_t bucket) { return static_cast<uint16_t>(1 + bucket / kLines); }
+  // As many of the bucket wait or are being handled, at most.
+  uint32_t least_of(uint32_t bucket) const {
+    const Places at = places_of(bucket);
+    const Line& line = lines_[at.line];
+    const uint32_t in_first = line.places[at.first].count();
+    return in_first == 0 ? 0 : std::min(in_first, line.places[at.second].count());
+  }
+  static size_t source_place(uint32_t port, uint32_t source) {
+    return (port * kSources + source % kSources) % kSourcePlaces;
+  }
+  // To a counter that only this thread writes.
+  template <typename Count>
+  static void add(std::atomic<Count>& counter, Count by, std::memory_order order) {
+    counter.store(static_cast<Count>(counter.load(std::memory_order_relaxed) + by), order);
   }
   bool has_most(uint32_t port, const Upcall& upcall) const;
   bool mostly_known() const { return mostly_known_.load(std::memory_order_relaxed); }
   // Not said by chance either, but not always of a flow that shares its place with another.
-  bool surely_waits(uint32_t bucket) const { return must_wait(bucket) && last_[first_place(bucket)] == bucket; }
-  bool flow_has_most(const Upcall& upcall);
-  const std::atomic<uint32_t>& of_source(uint32_t port, uint32_t source) const {
-    return of_source_[(port * kSources + source % kSources) % kSourcePlaces];
+  bool surely_waits(uint32_t bucket) const {
+    const Places at = places_of(bucket);
+    return must_wait(bucket) && lines_[at.line].places[at.first].last == mark_of(bucket);
   }
+  bool flow_has_most(const Upcall& upcall);
   void count(uint32_t port, const Upcall& upcall);
   void drain_ring();
+  bool take_next(Upcall& upcall);
   bool take_from(PortQueue& port, Upcall& upcall);
   void enqueue(Upcall&& upcall);
   void dequeue(PortQueue& port, SubQueue& source, Upcall& upcall);
@@ -140,20 +200,26 @@ class UpcallQueue {
   void forget_longest();
 
   SpscRing<Upcall> ring_;
-  std::atomic<size_t> waiting_{0};
-  std::atomic<size_t> in_place_{0};
-  std::vector<std::atomic<uint32_t>> in_bucket_;
-  std::atomic<bool> mostly_known_{false};         // of the misses that were handled last
-  bool drains_ = false;                           // the producer's
-  std::vector<uint32_t> last_;                    // the producer's: by first place, the bucket that was queued last
-  std::vector<bool> draining_;                    // the producer's: by first place, buckets that must come to an end
-  std::vector<std::atomic<uint32_t>> of_port_;    // by port number: waiting or being handled
-  std::vector<std::atomic<uint32_t>> of_source_;  // by a hash of port and source: waiting; perhaps of several together
+  const std::unique_ptr<Line[], FreeLines> lines_;
+
+  // Producer's. The atomic ones are read by others.
+  alignas(64) std::atomic<size_t> offered_{0};
+  size_t offered_in_place_ = 0;
+  bool drains_ = false;
+  std::vector<uint32_t> offered_of_port_;    // by port number
+  std::vector<uint32_t> offered_of_source_;  // by a hash of port and source; perhaps of several together
+
+  // Consumer's. The atomic ones are read by the producer.
+  alignas(64) std::atomic<size_t> done_{0};
+  std::atomic<size_t> done_in_place_{0};
+  std::atomic<bool> mostly_known_{false};  // of the misses that were handled last
   // Who has as many loses, once there is no room.
   std::atomic<uint32_t> longest_port_{kNone}, longest_source_{kNone};
-
-  // Consumer's.
-  size_t sampled_ = 0, sampled_known_ = 0;
+  std::vector<std::atomic<uint32_t>> done_of_port_;     // by port number
+  std::vector<std::atomic<uint32_t>> taken_of_source_;  // as above
+  // On lines that the producer does not read.
+  alignas(64) size_t sampled_ = 0;
+  size_t sampled_known_ = 0;
   std::deque<Node> nodes_;
   uint32_t free_node_ = kNone;
   size_t queued_ = 0;             // in sub-queues

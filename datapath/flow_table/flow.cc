@@ -43,15 +43,26 @@ Flow::SharedActions::SharedActions(ActionList actions)
       only_output(find_only_output(list)),
       shallow(is_shallow(list)) {}
 
-Flow* FlowImplementation::make(FlowArena& arena, const MaskPattern& pattern, const FlowKey& key) {
-  Flow* flow = arena.take(pattern.rest().size());
+Flow& FlowImplementation::fill_in(Flow* flow, const MaskPattern& pattern, const FlowKey& key) {
   for (size_t i = 0; i < kHotWords; ++i) flow->hot_[i] = words(key)[i] & pattern.hot()[i];
   auto* value = reinterpret_cast<uint64_t*>(flow + 1);
   for (const MaskPattern::Word& word : pattern.rest()) *value++ = words(key)[word.index] & word.mask;
-  pattern.ref();
   flow->pattern_ = &pattern;
   flow->references_.store(1, std::memory_order_relaxed);
-  return flow;
+  return *flow;
+}
+
+void FlowImplementation::give_actions(Flow& flow, Flow::ActionsRef actions) {
+  const bool whole = actions->only_output != 0 && flow.pattern_->whole_connections();
+  flow.actions_.store(actions.get(), std::memory_order_relaxed);
+  flow.shortcut_.store(actions->shortcut.value(), std::memory_order_relaxed);
+  flow.kernel_path_.store(whole ? Flow::kTakesWhole : uint8_t{0}, std::memory_order_relaxed);
+  flow.actions_owner_ = std::move(actions);
+}
+
+// The slot stays free for the thread that will see most of the flow's packets.
+void FlowImplementation::begin_with(Flow& flow, const FlowStats& stats) {
+  if (stats.packets != 0) flow.first_slot_.add(stats.packets, stats.bytes, stats.used, stats.tcp_flags);
 }
 
 void FlowImplementation::recycle(FlowArena& arena, Flow* flow) {

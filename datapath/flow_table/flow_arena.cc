@@ -121,14 +121,25 @@ FlowArena::Run FlowArena::next_run(FlowCursor& cursor, size_t most) const {
   return {};
 }
 
-Flow* FlowArena::take(size_t rest_words) {
+void FlowArena::take(size_t rest_words, std::span<Flow*> flows) {
   const size_t size_class = class_of(rest_words);
   AwakeMutexLock lock(mutex_);
   std::vector<Flow*>& free = free_[size_class];
-  if (free.empty()) return carve(size_class);
-  Flow* flow = free.back();
-  free.pop_back();
-  return flow;
+  if (free.size() < flows.size()) free.reserve(flows.size());  // if not all can be made, they go there
+  size_t taken = 0;
+  try {
+    for (; taken < flows.size(); ++taken) {
+      if (free.empty()) {
+        flows[taken] = carve(size_class);
+      } else {
+        flows[taken] = free.back();
+        free.pop_back();
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    free.insert(free.end(), flows.begin(), flows.begin() + static_cast<ptrdiff_t>(taken));
+    throw;
+  }
 }
 
 void FlowArena::give_back(Flow* flow) {

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "datapath/base/mutex.h"
@@ -25,8 +26,9 @@ class FlowArena {
   FlowArena(const FlowArena&) = delete;
   FlowArena& operator=(const FlowArena&) = delete;
 
-  // A flow that is not alive, with room for so many words behind it. Throws std::bad_alloc.
-  Flow* take(size_t rest_words);
+  // As many flows as there are places, not alive, with room for so many words behind each. All or, with
+  // std::bad_alloc, none.
+  void take(size_t rest_words, std::span<Flow*> flows);
   // REQUIRES: no reader can have found it alive.
   void give_back(Flow* flow);
   // Has the kernel provide memory for some thousand flows more than there are, unless it has: called now and then, it

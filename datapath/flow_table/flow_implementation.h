@@ -19,8 +19,12 @@ struct Flow::SharedActions : std::enable_shared_from_this<SharedActions> {
 };
 
 struct FlowImplementation {
-  // A flow of the arena with the words of `key` that the pattern names, masked. Not alive yet.
-  static Flow* make(FlowArena& arena, const MaskPattern& pattern, const FlowKey& key);
+  // Makes a flow of the arena one with the words of `key` that the pattern names, masked, and with a reference to the
+  // pattern that the caller has taken for it. Not alive yet.
+  static Flow& fill_in(Flow* flow, const MaskPattern& pattern, const FlowKey& key);
+  // REQUIRES, both: nobody else knows the flow yet.
+  static void give_actions(Flow& flow, Flow::ActionsRef actions);
+  static void begin_with(Flow& flow, const FlowStats& stats);
   // From now on whoever comes by it may use it.
   static void publish(Flow& flow) { flow.alive_.store(true, std::memory_order_release); }
   static void kill(Flow& flow) { flow.alive_.store(false, std::memory_order_seq_cst); }

@@ -99,6 +99,12 @@ Ufid make_ufid(const FlowKey& key, const MaskPattern& pattern, uint64_t mask_has
   return ufid;
 }
 
+// To a counter that is only written under the table's lock.
+template <typename Count>
+void add(std::atomic<Count>& counter, int by) {
+  counter.store(counter.load(std::memory_order_relaxed) + static_cast<Count>(by), std::memory_order_release);
+}
+
 uint32_t key_hash_in(const Ufid& ufid) { return static_cast<uint32_t>(ufid.low); }
 // Of an identifier that the installer chose, of which either half may be the same for all.
 uint32_t chosen_hash(const Ufid& ufid) { return hash_finish(hash_word(hash_word(hash_start(), ufid.high), ufid.low)); }
@@ -131,6 +137,7 @@ struct FlowTable::Implementation {
   // Calls visit for every flow until it returns false. RCU readers.
   template <typename Visit>
   void for_each(Visit&& visit) const;
+  Insertion::Refusal insert(Drafts& drafts, size_t i) REQUIRES(mutex);
   void link(Subtable& subtable, Flow* flow, uint32_t key_hash) REQUIRES(mutex);
   void unlink(Flow* flow) REQUIRES(mutex);
   // Returns those that were there.
@@ -143,6 +150,8 @@ struct FlowTable::Implementation {
     std::memcpy(&mask, FlowImplementation::pattern(flow).hot().data(), sizeof mask);
     return mask == ~0u && in_port < kMaxPorts ? deep_flows_of_port[in_port] : deep_flows_of_any;
   }
+
+  bool full() const { return flow_count.load(std::memory_order_relaxed) >= max_flows.load(std::memory_order_relaxed); }
 
   // What lookups read is apart from what every insertion writes.
   const Clock& clock;
@@ -159,9 +168,9 @@ struct FlowTable::Implementation {
   // By an insertion: others of the same kind tend to follow. Written under the lock; RCU readers.
   std::atomic<Subtable*> last_used{nullptr};
 
-  alignas(64) std::atomic<size_t> flow_count{0};
-  FlowIndex by_chosen_ufid;  // flows whose identifiers the installer chose
-  mutable Mutex mutex;       // writers
+  alignas(64) std::atomic<size_t> flow_count{0};  // written under the lock
+  FlowIndex by_chosen_ufid;                       // flows whose identifiers the installer chose
+  mutable Mutex mutex;                            // writers
   std::unordered_multimap<uint64_t, Subtable*> by_mask GUARDED_BY(mutex);
   std::unordered_map<const MaskPattern*, Subtable*> by_pattern GUARDED_BY(mutex);
   size_t ordinary_masks GUARDED_BY(mutex) = 0;  // the overflow masks are not counted
@@ -257,7 +266,7 @@ void FlowTable::Implementation::for_each(Visit&& visit) const {
 void FlowTable::Implementation::link(Subtable& subtable, Flow* flow, uint32_t key_hash) {
   // Before the flow can be found: no reader may take a packet that it matches for one of a port with shallow flows
   // only.
-  if (!FlowImplementation::shallow(*flow)) deep_flows_like(*flow).fetch_add(1, std::memory_order_release);
+  if (!FlowImplementation::shallow(*flow)) add(deep_flows_like(*flow), 1);
   FlowImplementation::publish(*flow);
   const bool first = subtable.flows.size() == 0;
   subtable.flows.insert(key_hash, flow);
@@ -267,7 +276,7 @@ void FlowTable::Implementation::link(Subtable& subtable, Flow* flow, uint32_t ke
     publish(std::move(next));
   }
   flow_bytes += FlowArena::flow_bytes(subtable.pattern->rest().size());
-  flow_count.fetch_add(1, std::memory_order_relaxed);
+  add(flow_count, 1);
 }
 
 // The counter of deep flows is asked for by every batch of packets, so it is left alone where it says the same after
@@ -275,9 +284,9 @@ void FlowTable::Implementation::link(Subtable& subtable, Flow* flow, uint32_t ke
 Flow::ActionsRef FlowTable::Implementation::replace_actions(Flow& flow, Flow::ActionsRef actions) {
   const bool was_shallow = FlowImplementation::shallow(flow);
   const bool is_shallow = FlowImplementation::shallow_with(flow, actions);
-  if (was_shallow && !is_shallow) deep_flows_like(flow).fetch_add(1, std::memory_order_release);
+  if (was_shallow && !is_shallow) add(deep_flows_like(flow), 1);
   Flow::ActionsRef old = FlowImplementation::set_actions(flow, std::move(actions));
-  if (!was_shallow && is_shallow) deep_flows_like(flow).fetch_sub(1, std::memory_order_release);
+  if (!was_shallow && is_shallow) add(deep_flows_like(flow), -1);
   return old;
 }
 
@@ -285,9 +294,9 @@ void FlowTable::Implementation::unlink(Flow* flow) {
   Subtable* subtable = by_pattern.at(&FlowImplementation::pattern(*flow));
   subtable->flows.remove(subtable->pattern->hash(flow->key()), flow);
   if (find_chosen(flow->ufid()) == flow) by_chosen_ufid.remove(chosen_hash(flow->ufid()), flow);
-  if (!FlowImplementation::shallow(*flow)) deep_flows_like(*flow).fetch_sub(1, std::memory_order_release);
+  if (!FlowImplementation::shallow(*flow)) add(deep_flows_like(*flow), -1);
   flow_bytes -= FlowArena::flow_bytes(subtable->pattern->rest().size());
-  flow_count.fetch_sub(1, std::memory_order_relaxed);
+  add(flow_count, -1);
   if (subtable->flows.size() == 0) drop_subtable(subtable);
 }
 
@@ -371,90 +380,153 @@ void FlowTable::lookup_batch(const FlowKey* const keys[], size_t n, Flow* flows[
   }
 }
 
-// A flow that is about to be inserted: all that can be done for it without the lock, which threads that set up flows at
-// the same time would wait for. Gives the flow back unless it was taken.
-class FlowTable::Draft {
+// Flows that are about to be inserted: all that can be done for them without the lock, which threads that set up flows
+// at the same time would wait for. Gives back those that were not taken.
+class FlowTable::Drafts {
  public:
-  Draft(Implementation& table, const FlowKey& key, Flow::ActionsRef actions, std::shared_ptr<void> installer_data,
-        uint16_t installer_bits)
-      : table_(table),
-        key_(key),
-        actions_(std::move(actions)),
-        installer_data_(std::move(installer_data)),
-        installer_bits_(installer_bits),
-        created_(table.clock.now()) {}
-  ~Draft() { give_back(); }
-  Draft(const Draft&) = delete;
-  Draft& operator=(const Draft&) = delete;
-
-  // For that subtable, whatever it was made for before.
-  void make_for(Subtable& subtable, const Ufid& ufid) {
-    if (subtable_ == &subtable) return;
-    give_back();
-    subtable_ = &subtable;
-    key_hash_ = subtable.pattern->hash(key_);
-    ufid_ = ufid.is_zero() ? make_ufid(key_, *subtable.pattern, subtable.mask_hash, key_hash_) : ufid;
-    flow_ = FlowImplementation::make(*table_.arena, *subtable.pattern, key_);
-    flow_->ufid_ = ufid_;
-    flow_->created_ = created_;
-    flow_->installer_data_ = installer_data_;
-    flow_->set_installer_bits(installer_bits_);
-    FlowImplementation::set_actions(*flow_, actions_);
+  Drafts(Implementation& table, std::span<Insertion> flows)
+      : table_(table), insertions_(flows), created_(table.clock.now()) {
+    std::fill_n(drafts_.begin(), flows.size(), Draft{});
   }
-  uint32_t key_hash() const { return key_hash_; }
-  const Ufid& ufid() const { return ufid_; }
-  Flow* take() { return std::exchange(flow_, nullptr); }
+  ~Drafts() {
+    for (size_t i = 0; i < insertions_.size(); ++i) give_back(i);
+    while (memory_left_ != 0) table_.arena->give_back(memory_[--memory_left_]);
+  }
+  Drafts(const Drafts&) = delete;
+  Drafts& operator=(const Drafts&) = delete;
+
+  // Those that have its mask.
+  void make_those_for(Subtable& subtable) {
+    const auto fits = [&subtable](const Insertion& insertion) { return subtable.mask == *insertion.mask; };
+    uint32_t fitting = 0;
+    for (size_t i = 0; i < insertions_.size(); ++i) fitting |= uint32_t{fits(insertions_[i])} << i;
+    const auto count = static_cast<size_t>(std::popcount(fitting));
+    if (count == 0) return;
+    table_.arena->take(subtable.pattern->rest().size(), {memory_.data(), count});
+    memory_left_ = count;
+    subtable.pattern->ref(static_cast<uint32_t>(count));
+    for (uint32_t left = fitting; left != 0; left &= left - 1) {
+      const auto i = static_cast<size_t>(std::countr_zero(left));
+      fill_in(i, subtable, memory_[--memory_left_]);
+      subtable.flows.prefetch(drafts_[i].key_hash);
+    }
+  }
+  // For that subtable, whatever it was made for before.
+  void make_for(size_t i, Subtable& subtable) {
+    if (drafts_[i].subtable == &subtable) return;
+    give_back(i);
+    Flow* memory = nullptr;
+    table_.arena->take(subtable.pattern->rest().size(), {&memory, 1});
+    subtable.pattern->ref();
+    fill_in(i, subtable, memory);
+  }
+  Insertion& insertion(size_t i) { return insertions_[i]; }
+  // That it was made for. Null: not made yet.
+  Subtable* subtable(size_t i) const { return drafts_[i].subtable; }
+  uint32_t key_hash(size_t i) const { return drafts_[i].key_hash; }
+  const Ufid& ufid(size_t i) const { return drafts_[i].flow->ufid(); }
+  Flow* take(size_t i) { return insertions_[i].flow = std::exchange(drafts_[i].flow, nullptr); }
 
  private:
-  void give_back() {
-    if (flow_ != nullptr) FlowImplementation::recycle(*table_.arena, std::exchange(flow_, nullptr));
+  struct Draft {
+    Flow* flow;
+    Subtable* subtable;
+    uint32_t key_hash;
+  };
+
+  // `memory` takes over a reference to the subtable's pattern.
+  void fill_in(size_t i, Subtable& subtable, Flow* memory) {
+    Insertion& insertion = insertions_[i];
+    const uint32_t key_hash = subtable.pattern->hash(*insertion.key);
+    Flow& flow = FlowImplementation::fill_in(memory, *subtable.pattern, *insertion.key);
+    flow.ufid_ = insertion.ufid.is_zero() ? make_ufid(*insertion.key, *subtable.pattern, subtable.mask_hash, key_hash)
+                                          : insertion.ufid;
+    flow.created_ = created_;
+    flow.set_installer_bits(insertion.installer_bits);
+    flow.installer_data_ = std::move(*insertion.installer_data);
+    FlowImplementation::give_actions(flow, std::move(*insertion.actions));
+    FlowImplementation::begin_with(flow, insertion.stats);
+    drafts_[i] = {&flow, &subtable, key_hash};
+  }
+  void give_back(size_t i) {
+    Flow* flow = std::exchange(drafts_[i].flow, nullptr);
+    if (flow == nullptr) return;
+    *insertions_[i].installer_data = std::move(flow->installer_data_);
+    *insertions_[i].actions = std::move(flow->actions_owner_);
+    FlowImplementation::recycle(*table_.arena, flow);
   }
 
   Implementation& table_;
-  const FlowKey& key_;
-  const Flow::ActionsRef actions_;
-  const std::shared_ptr<void> installer_data_;
-  const uint16_t installer_bits_;
+  const std::span<Insertion> insertions_;
   const Nanoseconds created_;
-  const Subtable* subtable_ = nullptr;
-  uint32_t key_hash_ = 0;
-  Ufid ufid_;
-  Flow* flow_ = nullptr;
+  std::array<Draft, kInsertTogether> drafts_;  // as many as there are insertions
+  std::array<Flow*, kInsertTogether> memory_;
+  size_t memory_left_ = 0;
 };
+
+FlowTable::Insertion::Refusal FlowTable::Implementation::insert(Drafts& drafts, size_t i) {
+  const Insertion& insertion = drafts.insertion(i);
+  if (full()) return Insertion::Refusal::full;
+  Subtable* subtable = subtable_for(*insertion.mask, drafts.subtable(i));
+  drafts.make_for(i, *subtable);
+  const bool chosen = !insertion.ufid.is_zero();
+  auto refusal = Insertion::Refusal::none;
+  if (subtable->find(drafts.key_hash(i), *insertion.key) != nullptr) {
+    refusal = Insertion::Refusal::exists;
+  } else if ((chosen ? find_ufid(insertion.ufid) : find_chosen(drafts.ufid(i))) != nullptr) {
+    // One of the table's own differs from all others of its own, as far as their hashes tell.
+    refusal = Insertion::Refusal::ufid_exists;
+  }
+  if (refusal != Insertion::Refusal::none) {
+    if (subtable->flows.size() == 0) drop_subtable(subtable);
+    return refusal;
+  }
+  Flow* flow = drafts.take(i);
+  if (chosen) by_chosen_ufid.insert(chosen_hash(insertion.ufid), flow);
+  link(*subtable, flow, drafts.key_hash(i));
+  return refusal;
+}
+
+void FlowTable::insert(std::span<Insertion> flows) {
+  while (!flows.empty()) {
+    const size_t count = std::min(flows.size(), kInsertTogether);
+    insert_together(flows.first(count));
+    flows = flows.subspan(count);
+  }
+}
+
+void FlowTable::insert_together(std::span<Insertion> flows) {
+  const rcu::ReaderScope reader;
+  Drafts drafts(*impl_, flows);
+  // A table that stays full is not locked for each miss.
+  if (full()) {
+    for (Insertion& flow : flows) flow.refusal = Insertion::Refusal::full;
+    return;
+  }
+  if (Subtable* guess = impl_->last_used.load(std::memory_order_acquire)) drafts.make_those_for(*guess);
+  AwakeMutexLock lock(impl_->mutex);
+  for (size_t i = 0; i < flows.size(); ++i) flows[i].refusal = impl_->insert(drafts, i);
+}
 
 Result<Flow*> FlowTable::insert(const FlowKey& key, const FlowMask& mask, Flow::ActionsRef actions, Ufid ufid,
                                 std::shared_ptr<void> installer_data, uint16_t installer_bits) {
-  const rcu::ReaderScope reader;
-  const bool chosen = !ufid.is_zero();
-  Draft draft(*impl_, key, std::move(actions), std::move(installer_data), installer_bits);
-  Subtable* guess = impl_->last_used.load(std::memory_order_acquire);
-  if (guess != nullptr && !(guess->mask == mask)) guess = nullptr;
-  if (guess != nullptr) draft.make_for(*guess, ufid);
-
-  AwakeMutexLock lock(impl_->mutex);
-  if (full()) return resource_exhausted("the flow table is full: " + std::to_string(max_flows()) + " flows");
-  Subtable* subtable = impl_->subtable_for(mask, guess);
-  draft.make_for(*subtable, ufid);
-  Status refused;
-  if (subtable->find(draft.key_hash(), key) != nullptr) {
-    refused = already_exists("a flow with this key and mask exists");
-  } else {
-    // One of the table's own differs from all others of its own, as far as their hashes tell.
-    const Flow* same_ufid = chosen ? impl_->find_ufid(ufid) : impl_->find_chosen(draft.ufid());
-    if (same_ufid != nullptr) refused = already_exists("a flow with this ufid exists", "ufid");
+  Insertion one{&key, &mask, &actions, &installer_data, installer_bits, ufid, {}};
+  insert_together({&one, 1});
+  switch (one.refusal) {
+    case Insertion::Refusal::none:
+      break;
+    case Insertion::Refusal::full:
+      return resource_exhausted("the flow table is full: " + std::to_string(max_flows()) + " flows");
+    case Insertion::Refusal::exists:
+      return already_exists("a flow with this key and mask exists");
+    case Insertion::Refusal::ufid_exists:
+      return already_exists("a flow with this ufid exists", "ufid");
   }
-  if (!refused.ok()) {
-    if (subtable->flows.size() == 0) impl_->drop_subtable(subtable);
-    return refused;
-  }
-  Flow* flow = draft.take();
-  if (chosen) impl_->by_chosen_ufid.insert(chosen_hash(ufid), flow);
-  impl_->link(*subtable, flow, draft.key_hash());
-  return flow;
+  return one.flow;
 }
 
 void FlowTable::set_max_flows(size_t max_flows) { impl_->max_flows.store(max_flows, std::memory_order_relaxed); }
-bool FlowTable::full() const { return impl_->flow_count.load(std::memory_order_relaxed) >= max_flows(); }
+bool FlowTable::full() const { return impl_->full(); }
 size_t FlowTable::max_flows() const { return impl_->max_flows.load(std::memory_order_relaxed); }
 
 bool FlowTable::crowded() const {

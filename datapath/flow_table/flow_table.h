@@ -250,9 +250,25 @@ class FlowTable {
   // For any number of keys; flows[i] is null where keys[i] is a miss.
   void lookup_batch(const FlowKey* const keys[], size_t n, Flow* flows[], uint32_t* masks_visited = nullptr) const;
 
-  // Inserts; `actions` is not null; `key` is a packet's whole key, masked by the table; the flow's mask is `mask` or,
-  // when there are too many masks, one with more bits. already_exists if a flow with equal masked key and mask is
-  // there; resource_exhausted at max_flows. A zero ufid is filled in.
+  // A flow to insert. `key` is a packet's whole key, masked by the table; the flow's mask is `mask` or, when there are
+  // too many masks, one with more bits. A zero ufid is filled in.
+  struct Insertion {
+    enum class Refusal : uint8_t { none, full, exists, ufid_exists };
+    const FlowKey* key;
+    const FlowMask* mask;
+    // The flow takes what these hold; of a flow that is refused, they keep it. The list is not null.
+    Flow::ActionsRef* actions;
+    std::shared_ptr<void>* installer_data;
+    uint16_t installer_bits = 0;
+    Ufid ufid;
+    FlowStats stats;  // that it begins with: of the packet that it is inserted for
+    // What came of it. `exists`: a flow with equal masked key and mask is there; `full`: there are max_flows.
+    Flow* flow = nullptr;  // null: refused
+    Refusal refusal = Refusal::none;
+  };
+  // Inserts in their order, as if one by one, but for the price of one lock.
+  void insert(std::span<Insertion> flows);
+  // Inserts one: already_exists, resource_exhausted.
   Result<Flow*> insert(const FlowKey& key, const FlowMask& mask, Flow::ActionsRef actions, Ufid ufid,
                        std::shared_ptr<void> installer_data, uint16_t installer_bits = 0);
   Result<Flow*> insert(const FlowKey& key, const FlowMask& mask, ActionList actions, Ufid ufid,
@@ -315,7 +331,9 @@ class FlowTable {
 
  private:
   struct Implementation;
-  class Draft;
+  class Drafts;
+  static constexpr size_t kInsertTogether = 32;  // so many flows are inserted under one lock
+  void insert_together(std::span<Insertion> flows);
   static constexpr size_t kSetTogether = 64;  // actions of so many flows are set under one lock
   std::atomic<size_t> mask_count_{0};
   std::unique_ptr<Implementation> impl_;

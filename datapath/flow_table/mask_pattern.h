@@ -59,7 +59,7 @@ class MaskPattern {
   size_t memory_bytes() const { return sizeof *this + rest_.capacity() * sizeof(Word); }
 
   // Shared by the subtable and its flows.
-  void ref() const { references_.fetch_add(1, std::memory_order_relaxed); }
+  void ref(uint32_t count = 1) const { references_.fetch_add(count, std::memory_order_relaxed); }
   void unref() const {
     if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }

@@ -16,19 +16,25 @@ uint64_t hash_of(const Way& way) {
 
 }  // namespace
 
-KnownTerms::Shared KnownTerms::share(TranslateOutput& output) {
-  Entry& entry = (*entries_)[hash_of(output.way) % kEntries];
+Flow::ActionsRef KnownTerms::actions_of(Entry& entry, const TranslateOutput& output) {
   Flow::ActionsRef actions = entry.actions.lock();
   if (actions == nullptr || Flow::list_of(actions) != output.actions) {
     actions = Flow::make_actions(output.actions);
     entry.actions = actions;
   }
-  std::shared_ptr<const FlowTerms> terms = entry.terms.lock();
-  if (terms == nullptr || !(*terms == output)) {
-    terms = std::make_shared<const FlowTerms>(output);
-    entry.terms = terms;
+  return actions;
+}
+
+KnownTerms::Shared KnownTerms::share(TranslateOutput& output) {
+  Set& set = (*sets_)[hash_of(output.way) % kSets];
+  for (Entry& entry : set) {
+    std::shared_ptr<const FlowTerms> terms = entry.terms.lock();
+    if (terms != nullptr && *terms == output) return {std::move(terms), actions_of(entry, output)};
   }
-  return {std::move(terms), std::move(actions)};
+  Entry& entry = set[0].terms.expired() ? set[0] : set[1];
+  auto terms = std::make_shared<const FlowTerms>(output);
+  entry.terms = terms;
+  return {std::move(terms), actions_of(entry, output)};
 }
 
 }  // namespace vswitch

@@ -21,7 +21,8 @@ namespace vswitch {
 
 class KnownTerms {
  public:
-  static constexpr size_t kEntries = 1024;  // one for each way through the rules; those of the same hash take turns
+  // One entry for each way through the rules; of several with the same hash one stays, the others take turns.
+  static constexpr size_t kSets = 1024, kWaysOfSet = 2, kEntries = kSets * kWaysOfSet;
 
   struct Shared {
     std::shared_ptr<const FlowTerms> terms;
@@ -36,7 +37,10 @@ class KnownTerms {
     std::weak_ptr<const FlowTerms> terms;
     std::weak_ptr<Flow::ActionsRef::element_type> actions;
   };
-  std::unique_ptr<std::array<Entry, kEntries>> entries_ = std::make_unique<std::array<Entry, kEntries>>();
+  using Set = std::array<Entry, kWaysOfSet>;
+  static Flow::ActionsRef actions_of(Entry& entry, const TranslateOutput& output);
+
+  std::unique_ptr<std::array<Set, kSets>> sets_ = std::make_unique<std::array<Set, kSets>>();
 };
 
 }  // namespace vswitch

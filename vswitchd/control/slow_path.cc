@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "datapath/base/block_pool.h"
 #include "datapath/base/rcu.h"
 #include "datapath/flow/flow_mask.h"
 #include "vswitchd/control/known_terms.h"
@@ -105,7 +106,6 @@ RecircRef TraceContexts::freeze(FrozenState state) {
 MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   const SwitchView& view = views_.get();
   TranslateInput input{.view = view, .key = key};
-  input.now = clock_.now();
   input.contexts = &contexts_;
   input.way_only = true;
   // Of a thread, since it is what makes up most of a translation's memory, and what flows share is counted by one
@@ -125,7 +125,8 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   MissResult result{.actions = std::move(shared.actions),
                     .mask = output.mask,
                     .install = !output.slow_path,
-                    .installer_data = std::make_shared<FlowOrigin>(std::move(shared.terms), view.generation),
+                    .installer_data = std::allocate_shared<FlowOrigin>(BlockAllocator<FlowOrigin>(),
+                                                                       std::move(shared.terms), view.generation),
                     .installer_bits = bits};
   output.clear();  // nothing is to be kept alive here
   return result;

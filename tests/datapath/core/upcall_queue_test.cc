@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -276,6 +279,60 @@ TEST_F(UpcallQueueTest, ActionsOfOneFlowMayBeMany) {
   EXPECT_EQ(take().size(), 2 * UpcallQueue::kMostOfFlow);
 }
 
+// There is an end to that, but none before nearly all of the queue is that flow's.
+TEST_F(UpcallQueueTest, ActionsOfOneFlowAreNotMoreThanCanBeCounted) {
+  size_t offered = 0;
+  const auto action = [this] {
+    Upcall one = upcall(1, 5);
+    one.kind = Upcall::Kind::action;
+    return one;
+  };
+  while (offered < UpcallQueue::kTotal && queue_.offer(action())) {
+    if (++offered % 1000 != 0) continue;
+    EXPECT_EQ(drop_surplus().size(), 0u);
+  }
+  EXPECT_GE(offered, UpcallQueue::kTotal / 8 * 7);
+  EXPECT_LT(offered, UpcallQueue::kTotal);
+  EXPECT_TRUE(queue_.must_wait(5));
+  EXPECT_TRUE(queue_.offer(upcall(1, 6))) << "another flow's";
+  EXPECT_EQ(take(offered).size(), offered);
+  EXPECT_EQ(take().size(), 1u);
+  EXPECT_FALSE(queue_.must_wait(5));
+  EXPECT_TRUE(queue_.offer(action()));
+}
+
+// The counters start at 0 again some day.
+TEST_F(UpcallQueueTest, KnowsWhoWaitsHoweverManyHaveWaited) {
+  for (uint32_t i = 0; i < 100'000; ++i) {
+    ASSERT_FALSE(queue_.must_wait(5)) << i;
+    ASSERT_TRUE(queue_.offer(upcall(1, 5)));
+    ASSERT_TRUE(queue_.must_wait(5)) << i;
+    ASSERT_EQ(take().size(), 1u);
+  }
+}
+
+TEST_F(UpcallQueueTest, TakesAndEndsSeveralTogether) {
+  for (uint32_t i = 0; i < 5; ++i) {
+    Upcall one = upcall(1 + i % 2, i, i);
+    one.in_place = i % 2 == 0;
+    ASSERT_TRUE(queue_.offer(std::move(one)));
+  }
+  std::array<Upcall, 3> taken;
+  std::array<UpcallQueue::Ticket, 3> tickets;
+  ASSERT_EQ(queue_.take(taken), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(taken[i].packet->skb_mark, i);
+    tickets[i] = UpcallQueue::ticket_of(taken[i]);
+  }
+  EXPECT_EQ(queue_.waiting(), 5u) << "also those that are being handled";
+  queue_.done(tickets);
+  EXPECT_EQ(queue_.waiting(), 2u);
+  EXPECT_EQ(queue_.in_place(), 1u);
+  for (uint32_t i = 0; i < 5; ++i) EXPECT_EQ(queue_.must_wait(i), i >= 3);
+  EXPECT_EQ(queue_.take(taken), 2u);
+  EXPECT_EQ(queue_.take(taken), 0u);
+}
+
 TEST_F(UpcallQueueTest, CopiesForTheControlPathHoldNobodyUp) {
   Upcall copy = upcall(1, Upcall::kNoBucket);
   copy.kind = Upcall::Kind::action;
@@ -318,6 +375,42 @@ TEST_F(UpcallQueueTest, KeepsOrderBetweenThreads) {
   producer.join();
   EXPECT_TRUE(ordered);
   EXPECT_TRUE(queue_.empty());
+}
+
+// Whom the producer is told not to wait for has been done: whatever the consumer did before is seen.
+TEST_F(UpcallQueueTest, WhoNeedNotWaitComesAfterThoseBefore) {
+  constexpr uint32_t kFlows = 7, kPackets = 30'000;
+  std::array<uint32_t, kFlows> sent{};  // the last of each flow; not atomic: the queue orders it
+  std::atomic<bool> finished{false};
+  std::thread consumer([&] {
+    std::array<Upcall, 8> batch;
+    std::array<UpcallQueue::Ticket, 8> tickets;
+    while (!finished || !queue_.empty()) {
+      const size_t n = queue_.take(batch);
+      for (size_t i = 0; i < n; ++i) {
+        tickets[i] = UpcallQueue::ticket_of(batch[i]);
+        sent[batch[i].bucket] = batch[i].packet->skb_mark;
+        batch[i].packet.reset();
+      }
+      queue_.done(std::span(tickets).first(n));
+    }
+  });
+  pool_.claim();
+  std::array<uint32_t, kFlows> last{};
+  size_t passed = 0;
+  for (uint32_t i = 1; i <= kPackets;) {
+    const uint32_t flow = i * i % kFlows;
+    if (!queue_.must_wait(flow)) {
+      EXPECT_EQ(sent[flow], last[flow]);
+      ++passed;
+    }
+    if (!queue_.offer(upcall(1, flow, i, flow))) continue;
+    last[flow] = i++;
+  }
+  finished = true;
+  consumer.join();
+  EXPECT_EQ(sent, last);
+  EXPECT_GT(passed, 0u);
 }
 
 }  // namespace

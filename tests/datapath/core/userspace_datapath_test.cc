@@ -372,6 +372,48 @@ TEST_P(UserspaceDatapathTest, NothingIsLostWhenThereIsNothingButNewFlows) {
   EXPECT_EQ(sent_by(out), 2 * kPackets);
 }
 
+// So many new flows at once that both threads set them up, each with several packets that come together.
+TEST_P(UserspaceDatapathTest, FlowsThatAreSetUpTogetherKeepTheirOrderAndCountEachPacket) {
+  const std::string capture = fmt::format("{}/together-{}-{}.pcap", testing::TempDir(), ::getpid(), GetParam().name);
+  const uint32_t in = add_dummy("in"), out = add("out", "dummy", {{"tx_pcap", capture}});
+  handler_.routes[in] = out;
+  handler_.work = 500;
+  constexpr uint16_t kFlows = 8192, kOfFlow = 4, kInTurn = 8;
+  constexpr uint64_t kPackets = uint64_t{kFlows} * kOfFlow;
+  std::vector<Bytes> all;
+  for (uint64_t i = 0; i < kPackets; ++i) {
+    const auto flow = static_cast<uint16_t>(1 + i / (kInTurn * kOfFlow) * kInTurn + i % kInTurn);
+    const auto number = static_cast<uint16_t>(i / kInTurn % kOfFlow);
+    all.push_back(PacketBuilder()
+                      .ethernet(test::kMacA, test::kMacB)
+                      .ipv4("10.0.0.1", "10.0.0.2", {.id = number})
+                      .udp(flow, 53)
+                      .build());
+  }
+  for (size_t i = 0; i < kPackets; i += 1024) {
+    ASSERT_TRUE(eventually([&] { return datapath_.inject(in, std::span(all).subspan(i, 1024)).ok(); }));
+  }
+  EXPECT_EQ(settled(in, kPackets).dropped_total(), 0u);
+  std::vector<uint16_t> next(kFlows + 1);
+  size_t disordered = 0;
+  for (const Bytes& frame : read_capture(capture)) {
+    const uint16_t flow = load_unaligned<be16>(frame.data() + 34).host();
+    disordered += load_unaligned<be16>(frame.data() + 18).host() != next.at(flow)++;
+  }
+  EXPECT_EQ(disordered, 0u);
+  std::vector<uint16_t> whole(kFlows + 1, kOfFlow);
+  whole[0] = 0;
+  EXPECT_EQ(next, whole);
+  EXPECT_EQ(datapath_.stats().flows, kFlows);
+  uint64_t counted = handler_.uncounted_packets;
+  datapath_.visit_flows([&](Flow& flow) {
+    counted += flow.stats().packets;
+    return true;
+  });
+  EXPECT_EQ(counted, kPackets);
+  ::unlink(capture.c_str());
+}
+
 // A whole batch that goes round twice for each packet is more than a batch that goes round.
 TEST_P(UserspaceDatapathTest, APacketMayRecirculateInSeveralCopies) {
   const uint32_t in = add_dummy("in"), out = add_dummy("out"), other = add_dummy("other");

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <map>
 #include <thread>
 #include <vector>
@@ -85,6 +86,165 @@ TEST_F(FlowTableTest, RefusesMoreThanItMayHold) {
   const auto sixth = table_.insert(key_to(6), mask_of(0xffff0000), ActionList{}, {}, nullptr);
   EXPECT_EQ(sixth.status().code(), StatusCode::resource_exhausted);
   EXPECT_EQ(table_.counters().masks, 1u);
+}
+
+using Refusal = FlowTable::Insertion::Refusal;
+
+// Flows to insert together, and what their insertions point at.
+class Together {
+ public:
+  void add(const FlowKey& key, const FlowMask& mask, uint32_t port, Ufid ufid = {}, FlowStats stats = {}) {
+    Parts& flow = flows_.emplace_back(
+        Parts{key, mask, Flow::make_actions({OutputAction{port}}), std::make_shared<uint32_t>(port)});
+    insertions_.push_back({&flow.key, &flow.mask, &flow.actions, &flow.data, static_cast<uint16_t>(port), ufid, stats});
+  }
+  std::vector<Refusal> insert_into(FlowTable& table) {
+    table.insert(insertions_);
+    std::vector<Refusal> refusals;
+    for (size_t i = 0; i < insertions_.size(); ++i) {
+      const FlowTable::Insertion& one = insertions_[i];
+      refusals.push_back(one.refusal);
+      const bool inserted = one.refusal == Refusal::none;
+      EXPECT_EQ(one.flow != nullptr, inserted);
+      EXPECT_EQ(flows_[i].actions == nullptr, inserted) << "the flow has them, or they are where they were";
+      EXPECT_EQ(flows_[i].data == nullptr, inserted);
+      if (inserted) continue;
+      EXPECT_EQ(*std::static_pointer_cast<uint32_t>(flows_[i].data), one.installer_bits);
+    }
+    return refusals;
+  }
+  Flow* flow(size_t i) const { return insertions_[i].flow; }
+  size_t size() const { return insertions_.size(); }
+
+ private:
+  struct Parts {
+    FlowKey key;
+    FlowMask mask;
+    Flow::ActionsRef actions;
+    std::shared_ptr<void> data;
+  };
+  std::deque<Parts> flows_;
+  std::vector<FlowTable::Insertion> insertions_;
+};
+
+TEST_F(FlowTableTest, InsertsTogetherAsOneByOne) {
+  clock_.advance(5s);
+  Together flows;
+  flows.add(key_to(1), mask_of(~0u), 1, {}, {2, 300, 4s, 0x12});
+  flows.add(key_to(2), mask_of(~0u), 2);
+  flows.add(key_to(0x100), mask_of(0xff00), 3);
+  EXPECT_EQ(flows.insert_into(table_), std::vector(3, Refusal::none));
+  EXPECT_EQ(table_.counters().flows, 3u);
+  EXPECT_EQ(table_.counters().masks, 2u);
+  for (uint32_t i = 0; i < 3; ++i) {
+    Flow* flow = flows.flow(i);
+    EXPECT_EQ(flow->actions(), ActionList{OutputAction{i + 1}});
+    EXPECT_EQ(flow->shortcut().port_no(), i + 1);
+    EXPECT_EQ(flow->installer_bits(), i + 1);
+    EXPECT_EQ(*std::static_pointer_cast<uint32_t>(flow->installer_data()), i + 1);
+    EXPECT_EQ(flow->created(), clock_.now());
+    EXPECT_EQ(table_.find(flow->ufid()), flow);
+  }
+  EXPECT_EQ(table_.lookup(key_to(1)), flows.flow(0));
+  EXPECT_EQ(table_.lookup(key_to(2)), flows.flow(1));
+  EXPECT_EQ(table_.lookup(key_to(0x177)), flows.flow(2));
+  const FlowStats stats = flows.flow(0)->stats();
+  EXPECT_EQ(stats.packets, 2u);
+  EXPECT_EQ(stats.bytes, 300u);
+  EXPECT_EQ(stats.used, 4s);
+  EXPECT_EQ(stats.tcp_flags, 0x12);
+  flows.flow(0)->count_in_passing(1, 1, 10, 6s, 0);
+  flows.flow(0)->count(2, 1, 10, 7s, 0);
+  EXPECT_EQ(flows.flow(0)->stats().packets, 4u);
+  EXPECT_EQ(flows.flow(1)->stats().packets, 0u);
+}
+
+TEST_F(FlowTableTest, OfTwoThatAreTheSameTheFirstIsInserted) {
+  Flow* there = add(key_to(1), mask_of(~0u));
+  Together flows;
+  flows.add(key_to(0xa00), mask_of(0xff00), 1);
+  flows.add(key_to(0xa01), mask_of(0xff00), 2);
+  flows.add(key_to(1), mask_of(~0u), 3);
+  flows.add(key_to(2), mask_of(~0u), 4);
+  EXPECT_EQ(flows.insert_into(table_), (std::vector{Refusal::none, Refusal::exists, Refusal::exists, Refusal::none}));
+  EXPECT_EQ(table_.lookup(key_to(0xa02)), flows.flow(0));
+  EXPECT_EQ(table_.lookup(key_to(1)), there);
+  EXPECT_EQ(table_.counters().flows, 3u);
+}
+
+TEST_F(FlowTableTest, ThoseThatFindNoRoomAreRefused) {
+  ASSERT_NE(add(key_to(100), mask_of(~0u)), nullptr);
+  ASSERT_NE(add(key_to(101), mask_of(~0u)), nullptr);
+  Together flows;
+  for (uint32_t i = 0; i < 5; ++i) flows.add(key_to(i), mask_of(~0u), i);
+  EXPECT_EQ(flows.insert_into(table_),
+            (std::vector{Refusal::none, Refusal::none, Refusal::none, Refusal::full, Refusal::full}));
+  Together more;
+  more.add(key_to(7), mask_of(~0u), 7);
+  more.add(key_to(7), mask_of(0xff), 7);
+  EXPECT_EQ(more.insert_into(table_), std::vector(2, Refusal::full));
+  EXPECT_EQ(table_.counters().flows, 5u);
+  EXPECT_EQ(table_.counters().masks, 1u);
+}
+
+TEST_F(FlowTableTest, UfidsThatAreTakenAreRefusedAlsoTogether) {
+  Together flows;
+  flows.add(key_to(1), mask_of(~0u), 1, Ufid{1, 2});
+  flows.add(key_to(2), mask_of(~0u), 2, Ufid{1, 2});
+  flows.add(key_to(3), mask_of(0xff), 3, Ufid{1, 2});
+  flows.add(key_to(4), mask_of(~0u), 4);
+  EXPECT_EQ(flows.insert_into(table_),
+            (std::vector{Refusal::none, Refusal::ufid_exists, Refusal::ufid_exists, Refusal::none}));
+  EXPECT_EQ(table_.find(Ufid{1, 2}), flows.flow(0));
+  EXPECT_EQ(table_.counters().masks, 1u) << "none is left without flows";
+}
+
+// More than are inserted under one lock, in turns of masks, with memory that other flows have left.
+TEST_F(FlowTableTest, InsertsAnyNumberTogether) {
+  FlowTable table(clock_);
+  for (int round = 0; round < 3; ++round) {
+    Together flows;
+    for (uint32_t i = 0; i < 500; ++i) {
+      FlowKey key = key_to(i);
+      FlowMask mask = mask_of(i % 3 == 0 ? ~0u : 0x00ffffff);
+      if (i % 5 == 0) {
+        key.ipv6_dst.bytes[15] = static_cast<uint8_t>(i);
+        mask.ipv6_dst.bytes[15] = 0xff;
+      }
+      flows.add(key, mask, i + 1);
+    }
+    EXPECT_EQ(flows.insert_into(table), std::vector(flows.size(), Refusal::none));
+    for (uint32_t i = 0; i < 500; ++i) {
+      ASSERT_EQ(table.find(flows.flow(i)->ufid()), flows.flow(i));
+      ASSERT_EQ(flows.flow(i)->actions(), ActionList{OutputAction{i + 1}});
+      ASSERT_EQ(flows.flow(i)->stats().packets, 0u);
+      flows.flow(i)->count(1, 1, 1, 1s, 0);
+    }
+    EXPECT_EQ(table.counters().flows, 500u);
+    table.clear();
+    rcu::quiescent();
+    rcu::barrier();
+  }
+}
+
+// Threads that insert the same flows: each is inserted once.
+TEST_F(FlowTableTest, ThreadsInsertTogetherAtTheSameTime) {
+  FlowTable table(clock_);
+  std::atomic<size_t> inserted{0}, refused{0};
+  const auto work = [&] {
+    const rcu::ThreadRegistration registration;
+    for (uint32_t from = 0; from < 2000; from += 20) {
+      Together flows;
+      for (uint32_t i = from; i < from + 20; ++i) flows.add(key_to(i), mask_of(~0u), 1, {}, {1, 60, 1s, 0});
+      for (const Refusal refusal : flows.insert_into(table)) ++(refusal == Refusal::none ? inserted : refused);
+      rcu::quiescent();
+    }
+  };
+  { std::jthread one(work), other(work); }
+  EXPECT_EQ(inserted, 2000u);
+  EXPECT_EQ(refused, 2000u);
+  EXPECT_EQ(table.counters().flows, 2000u);
+  for (uint32_t i = 0; i < 2000; ++i) ASSERT_NE(table.lookup(key_to(i)), nullptr);
 }
 
 TEST_F(FlowTableTest, FillsInUfidsThatDiffer) {
