@@ -12,28 +12,42 @@ LIMIT = 2_000_000  # flows: more than any point has
 RAISED = {"flow-limit": LIMIT, "max-idle": 600_000}
 
 
+def ask(count_flows):
+    """(when the flows were counted, how many there were): half way from question to answer, which takes up to a millisecond"""
+    asked = time.monotonic()
+    installed = count_flows()
+    return (asked + time.monotonic()) / 2, installed
+
+
 def watch(count_flows, flows, longest):
     """[(seconds, flows installed)] from the last moment at which there was none but the gate's, until all are there, or none has come
     for 5 s, or for `longest` seconds."""
-    start = time.monotonic()
-    deadline = start + 60
-    while True:
-        asked = time.monotonic()
-        installed = count_flows()
-        if installed > 1 or asked > deadline:
-            break
-        start = asked
+    start, installed = ask(count_flows)
+    deadline, now = start + 60, start
+    while installed <= 1 and now <= deadline:
+        start = now
         time.sleep(0.0005)
+        now, installed = ask(count_flows)
     seen, last_growth = [(0.0, 0)], 0.0
     while True:
-        now = time.monotonic() - start
         if installed > seen[-1][1]:
-            last_growth = now
-        seen.append((now, installed))
-        if installed >= flows or now > longest or now - last_growth > 5:
+            last_growth = now - start
+        seen.append((now - start, installed))
+        if installed >= flows or now - start > longest or now - start - last_growth > 5:
             return seen
-        time.sleep(min(0.2, flows * 4e-7))  # asking takes CPU time, too
-        installed = count_flows()
+        time.sleep(pause(seen, flows))
+        now, installed = ask(count_flows)
+
+
+def pause(seen, flows):
+    """Seconds until the next question: asking takes CPU time, too. The last but one is to come shortly before they are all there, and
+    the last when they are: a whole pause later would be half of the time that a fast switch takes for 10,000."""
+    longest, shortest = min(0.2, flows * 4e-7), flows * 3e-8
+    (earlier, fewer), (when, installed) = seen[-2:]
+    if installed <= fewer:
+        return longest
+    left = (flows - installed) * (when - earlier) / (installed - fewer)
+    return max(shortest, min(longest, left - 3 * shortest if left > 6 * shortest else left))
 
 
 def rate(seen):
