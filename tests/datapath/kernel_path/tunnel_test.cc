@@ -625,11 +625,14 @@ TEST_F(KernelTunnelConnectionsTest, OtherActionsHoldAtOnce) {
 
 TEST_F(KernelTunnelConnectionsTest, AnotherWayForTheOuterPacketsStopsThem) {
   ASSERT_TRUE(enter_kernel());
+  // What the thread still has in hand would be too big as well.
+  ASSERT_TRUE(test::eventually([this] { return datapath_->port_stats(tunnel_)->tx_packets == sent_; }));
   test::set_link_mtu("vxu0", 1000);
   EXPECT_TRUE(test::eventually([this] { return stats().connections == 0; }));
   send(10);
   const auto too_big = static_cast<size_t>(DropReason::tunnel_too_big);
-  EXPECT_TRUE(test::eventually([&] { return datapath_->books(device_).dropped[too_big] == 10; }));
+  EXPECT_TRUE(test::eventually([&] { return datapath_->books(device_).dropped[too_big] == 10; }))
+      << datapath_->books(device_).dropped[too_big] << " of " << datapath_->books(device_).dropped_total();
   test::set_link_mtu("vxu0", 1500);
   EXPECT_TRUE(test::eventually([this] { return send(50), stats().connections == 1; }));
 }
