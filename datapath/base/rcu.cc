@@ -3,6 +3,7 @@
 #include <urcu/urcu-qsbr.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,6 +24,11 @@
 
 namespace vswitch::rcu {
 namespace {
+
+using namespace std::chrono_literals;
+
+// What is retired comes in crowds, and a grace period interrupts every reader: one serves all of so long a time.
+constexpr auto kGather = 1ms;
 
 thread_local bool registered = false;
 thread_local bool online = false;
@@ -85,7 +91,10 @@ class Reclaimer {
     Offline offline;
     MutexLock lock(mutex_);
     const uint64_t goal = retired_;
+    ++in_a_hurry_;
+    hurry_.notify_one();
     while (reclaimed_ < goal) done_.wait(mutex_);
+    --in_a_hurry_;
   }
 
  private:
@@ -109,13 +118,16 @@ class Reclaimer {
   std::vector<std::function<void()>> wait_for_work() {
     MutexLock lock(mutex_);
     while (pending_.empty()) wake_.wait(mutex_);
+    if (in_a_hurry_ == 0) hurry_.wait_for(mutex_, kGather);
     return std::exchange(pending_, {});
   }
 
   Mutex mutex_;
   CondVar wake_;
+  CondVar hurry_;
   CondVar done_;
   std::vector<std::function<void()>> pending_ GUARDED_BY(mutex_);
+  size_t in_a_hurry_ GUARDED_BY(mutex_) = 0;  // who waits for what is pending
   uint64_t retired_ GUARDED_BY(mutex_) = 0;
   uint64_t reclaimed_ GUARDED_BY(mutex_) = 0;
 };
