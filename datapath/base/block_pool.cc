@@ -10,15 +10,26 @@ namespace {
 
 constexpr size_t kPieceBytes = size_t{64} * 1024;
 
+// Not under the lock: the kernel may take long.
+uint8_t* map_piece() {
+  void* piece = mmap(nullptr, kPieceBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (piece == MAP_FAILED) throw std::bad_alloc();
+  return static_cast<uint8_t*>(piece);
+}
+
 }  // namespace
 
 void BlockPool::take(std::span<void*> blocks) {
-  while (!try_take(blocks)) {
-    // Without the lock: the kernel may take long.
-    void* piece = mmap(nullptr, kPieceBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (piece == MAP_FAILED) throw std::bad_alloc();
-    add(static_cast<uint8_t*>(piece));
-  }
+  while (!try_take(blocks)) add(map_piece());
+}
+
+void BlockPool::prepare(size_t bytes) {
+  while (free() * bytes_ < bytes) add(map_piece());
+}
+
+size_t BlockPool::free() const {
+  AwakeMutexLock lock(mutex_);
+  return free_.size();
 }
 
 bool BlockPool::try_take(std::span<void*> blocks) {

@@ -33,6 +33,11 @@ class BlockPool {
 
   // Fills in `blocks`; all or none.
   void take(std::span<void*> blocks);
+  // Has the kernel provide memory until so many bytes are free, unless they are: called now and then, it spares those
+  // who take that wait.
+  void prepare(size_t bytes);
+  // Blocks that need not be asked for from the kernel.
+  size_t free() const EXCLUDES(mutex_);
   void give_back(std::span<void* const> blocks) noexcept;
 
  private:
@@ -40,7 +45,7 @@ class BlockPool {
   void add(uint8_t* piece) EXCLUDES(mutex_);
 
   const size_t bytes_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::vector<void*> free_ GUARDED_BY(mutex_);  // has room for all that there are
   size_t all_ GUARDED_BY(mutex_) = 0;
 };
@@ -78,6 +83,10 @@ class BlockAllocator {
   template <typename Other>
   BlockAllocator(const BlockAllocator<Other>&) {}  // NOLINT(google-explicit-constructor): as the standard asks
 
+  // As BlockPool's, for objects of this type.
+  static void prepare(size_t bytes) {
+    if (!kSanitized) pool().prepare(bytes);
+  }
   T* allocate(size_t n) {
     if (n != 1 || kSanitized) return static_cast<T*>(::operator new(n * sizeof(T)));
     return static_cast<T*>(magazine().take(pool()));

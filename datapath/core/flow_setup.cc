@@ -3,6 +3,8 @@
 #include <span>
 #include <utility>
 
+#include "datapath/base/rcu.h"
+
 namespace vswitch {
 
 // ---- One miss
@@ -62,6 +64,12 @@ void FlowSetup::finish(ThreadContext& ctx, ActionSink& sink, const Translated& t
 void FlowSetup::execute(ThreadContext& ctx, ActionSink& sink, Flow& flow, const FlowKey& key, PacketPtr packet) {
   flow.count_in_passing(ctx.index, 1, packet->size(), ctx.now, key.tcp_flags.host());
   run(ctx, sink, flow, std::move(packet));
+}
+
+void FlowSetup::prepare() {
+  flows_.prepare();
+  const rcu::ReaderScope reader;  // who replaces the handler waits for this
+  if (UpcallHandler* handler = this->handler()) handler->prepare();
 }
 
 void FlowSetup::report_crowd() {

@@ -34,6 +34,8 @@ class FlowSetup {
   void answer_unless_known(ThreadContext& ctx, ActionSink& sink, const FlowKey& key, PacketPtr packet);
   // Executes a packet of a flow that is there.
   static void execute(ThreadContext& ctx, ActionSink& sink, Flow& flow, const FlowKey& key, PacketPtr packet);
+  // Called now and then by another: gets memory for flows to come, which those who set them up would wait for.
+  void prepare();
   // Called now and then by who sets up flows: tells the handler when there are nearly as many as there may be.
   void report_crowd();
 

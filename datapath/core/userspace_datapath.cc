@@ -320,7 +320,7 @@ void UserspaceDatapath::state_changed(Vport& port) {
 
 void UserspaceDatapath::maintain() {
   name_this_thread("maintenance");
-  flows_.prepare();
+  setup_.prepare();
   Nanoseconds last_rerank = clock_.now();
   for (;;) {
     bool redistribute = false;
@@ -343,7 +343,7 @@ void UserspaceDatapath::maintain() {
     if (const Nanoseconds now = clock_.now(); now - last_rerank >= kRerankInterval) {
       last_rerank = now;
       flows_.rerank();
-      flows_.prepare();
+      setup_.prepare();
     }
     if (!observer) continue;
     for (const uint32_t port_no : changed) observer(port_no);

@@ -1,6 +1,7 @@
 #include "vswitchd/control/slow_path.h"
 
 #include <algorithm>
+#include <new>
 #include <string_view>
 
 #include "datapath/base/block_pool.h"
@@ -130,6 +131,15 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
                     .installer_bits = bits};
   output.clear();  // nothing is to be kept alive here
   return result;
+}
+
+void SlowPath::prepare() {
+  constexpr size_t kBytes = size_t{1} << 20;  // for some ten thousand flows
+  try {
+    BlockAllocator<FlowOrigin>::prepare(kBytes);
+  } catch (const std::bad_alloc&) {
+    // All that is missing is a reserve.
+  }
 }
 
 void SlowPath::uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) {

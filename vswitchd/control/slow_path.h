@@ -96,6 +96,7 @@ class SlowPath final : public UpcallHandler {
       : views_(views), clock_(clock), learned_(std::move(learned)), crowded_(std::move(crowded)) {}
 
   MissResult miss(const FlowKey& key, const Packet& packet) override;
+  void prepare() override;
   void crowded() override { crowded_(); }
   void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) override;
   std::optional<DropReason> controller(const UserspaceAction& action, const FlowKey& key,

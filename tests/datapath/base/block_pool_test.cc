@@ -45,6 +45,20 @@ TEST(BlockPool, UsesAgainWhatWasGivenBack) {
   EXPECT_GE(both.size(), first.size() - 2000);
 }
 
+TEST(BlockPool, PreparesWhatIsMissing) {
+  BlockPool pool(kBytes);
+  pool.prepare(100'000);
+  const size_t free = pool.free();
+  EXPECT_GE(free * kBytes, 100'000u);
+  pool.prepare(100'000);
+  EXPECT_EQ(pool.free(), free);
+  std::vector<void*> blocks(free - 10);
+  pool.take(blocks);
+  EXPECT_EQ(pool.free(), 10u);
+  pool.prepare(100'000);
+  EXPECT_GE(pool.free() * kBytes, 100'000u);
+}
+
 TEST(BlockMagazine, ClosedGivesAllBackButTheLast) {
   BlockPool pool(kBytes);
   BlockMagazine magazine;

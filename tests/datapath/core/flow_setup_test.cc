@@ -33,6 +33,7 @@ class Translator final : public UpcallHandler {
     if (while_translating) while_translating();
     return result;
   }
+  void prepare() override { ++prepared; }
   void uncounted(const std::shared_ptr<void>& data, uint64_t packets, uint64_t bytes) override {
     ASSERT_NE(data, nullptr);
     uncounted_packets += packets;
@@ -46,6 +47,7 @@ class Translator final : public UpcallHandler {
   std::function<void()> while_translating;
   std::vector<uint32_t> translated;  // marks
   uint64_t uncounted_packets = 0, uncounted_bytes = 0;
+  int prepared = 0;
 };
 
 class Sink final : public ActionSink {
@@ -127,6 +129,14 @@ class SetupBatchTest : public ::testing::Test {
   std::vector<PacketPtr> packets_;
   size_t executed_ = 0;
 };
+
+TEST_F(SetupBatchTest, TheHandlerPreparesAsLongAsThereIsOne) {
+  setup_.prepare();
+  EXPECT_EQ(translator_.prepared, 1);
+  setup_.set_handler(nullptr);
+  setup_.prepare();
+  EXPECT_EQ(translator_.prepared, 1);
+}
 
 TEST_F(SetupBatchTest, EachFlowIsTranslatedOnceAndItsPacketsKeepTheirOrder) {
   set_up({7, 8, 7, 9, 8, 7});
