@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/thread_heap.h"
 #include "datapath/base/thread_name.h"
 #include "datapath/base/word_hash.h"
 #include "datapath/core/help_policy.h"
@@ -21,7 +22,7 @@ namespace {
 constexpr int kIdleRoundsBeforeSleep = 8;
 // While some sources are hot, how often the others are asked whether they have become ready: often enough that nobody
 // waits noticeably behind a busy port, seldom enough that the system call does not show.
-constexpr Nanoseconds kBetweenReadyChecks = 20us;
+constexpr Nanoseconds kBetweenReadyChecks = 50us;
 // Under load the time is some microseconds old at most.
 constexpr uint64_t kRoundsBetweenClockReads = 4;
 // For packets that the handler has: it takes microseconds for each, unless something is wrong with it.
@@ -235,6 +236,7 @@ void ForwardingThread::set_sources(SourceList sources, bool renew) {
 
 void ForwardingThread::run() {
   name_this_thread("forward-" + std::to_string(ctx_.index));
+  prepare_thread_heap();
   pool_.claim();
   waiting_room_.claim();
   processor_->show_connections(sampler_.get());

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "datapath/base/rcu.h"
+#include "datapath/base/thread_heap.h"
 #include "datapath/base/thread_name.h"
 #include "datapath/core/leave_core.h"
 #include "datapath/flow/extract.h"
@@ -166,6 +167,7 @@ void HandlerThread::run_job(Job job) {
 
 void HandlerThread::run() {
   name_this_thread("handler");
+  prepare_thread_heap();
   pool_.claim();
   rcu::ThreadRegistration registration;
   while (!stop_.load(std::memory_order_acquire)) {
