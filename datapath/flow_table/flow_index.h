@@ -7,8 +7,8 @@
 // bucket full goes into the next, and the full one is marked. A mark stays when flows go; before a quarter of the
 // buckets has one, the array is made anew, so that a probe always ends.
 //
-// Thread safety: one writer; RCU readers at the same time. An entry never moves inside an array; an array that fills up
-// is copied, published and retired.
+// Thread safety: one writer; RCU readers at the same time, who may prepare_room(). An entry never moves inside an
+// array; an array that fills up is copied, published and retired.
 #pragma once
 
 #include <algorithm>
@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -31,7 +32,10 @@ namespace vswitch {
 class FlowIndex {
  public:
   FlowIndex() : array_(new Array(1)) {}
-  ~FlowIndex() { delete array_.load(std::memory_order_relaxed); }
+  ~FlowIndex() {
+    delete array_.load(std::memory_order_relaxed);
+    delete spare_.load(std::memory_order_relaxed);
+  }
   FlowIndex(const FlowIndex&) = delete;
   FlowIndex& operator=(const FlowIndex&) = delete;
 
@@ -73,6 +77,22 @@ class FlowIndex {
     }
   }
 
+  // RCU readers, before they become the writer. Has the next array ready when the present one is nearly full: the
+  // kernel provides its memory page by page, and all who want to be the writer would wait for that.
+  void prepare_room() {
+    const size_t count = array_.load(std::memory_order_acquire)->mask + 1;
+    if (count < kPrepareFrom || size() < most_flows(count) / 8 * 7) return;
+    if (spare_.load(std::memory_order_relaxed) != nullptr || preparing_.exchange(true, std::memory_order_acquire))
+      return;
+    if (spare_.load(std::memory_order_relaxed) == nullptr) {
+      try {
+        spare_.store(new Array(count * 2), std::memory_order_release);
+      } catch (const std::bad_alloc&) {
+        // The writer will see whether there is memory by then.
+      }
+    }
+    preparing_.store(false, std::memory_order_release);
+  }
   // Writer.
   void insert(uint32_t hash, Flow* flow) {
     make_room();
@@ -95,8 +115,10 @@ class FlowIndex {
   // Writer, or approximately.
   size_t size() const { return size_.load(std::memory_order_relaxed); }
   size_t memory_bytes() const {
-    const Array& array = *array_.load(std::memory_order_relaxed);
-    return sizeof(Array) + (array.mask + 1) * (sizeof(Bucket) + sizeof(Hashes));
+    const auto of = [](const Array* array) {
+      return array == nullptr ? 0 : sizeof(Array) + (array->mask + 1) * (sizeof(Bucket) + sizeof(Hashes));
+    };
+    return of(array_.load(std::memory_order_relaxed)) + of(spare_.load(std::memory_order_acquire));
   }
 
  private:
@@ -104,6 +126,8 @@ class FlowIndex {
   static constexpr uint32_t kFlowBits = (1u << kFlows) - 1;
   static constexpr size_t kOverflowTag = 7;  // the place of a tag that is not 0 in a bucket that was full once
   static constexpr uint16_t kNoTag = 0;
+  static constexpr size_t kPrepareFrom = 256;  // buckets: what is smaller takes a page fault or two
+  static size_t most_flows(size_t buckets) { return buckets * kFlows / 2; }
   static uint16_t tag_of(uint32_t hash) { return std::max<uint16_t>(static_cast<uint16_t>(hash >> 16), 1); }
 
   struct alignas(64) Bucket {
@@ -161,15 +185,23 @@ class FlowIndex {
     std::unique_ptr<Hashes[]> hashes;
   };
 
+  // Of so many buckets: the one that was prepared if it fits. That of another size was for what has changed meanwhile.
+  Array* new_array(size_t count) {
+    Array* spare = spare_.exchange(nullptr, std::memory_order_acquire);
+    if (spare != nullptr && spare->mask + 1 == count) return spare;
+    delete spare;
+    return new Array(count);
+  }
+
   // Keeps buckets half full on average: then about one in thirty has overflowed. Flows that come and go leave marks
   // behind, and a probe goes on where there is one: with too many of them the array is made anew, larger unless it is
   // so empty (under a quarter) that as many could not come about again at once.
   void make_room() {
     Array* old = array_.load(std::memory_order_relaxed);
     const size_t count = old->mask + 1;
-    const bool full = size_ >= count * kFlows / 2;
+    const bool full = size_ >= most_flows(count);
     if (!full && old->marked * 4 <= count) return;
-    auto* next = new Array(full || size_ >= count * kFlows / 4 ? count * 2 : count);
+    Array* next = new_array(full || size_ >= most_flows(count) / 2 ? count * 2 : count);
     for (size_t i = 0; i < count; ++i) {
       for (size_t entry = 0; entry < kFlows; ++entry) {
         Flow* flow = old->buckets[i].flows[entry].load(std::memory_order_relaxed);
@@ -182,6 +214,8 @@ class FlowIndex {
 
   std::atomic<Array*> array_;
   std::atomic<size_t> size_{0};
+  std::atomic<Array*> spare_{nullptr};  // to come after array_, empty
+  std::atomic<bool> preparing_{false};  // who may set spare_ is at it
 };
 
 }  // namespace vswitch

@@ -402,6 +402,7 @@ class FlowTable::Drafts {
     for (size_t i = 0; i < insertions_.size(); ++i) fitting |= uint32_t{fits(insertions_[i])} << i;
     const auto count = static_cast<size_t>(std::popcount(fitting));
     if (count == 0) return;
+    subtable.flows.prepare_room();
     table_.arena->take(subtable.pattern->rest().size(), {memory_.data(), count});
     memory_left_ = count;
     subtable.pattern->ref(static_cast<uint32_t>(count));

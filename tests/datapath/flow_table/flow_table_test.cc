@@ -247,6 +247,27 @@ TEST_F(FlowTableTest, ThreadsInsertTogetherAtTheSameTime) {
   for (uint32_t i = 0; i < 2000; ++i) ASSERT_NE(table.lookup(key_to(i)), nullptr);
 }
 
+// The next, larger array is there before it is needed, made without the lock.
+TEST_F(FlowTableTest, HasRoomReadyWhenItIsNearlyFull) {
+  FlowTable table(clock_);
+  const rcu::ReaderScope reader;
+  std::vector<ptrdiff_t> growth;  // of the memory, by ten flows each
+  size_t before = 0;
+  for (uint32_t from = 0; from < 800; from += 10) {
+    Together flows;
+    for (uint32_t i = from; i < from + 10; ++i) flows.add(key_to(i), mask_of(~0u), 1, {}, {1, 60, 1s, 0});
+    flows.insert_into(table);
+    const size_t now = table.memory_bytes();
+    growth.push_back(static_cast<ptrdiff_t>(now - before));
+    before = now;
+  }
+  // An array for 768 flows is followed by one twice its size.
+  const ptrdiff_t array = ptrdiff_t{512} * 64, flows = growth[1];
+  EXPECT_GT(growth[68], flows + array);                          // when there are 680
+  for (size_t i = 70; i < 80; ++i) EXPECT_LE(growth[i], flows);  // and no more when it takes the other's place
+  for (uint32_t i = 0; i < 800; ++i) ASSERT_NE(table.lookup(key_to(i)), nullptr);
+}
+
 TEST_F(FlowTableTest, FillsInUfidsThatDiffer) {
   Flow* one = add(key_to(1), mask_of(~0u));
   Flow* other_key = add(key_to(2), mask_of(~0u));
