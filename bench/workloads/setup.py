@@ -13,21 +13,24 @@ RAISED = {"flow-limit": LIMIT, "max-idle": 600_000}
 
 
 def ask(count_flows):
-    """(when the flows were counted, how many there were): half way from question to answer, which takes up to a millisecond"""
+    """(when the flows were counted at the earliest, at the latest, how many there were): half way from question to answer, but of one
+    that took long nobody knows when it was held up"""
     asked = time.monotonic()
     installed = count_flows()
-    return (asked + time.monotonic()) / 2, installed
+    answered = time.monotonic()
+    half = min(0.00025, (answered - asked) / 2)
+    return asked + half, answered - half, installed
 
 
 def watch(count_flows, flows, longest):
     """[(seconds, flows installed)] from the last moment at which there was none but the gate's, until all are there, or none has come
     for 5 s, or for `longest` seconds."""
-    start, installed = ask(count_flows)
-    deadline, now = start + 60, start
+    last, now, installed = ask(count_flows)
+    start, deadline = last, last + 60
     while installed <= 1 and now <= deadline:
-        start = now
-        time.sleep(0.0005)
-        now, installed = ask(count_flows)
+        start = last
+        time.sleep(0.0001)
+        last, now, installed = ask(count_flows)
     seen, last_growth = [(0.0, 0)], 0.0
     while True:
         if installed > seen[-1][1]:
@@ -36,7 +39,7 @@ def watch(count_flows, flows, longest):
         if installed >= flows or now - start > longest or now - start - last_growth > 5:
             return seen
         time.sleep(pause(seen, flows))
-        now, installed = ask(count_flows)
+        _, now, installed = ask(count_flows)
 
 
 def pause(seen, flows):
