@@ -13,8 +13,8 @@ RAISED = {"flow-limit": LIMIT, "max-idle": 600_000}
 
 
 def ask(count_flows):
-    """(when the flows were counted at the earliest, at the latest, how many there were): half way from question to answer, but of one
-    that took long nobody knows when it was held up"""
+    """(when the flows were counted at the earliest, at the latest, how many there were): both half way from question to answer; where
+    that took over half a millisecond, it was held up at one end or the other, and the times are a quarter from each"""
     asked = time.monotonic()
     installed = count_flows()
     answered = time.monotonic()

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -74,19 +75,27 @@ class BlockMagazine {
   size_t count_ = 0, most_ = 2 * kTogether;
 };
 
-template <typename T>
+// The pool that BlockAllocator<Owner>, or the last that was made of it, takes from. Null: nothing has been taken yet
+// (how large the blocks are is the library's affair), or there is a sanitizer.
+template <typename Owner>
+struct BlockPoolOf {
+  static inline std::atomic<BlockPool*> pool{nullptr};
+};
+
+// `Owner`: who asked for it; the library makes others of it, as for a shared object and its counts in one block.
+template <typename T, typename Owner = T>
 class BlockAllocator {
  public:
   using value_type = T;
+  template <typename Other>
+  struct rebind {  // NOLINT(readability-identifier-naming): the standard's
+    using other = BlockAllocator<Other, Owner>;
+  };
 
   BlockAllocator() = default;
   template <typename Other>
-  BlockAllocator(const BlockAllocator<Other>&) {}  // NOLINT(google-explicit-constructor): as the standard asks
+  BlockAllocator(const BlockAllocator<Other, Owner>&) {}  // NOLINT(google-explicit-constructor): as the standard asks
 
-  // As BlockPool's, for objects of this type.
-  static void prepare(size_t bytes) {
-    if (!kSanitized) pool().prepare(bytes);
-  }
   T* allocate(size_t n) {
     if (n != 1 || kSanitized) return static_cast<T*>(::operator new(n * sizeof(T)));
     return static_cast<T*>(magazine().take(pool()));
@@ -96,7 +105,7 @@ class BlockAllocator {
     magazine().give_back(pool(), block);
   }
   template <typename Other>
-  bool operator==(const BlockAllocator<Other>&) const {
+  bool operator==(const BlockAllocator<Other, Owner>&) const {
     return true;
   }
 
@@ -104,7 +113,11 @@ class BlockAllocator {
   static_assert(alignof(T) <= 16);
 
   static BlockPool& pool() {
-    static auto& made = *new BlockPool((sizeof(T) + 15) / 16 * 16);
+    static auto& made = []() -> BlockPool& {
+      auto* pool = new BlockPool((sizeof(T) + 15) / 16 * 16);
+      BlockPoolOf<Owner>::pool.store(pool, std::memory_order_release);
+      return *pool;
+    }();
     return made;
   }
   static BlockMagazine& magazine() {

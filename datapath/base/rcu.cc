@@ -27,7 +27,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// What is retired comes in crowds, and a grace period interrupts every reader: one serves all of so long a time.
+// What is retired comes in crowds, and every reader may have to wake this thread to tell that it was quiescent: one
+// grace period serves all of so long a time.
 constexpr auto kGather = 1ms;
 
 thread_local bool registered = false;
@@ -105,12 +106,14 @@ class Reclaimer {
   void run() {
     name_this_thread("reclaimer");
     for (;;) {
-      const std::vector<std::function<void()>> batch = wait_for_work();
+      std::vector<std::function<void()>> batch = wait_for_work();
+      const size_t count = batch.size();
       urcu_qsbr_synchronize_rcu();
       tsan_grace_period_over();
       for (const auto& reclaim : batch) reclaim();
+      batch.clear();  // with what they hold
       MutexLock lock(mutex_);
-      reclaimed_ += batch.size();
+      reclaimed_ += count;
       done_.notify_all();
     }
   }

@@ -55,7 +55,8 @@ class Offline {
 // The calling thread holds no RCU-protected pointer right now. Must be called often by registered, online threads.
 void quiescent();
 
-// Runs `reclaim` on a background thread after a grace period. Never blocks the caller; order of reclaim is unspecified.
+// Runs `reclaim` on a background thread after a grace period, which may begin a millisecond later: it serves all that
+// is retired until then. Never blocks the caller; order of reclaim is unspecified.
 void retire(std::function<void()> reclaim);
 template <typename T>
 void retire_delete(T* object) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <new>
 
@@ -14,15 +15,16 @@ namespace {
 
 // Each smaller than what malloc gives memory of its own from (128 kB).
 constexpr size_t kBlock = size_t{64} * 1024, kBlocks = 16;
-// Larger than what it keeps for each thread beside the heap, so that it lies behind the blocks.
-constexpr size_t kPin = 2048;
+// Larger than what it keeps for each thread beside the heap.
+constexpr size_t kPin = 2048, kPins = 4;
 
 }  // namespace
 
 void prepare_thread_heap() {
   if (kSanitized) return;
-  // While it is there, what lies before it is not given back to the kernel.
-  thread_local std::unique_ptr<volatile std::byte[]> pin;
+  // While one lies behind the blocks, the heap does not shrink when they go. Nearly always the first does; not in a
+  // heap that an ended thread left with a gap.
+  thread_local std::array<std::unique_ptr<volatile std::byte[]>, kPins> pins;
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   std::array<std::unique_ptr<volatile std::byte[]>, kBlocks> blocks;
   try {
@@ -30,7 +32,10 @@ void prepare_thread_heap() {
       block.reset(new std::byte[kBlock]);
       for (size_t i = 0; i < kBlock; i += page) block[i] = std::byte{0};
     }
-    pin.reset(new std::byte[kPin]);
+    for (auto& pin : pins) {
+      pin.reset(new std::byte[kPin]);
+      if (std::greater<>()(pin.get(), blocks.back().get())) break;
+    }
   } catch (const std::bad_alloc&) {
     // All that is missing is a reserve.
   }

@@ -9,7 +9,8 @@
 
 namespace vswitch {
 
-// Once, when a thread begins. Its heap then has a megabyte that the kernel need not be asked for until the thread ends.
+// REQUIRES: called once, when a thread begins. Its heap then has a megabyte that the kernel need not be asked for.
+// (After a malloc_trim() there are page faults again, but no system calls.)
 void prepare_thread_heap();
 
 }  // namespace vswitch

@@ -32,7 +32,8 @@ class UpcallHandler {
   virtual MissResult miss(const FlowKey& key, const Packet& packet) = 0;
   // The packet of a miss was executed without a flow that would count it.
   virtual void uncounted(const std::shared_ptr<void>& installer_data, uint64_t packets, uint64_t bytes) = 0;
-  // Called about once a second by a thread that no packet waits for: the time to get memory for misses to come.
+  // Called about once a second by a thread that no packet waits for, as an RCU reader: the time to get memory for
+  // misses to come.
   virtual void prepare() {}
   // There are nearly as many flows as there may be. Called again and again while that is so; must not block.
   virtual void crowded() {}

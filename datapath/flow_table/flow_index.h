@@ -78,15 +78,18 @@ class FlowIndex {
   }
 
   // RCU readers, before they become the writer. Has the next array ready when the present one is nearly full: the
-  // kernel provides its memory page by page, and all who want to be the writer would wait for that.
+  // kernel provides its memory page by page, and all who want to be the writer would wait for that. It is kept until it
+  // is needed.
   void prepare_room() {
     const size_t count = array_.load(std::memory_order_acquire)->mask + 1;
     if (count < kPrepareFrom || size() < most_flows(count) / 8 * 7) return;
-    if (spare_.load(std::memory_order_relaxed) != nullptr || preparing_.exchange(true, std::memory_order_acquire))
+    if (prepared_for_.load(std::memory_order_relaxed) == count || preparing_.exchange(true, std::memory_order_acquire))
       return;
-    if (spare_.load(std::memory_order_relaxed) == nullptr) {
+    if (prepared_for_.load(std::memory_order_relaxed) != count) {
       try {
-        spare_.store(new Array(count * 2), std::memory_order_release);
+        Array* const misfit = spare_.exchange(new Array(count * 2), std::memory_order_acq_rel);
+        prepared_for_.store(count, std::memory_order_relaxed);
+        delete misfit;
       } catch (const std::bad_alloc&) {
         // The writer will see whether there is memory by then.
       }
@@ -126,7 +129,7 @@ class FlowIndex {
   static constexpr uint32_t kFlowBits = (1u << kFlows) - 1;
   static constexpr size_t kOverflowTag = 7;  // the place of a tag that is not 0 in a bucket that was full once
   static constexpr uint16_t kNoTag = 0;
-  static constexpr size_t kPrepareFrom = 256;  // buckets: what is smaller takes a page fault or two
+  static constexpr size_t kPrepareFrom = 256;  // buckets: the array after a smaller one takes six page faults at most
   static size_t most_flows(size_t buckets) { return buckets * kFlows / 2; }
   static uint16_t tag_of(uint32_t hash) { return std::max<uint16_t>(static_cast<uint16_t>(hash >> 16), 1); }
 
@@ -190,6 +193,7 @@ class FlowIndex {
     Array* spare = spare_.exchange(nullptr, std::memory_order_acquire);
     if (spare != nullptr && spare->mask + 1 == count) return spare;
     delete spare;
+    prepared_for_.store(0, std::memory_order_relaxed);
     return new Array(count);
   }
 
@@ -214,8 +218,9 @@ class FlowIndex {
 
   std::atomic<Array*> array_;
   std::atomic<size_t> size_{0};
-  std::atomic<Array*> spare_{nullptr};  // to come after array_, empty
-  std::atomic<bool> preparing_{false};  // who may set spare_ is at it
+  std::atomic<Array*> spare_{nullptr};   // empty; to come after one of prepared_for_ buckets
+  std::atomic<size_t> prepared_for_{0};  // written by who prepares; by the writer, to 0
+  std::atomic<bool> preparing_{false};   // somebody makes a spare: nobody else does
 };
 
 }  // namespace vswitch

@@ -135,8 +135,10 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
 
 void SlowPath::prepare() {
   constexpr size_t kBytes = size_t{1} << 20;  // for some ten thousand flows
+  BlockPool* const pool = BlockPoolOf<FlowOrigin>::pool.load(std::memory_order_acquire);
+  if (pool == nullptr) return;
   try {
-    BlockAllocator<FlowOrigin>::prepare(kBytes);
+    pool->prepare(kBytes);
   } catch (const std::bad_alloc&) {
     // All that is missing is a reserve.
   }

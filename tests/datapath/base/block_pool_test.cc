@@ -83,6 +83,25 @@ struct Counted {
   std::array<uint64_t, 5> more{1, 2, 3, 4, 5};
 };
 
+struct Prepared {
+  uint64_t numbers[4];
+};
+
+// The library makes one block of the object and its counts: what is prepared must be for that.
+TEST(BlockAllocator, SharedObjectsComeFromThePoolThatIsPrepared) {
+  if (kSanitized) GTEST_SKIP() << "the library allocates each";
+  EXPECT_EQ(BlockPoolOf<Prepared>::pool.load(), nullptr);
+  std::vector<std::shared_ptr<Prepared>> objects;
+  const auto make = [&] { objects.push_back(std::allocate_shared<Prepared>(BlockAllocator<Prepared>())); };
+  make();
+  BlockPool* const pool = BlockPoolOf<Prepared>::pool.load();
+  ASSERT_NE(pool, nullptr);
+  pool->prepare(100'000);
+  const size_t free = pool->free();
+  for (int i = 0; i < 1000; ++i) make();
+  EXPECT_LE(pool->free() + 900, free);
+}
+
 TEST(BlockAllocator, ServesSharedPointersThatEndInOtherThreads) {
   int count = 0;
   std::vector<std::shared_ptr<Counted>> all;
