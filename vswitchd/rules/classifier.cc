@@ -21,6 +21,7 @@ const Rule* find_in(const Subtable& subtable, const MiniMatch& match, uint16_t p
 }  // namespace
 
 struct Classifier::Implementation {
+  explicit Implementation(size_t large_index) : prefixes(large_index) {}
   ~Implementation() {
     for (auto& [hash, subtable] : by_mask) delete subtable;
     for (Subtable* subtable : emptied) delete subtable;
@@ -137,7 +138,8 @@ void Classifier::Implementation::publish_order() {
   order_stale = false;
 }
 
-Classifier::Classifier() : impl_(std::make_unique<Implementation>()) {}
+Classifier::Classifier() : Classifier(PrefixIndex<uint32_t>::kLarge) {}
+Classifier::Classifier(size_t large_index) : impl_(std::make_unique<Implementation>(large_index)) {}
 
 Classifier::~Classifier() { rcu::retire_delete(impl_.release()); }
 

@@ -30,6 +30,8 @@ namespace vswitch {
 class Classifier {
  public:
   Classifier();
+  // An index of addresses with so many bytes is large (prefix_index.h); for tests.
+  explicit Classifier(size_t large_index);
   ~Classifier();  // frees what readers may still see after a grace period
   Classifier(const Classifier&) = delete;
   Classifier& operator=(const Classifier&) = delete;

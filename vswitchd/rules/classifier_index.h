@@ -44,6 +44,13 @@ class RuleIndex {
   RuleIndex& operator=(const RuleIndex&) = delete;
 
   void prefetch(uint32_t hash) const { __builtin_prefetch(&array_.load(std::memory_order_acquire)[hash]); }
+  // Of the slot that was fetched: starts to fetch the rule that find() will most likely compare.
+  void prefetch_rule(uint32_t hash) const {
+    const Slot& slot = array_.load(std::memory_order_acquire)[hash];
+    if (slot.hash.load(std::memory_order_relaxed) != hash) return;
+    const Rule* head = slot.head.load(std::memory_order_acquire);
+    if (head != nullptr && head != tombstone()) head->prefetch();
+  }
   // The first rule of the list with this hash for which matches(rule) holds.
   template <typename Matches>
   Rule* find(uint32_t hash, Matches&& matches) const {

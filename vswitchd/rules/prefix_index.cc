@@ -17,6 +17,8 @@ constexpr unsigned kFirstCapacity = 2, kMaxCapacity = 32;
 // follows by itself.
 constexpr size_t kFetchedLines = 4;
 constexpr size_t kLine = 64;
+// A node becomes wide when its children are a third full then, and narrow when hardly anything is left of them.
+constexpr uint64_t kWidenAt = 160, kNarrowAt = 64;
 
 // How an entry's two numbers share a word, so that readers see both at once: rules << 8 | length.
 constexpr unsigned kLengthBits = 8;
@@ -32,6 +34,10 @@ unsigned leading_zeros(Uint128 bits) {
   return static_cast<unsigned>(high != 0 ? std::countl_zero(high) : 64 + std::countl_zero(static_cast<uint64_t>(bits)));
 }
 
+void fetch_lines(const void* from) {
+  for (size_t i = 0; i < kFetchedLines; ++i) __builtin_prefetch(static_cast<const char*>(from) + kLine * i);
+}
+
 template <typename Bits>
 Bits keep_leading(Bits bits, unsigned n) {
   return n == 0 ? Bits{0} : bits & (~Bits{0} << (sizeof(Bits) * 8 - n));
@@ -42,10 +48,35 @@ unsigned nibble_at(Bits value, unsigned depth) {
   return static_cast<unsigned>(static_cast<Bits>(value << depth) >> (sizeof(Bits) * 8 - kStride));
 }
 
-// A link to a node has its lowest bit set, and the next one if the node may have prefixes of its own: most have none,
-// and nobody looks at the line where they would be.
-constexpr uintptr_t kNode = 1, kHasOwn = 2;
+// What a link holds beside an address, in bits that addresses do not use. To a node: that it is one, whether it is
+// wide, whether it has prefixes of its own, and, in the highest bits, which children it has: what is not there is not
+// looked for in memory. To a bucket: whether it lies inside a wide node, and, in the highest byte, its size.
+constexpr uintptr_t kNode = 1, kWide = 2, kHasOwn = 4;
+constexpr uintptr_t kInside = 2;
+constexpr unsigned kChildrenShift = 48, kSizeShift = 56;
+constexpr uintptr_t kAddress = ((uintptr_t{1} << kChildrenShift) - 1) & ~uintptr_t{7};
+constexpr uintptr_t kOccupancy = kHasOwn | ~uintptr_t{0} << kChildrenShift;
+
 bool is_node(uintptr_t link) { return (link & kNode) != 0; }
+bool has_child(uintptr_t node, unsigned i) { return (node >> kChildrenShift >> i & 1) != 0; }
+
+// What a link to a node at `depth` says about where a prefix belongs.
+template <typename Bits>
+uintptr_t occupancy_of(Bits prefix, unsigned length, unsigned depth) {
+  return length < depth + kStride ? kHasOwn : uintptr_t{1} << kChildrenShift << nibble_at(prefix, depth);
+}
+
+// How many bits of the nibble `taken`, which leads to no child, tell it from those that do.
+unsigned bits_to_siblings(uintptr_t node, unsigned taken) {
+  const uintptr_t children = node >> kChildrenShift;
+  unsigned needed = 0;
+  for (unsigned shared = 0; shared < kStride; ++shared) {
+    const unsigned alike = kFanout >> shared;  // nibbles that have so many first bits in common with it
+    const uintptr_t mask = ((uintptr_t{1} << alike) - 1) << (taken & ~(alike - 1));
+    if ((children & mask) != 0) needed = shared + 1;
+  }
+  return needed;
+}
 
 }  // namespace
 
@@ -63,22 +94,25 @@ struct PrefixIndex<Bits>::Entry {
   bool is_live() const { return rules_of(packed.load(std::memory_order_relaxed)) != 0; }
 };
 
-// An array of entries and nothing else, so that they lie on few lines. What a link to it holds: its address, and in the
-// highest byte, which no address uses, the number of entries. With so many it has room for the next power of two.
+// An array of entries and nothing else, so that they lie on few lines. With so many it has room for the next power of
+// two, or for as many as a wide node has room for.
 template <typename Bits>
 struct PrefixIndex<Bits>::Bucket {
-  static constexpr unsigned kSizeShift = 56;
-  static_assert(kMaxCapacity < 1u << 8);
+  static_assert(kMaxCapacity < 1u << (64 - kSizeShift));
+  static constexpr unsigned kRoom = kMaxCapacity - 1;
 
-  Bucket(Entry* at, unsigned n) : entries(at), size(n) {}
+  Bucket(Entry* at, bool inside) : entries(at), size(0), is_inside(inside) {}
   explicit Bucket(uintptr_t link)
-      : entries(reinterpret_cast<Entry*>(link & ((uintptr_t{1} << kSizeShift) - 1))),
-        size(static_cast<unsigned>(link >> kSizeShift)) {}
-  uintptr_t link() const { return reinterpret_cast<uintptr_t>(entries) | uintptr_t{size} << kSizeShift; }
+      : entries(reinterpret_cast<Entry*>(link & kAddress)),
+        size(static_cast<unsigned>(link >> kSizeShift)),
+        is_inside((link & kInside) != 0) {}
+  uintptr_t link() const {
+    return reinterpret_cast<uintptr_t>(entries) | uintptr_t{size} << kSizeShift | (is_inside ? kInside : 0);
+  }
 
   static unsigned capacity_for(unsigned n) { return n == 0 ? 0 : std::bit_ceil(std::max(n, kFirstCapacity)); }
-  unsigned capacity() const { return capacity_for(size); }
-  size_t bytes() const { return capacity() * sizeof(Entry); }
+  unsigned capacity() const { return is_inside ? kRoom : capacity_for(size); }
+  size_t bytes() const { return is_inside ? 0 : capacity() * sizeof(Entry); }  // of its own
   unsigned live() const {
     return static_cast<unsigned>(std::count_if(begin(), end(), [](const Entry& entry) { return entry.is_live(); }));
   }
@@ -88,30 +122,71 @@ struct PrefixIndex<Bits>::Bucket {
     });
     return found == end() ? nullptr : found;
   }
-  void fetch() const {
-    const char* const first = reinterpret_cast<const char*>(begin());
-    for (size_t i = 0; i < kFetchedLines; ++i) __builtin_prefetch(first + kLine * i);
+  void append(const Entry& entry) { new (&entries[size++]) Entry(entry); }
+  void append_live(const Bucket& other) {
+    for (const Entry& entry : other) {
+      if (entry.is_live()) append(entry);
+    }
   }
+  void fetch() const { fetch_lines(begin()); }
   Entry* begin() const { return entries; }
   Entry* end() const { return entries + size; }
 
   Entry* entries;
   unsigned size;
+  bool is_inside;
 };
 
 // At depth d: all that share their first d bits. Those no longer than d + 3 bits are its own, the others its
 // children's.
+//
+// Narrow: the links of its children, and that of its own prefixes, a bucket; it never bursts, for there are only 15
+// such prefixes. Wide: for each child its link and room for its bucket. That room is used once: what readers may still
+// see is not written over.
 template <typename Bits>
-struct PrefixIndex<Bits>::Node {
-  static void* operator new(size_t bytes) { return rule_memory::allocate(bytes); }
-  static void operator delete(void* node) noexcept { rule_memory::free(node, sizeof(Node)); }
-  static Node& at(uintptr_t link) { return *reinterpret_cast<Node*>(link & ~(kNode | kHasOwn)); }
-  uintptr_t link() const {
-    return reinterpret_cast<uintptr_t>(this) | kNode | (own.load(std::memory_order_relaxed) == 0 ? 0 : kHasOwn);
+class PrefixIndex<Bits>::Node {
+ public:
+  explicit Node(uintptr_t link) : at_(link & kAddress), wide_((link & kWide) != 0) {}
+  // Without children.
+  static Node make(bool wide) {
+    Node node(reinterpret_cast<uintptr_t>(rule_memory::allocate(bytes(wide))) | (wide ? kWide : 0));
+    for (unsigned i = 0; i < kFanout; ++i) new (&node.child(i)) Link(0);
+    new (&node.own()) Link(0);
+    new (&node.entries()) uint64_t(0);
+    return node;
+  }
+  uintptr_t link(uintptr_t occupancy) const { return at_ | kNode | (wide_ ? kWide : 0) | occupancy; }
+  void* memory() const { return reinterpret_cast<void*>(at_); }
+  size_t bytes() const { return bytes(wide_); }
+  bool is_wide() const { return wide_; }
+
+  Link& child(unsigned i) const { return word<Link>(i, 0); }
+  // The link that leads on to a prefix from here, at `depth`.
+  Link& next(Bits value, unsigned length, unsigned depth) const {
+    return length < depth + kStride ? own() : child(nibble_at(value, depth));
+  }
+  Link& own() const { return wide_ ? word<Link>(0, 1) : word<Link>(kFanout, 0); }
+  // How many live entries its children have that are buckets. Writer.
+  uint64_t& entries() const { return wide_ ? word<uint64_t>(1, 1) : word<uint64_t>(kFanout + 1, 0); }
+  // REQUIRES: is_wide()
+  Entry* room(unsigned i) const { return reinterpret_cast<Entry*>(at_ + i * kWideStep) + 1; }
+  // Starts to fetch the child's link and entries. REQUIRES: is_wide()
+  void fetch(unsigned i) const { fetch_lines(reinterpret_cast<const void*>(at_ + i * kWideStep)); }
+
+ private:
+  static constexpr size_t kNarrowStep = sizeof(Link);
+  // The first entry's place is that of the link, and of another word.
+  static constexpr size_t kWideStep = (Bucket::kRoom + 1) * sizeof(Entry);
+  static_assert(sizeof(Entry) >= 2 * sizeof(Link) && std::has_single_bit(kWideStep) && sizeof(Link) == 8);
+
+  static size_t bytes(bool wide) { return wide ? kFanout * kWideStep : (kFanout + 2) * kNarrowStep; }
+  template <typename Word>
+  Word& word(size_t step, size_t i) const {
+    return reinterpret_cast<Word*>(at_ + step * (wide_ ? kWideStep : kNarrowStep))[i];
   }
 
-  std::array<Link, kFanout> child{};
-  Link own{0};  // a bucket; it never bursts, for there are only 15 such prefixes
+  uintptr_t at_;
+  bool wide_;
 };
 
 template <typename Bits>
@@ -123,15 +198,15 @@ template <typename Bits>
 void PrefixIndex<Bits>::destroy(uintptr_t link) {
   if (link == 0) return;
   if (is_node(link)) {
-    Node* const node = &Node::at(link);
-    for (Link& child : node->child) destroy(child.load(std::memory_order_relaxed));
-    destroy(node->own.load(std::memory_order_relaxed));
-    delete node;
+    const Node node(link);
+    for (unsigned i = 0; i < kFanout; ++i) destroy(node.child(i).load(std::memory_order_relaxed));
+    destroy(node.own().load(std::memory_order_relaxed));
+    rule_memory::free(node.memory(), node.bytes());
     return;
   }
   const Bucket bucket(link);
   for (Entry& entry : bucket) entry.subtables.destroy();
-  rule_memory::free(bucket.entries, bucket.bytes());
+  if (!bucket.is_inside) rule_memory::free(bucket.entries, bucket.bytes());
 }
 
 // Without entries. Whoever asks fills it so far that it has the capacity of its size.
@@ -139,31 +214,35 @@ template <typename Bits>
 typename PrefixIndex<Bits>::Bucket PrefixIndex<Bits>::make_bucket(unsigned capacity) {
   const size_t bytes = capacity * sizeof(Entry);
   bytes_ += bytes;
-  return {static_cast<Entry*>(rule_memory::allocate(bytes)), 0};
+  return {static_cast<Entry*>(rule_memory::allocate(bytes)), false};
 }
 
 // Its entries' sets live on elsewhere, or are gone.
 template <typename Bits>
 void PrefixIndex<Bits>::retire_bucket(const Bucket& bucket) {
-  if (bucket.size == 0) return;
+  if (bucket.size == 0 || bucket.is_inside) return;
   bytes_ -= bucket.bytes();
   rule_memory::retire(bucket.entries, bucket.bytes());
 }
 
-// The link that leads on to a prefix from a node at `depth`.
 template <typename Bits>
-typename PrefixIndex<Bits>::Link& PrefixIndex<Bits>::next_link(Node& node, Bits value, unsigned length,
-                                                               unsigned depth) {
-  return length < depth + kStride ? node.own : node.child[nibble_at(value, depth)];
+typename PrefixIndex<Bits>::Node PrefixIndex<Bits>::make_node(bool wide) {
+  const Node node = Node::make(wide);
+  bytes_ += node.bytes();
+  return node;
+}
+
+template <typename Bits>
+void PrefixIndex<Bits>::retire_node(const Node& node) {
+  bytes_ -= node.bytes();
+  rule_memory::retire(node.memory(), node.bytes());
 }
 
 // A copy of its live entries with room for one more, which is to be filled at once.
 template <typename Bits>
 typename PrefixIndex<Bits>::Bucket PrefixIndex<Bits>::grow(const Bucket& bucket) {
   Bucket bigger = make_bucket(Bucket::capacity_for(bucket.live() + 1));
-  for (const Entry& entry : bucket) {
-    if (entry.is_live()) new (&bigger.entries[bigger.size++]) Entry(entry);
-  }
+  bigger.append_live(bucket);
   return bigger;
 }
 
@@ -176,19 +255,55 @@ void PrefixIndex<Bits>::move_entry(Link& link, const Entry& entry) {
     bytes_ -= full.bytes();
     rule_memory::free(full.entries, full.bytes());
   }
-  new (&bucket.entries[bucket.size++]) Entry(entry);
+  bucket.append(entry);
   link.store(bucket.link(), std::memory_order_relaxed);
 }
 
+// The link to a new node with the bucket's live entries.
 template <typename Bits>
-typename PrefixIndex<Bits>::Node* PrefixIndex<Bits>::burst(const Bucket& bucket, unsigned depth) {
-  auto* node = new Node;
-  bytes_ += sizeof(Node);
+uintptr_t PrefixIndex<Bits>::burst(const Bucket& bucket, unsigned depth) {
+  const Node node = make_node(false);
+  uintptr_t occupancy = 0;
   for (const Entry& entry : bucket) {
-    if (entry.is_live())
-      move_entry(next_link(*node, entry.prefix, length_of(entry.packed.load(std::memory_order_relaxed)), depth), entry);
+    if (!entry.is_live()) continue;
+    const uintptr_t where = occupancy_of(entry.prefix, length_of(entry.packed.load(std::memory_order_relaxed)), depth);
+    occupancy |= where;
+    move_entry(where == kHasOwn ? node.own() : node.child(nibble_at(entry.prefix, depth)), entry);
+    if (where != kHasOwn) ++node.entries();
   }
-  return node;
+  return node.link(occupancy);
+}
+
+// The link to what the child becomes in a new node: the same, but that buckets go inside if it is wide, and out if it
+// is not.
+template <typename Bits>
+uintptr_t PrefixIndex<Bits>::move_child(uintptr_t link, const Node& to, unsigned at) {
+  if (link == 0 || is_node(link)) return link;
+  const Bucket old(link);
+  const unsigned live = old.live();
+  if (to.is_wide() ? live > Bucket::kRoom : !old.is_inside) return link;
+  Bucket made = to.is_wide() ? Bucket(to.room(at), true) : make_bucket(Bucket::capacity_for(live));
+  made.append_live(old);
+  return made.link();
+}
+
+// Puts a wide node or a narrow one in the place of the one that the link leads to.
+template <typename Bits>
+void PrefixIndex<Bits>::rebuild(Link& link, bool wide) {
+  const uintptr_t old_link = link.load(std::memory_order_relaxed);
+  const Node old(old_link), made = make_node(wide);
+  made.own().store(old.own().load(std::memory_order_relaxed), std::memory_order_relaxed);
+  made.entries() = old.entries();
+  for (unsigned i = 0; i < kFanout; ++i) {
+    const uintptr_t child = move_child(old.child(i).load(std::memory_order_relaxed), made, i);
+    made.child(i).store(child, std::memory_order_relaxed);
+  }
+  link.store(made.link(old_link & kOccupancy), std::memory_order_release);
+  for (unsigned i = 0; i < kFanout; ++i) {
+    const uintptr_t child = old.child(i).load(std::memory_order_relaxed);
+    if (!is_node(child) && child != made.child(i).load(std::memory_order_relaxed)) retire_bucket(Bucket(child));
+  }
+  retire_node(old);
 }
 
 // REQUIRES: the link leads to a bucket or to none.
@@ -207,39 +322,80 @@ template <typename Bits>
 void PrefixIndex<Bits>::prefetch(Bits value, unsigned length) const {
   uintptr_t at = root_.load(std::memory_order_relaxed);
   for (unsigned depth = 0; is_node(at); depth += kStride) {
-    at = next_link(Node::at(at), value, length, depth).load(std::memory_order_relaxed);
+    const Node node(at);
+    if (node.is_wide() && length >= depth + kStride) return node.fetch(nibble_at(value, depth));
+    at = node.next(value, length, depth).load(std::memory_order_relaxed);
   }
   if (at != 0) Bucket(at).fetch();
+}
+
+// A prefix has come to the node at `depth` that the link leads to: to its own, or to a child that is a bucket.
+template <typename Bits>
+void PrefixIndex<Bits>::count_in(Link& parent, Bits prefix, unsigned length, unsigned depth) {
+  const uintptr_t link = parent.load(std::memory_order_relaxed);
+  const uintptr_t where = occupancy_of(prefix, length, depth);
+  if ((link & where) == 0) parent.store(link | where, std::memory_order_release);
+  if (where == kHasOwn) return;
+  const Node node(link);
+  if (++node.entries() >= kWidenAt && bytes_ >= large_ && !node.is_wide()) rebuild(parent, true);
+}
+
+// So many entries of a child have gone from the node that the link leads to. Returns whether there is now another node.
+template <typename Bits>
+bool PrefixIndex<Bits>::count_out(Link& parent, unsigned entries) {
+  const Node node(parent.load(std::memory_order_relaxed));
+  node.entries() -= entries;
+  if (!node.is_wide() || node.entries() > kNarrowAt) return false;
+  rebuild(parent, false);
+  return true;
 }
 
 template <typename Bits>
 void PrefixIndex<Bits>::insert(Bits value, unsigned length, uint32_t subtable, const Rule* rule) {
   const Bits prefix = keep_leading(value, length);
   Link *link = &root_, *parent = nullptr;
-  bool own = false;
   for (unsigned depth = 0;;) {
     const uintptr_t at = link->load(std::memory_order_relaxed);
     if (is_node(at)) {
-      own = length < depth + kStride;
-      parent = std::exchange(link, &next_link(Node::at(at), prefix, length, depth));
+      parent = std::exchange(link, &Node(at).next(prefix, length, depth));
       depth += kStride;
       continue;
     }
     const Bucket bucket(at);
+    const bool own = length < depth;
     if (Entry* entry = bucket.find(prefix, length)) {
       const uint32_t rules = rules_of(entry->packed.load(std::memory_order_relaxed));
       entry->subtables.add(subtable, rules, rule);
       if (rules < kMaxRules) entry->packed.store(pack(rules + 1, length), std::memory_order_release);
+      if (rules == 0 && parent != nullptr) count_in(*parent, prefix, length, depth - kStride);
       return;
     }
     if (own || bucket.size < kMaxCapacity || bucket.live() < kMaxCapacity) {
       add_entry(*link, prefix, length, subtable, rule);
-      if (own) parent->store(parent->load(std::memory_order_relaxed) | kHasOwn, std::memory_order_release);
+      if (parent != nullptr) count_in(*parent, prefix, length, depth - kStride);
       return;
     }
-    link->store(burst(bucket, depth)->link(), std::memory_order_release);
+    link->store(burst(bucket, depth), std::memory_order_release);
     retire_bucket(bucket);
+    if (parent != nullptr && count_out(*parent, bucket.live())) return insert(value, length, subtable, rule);
   }
+}
+
+// Takes away the bucket at the end of the path, and nodes above it that have nothing left. Returns whether the node
+// right above it stays.
+template <typename Bits>
+bool PrefixIndex<Bits>::unlink(std::span<Link* const> path, Bits prefix, unsigned length) {
+  path.back()->store(0, std::memory_order_release);
+  for (size_t steps = path.size() - 1; steps > 0; --steps) {
+    Link& parent = *path[steps - 1];
+    const uintptr_t link = parent.load(std::memory_order_relaxed);
+    const uintptr_t left = link & ~occupancy_of(prefix, length, static_cast<unsigned>(steps - 1) * kStride);
+    const bool stays = (left & kOccupancy) != 0;
+    parent.store(stays ? left : 0, std::memory_order_release);
+    if (stays) return steps == path.size() - 1;
+    retire_node(Node(link));
+  }
+  return false;
 }
 
 template <typename Bits>
@@ -247,9 +403,9 @@ void PrefixIndex<Bits>::remove(Bits value, unsigned length, uint32_t subtable) {
   const Bits prefix = keep_leading(value, length);
   std::array<Link*, kBits / kStride + 2> path{&root_};
   size_t steps = 0;
-  for (unsigned depth = 0; is_node(path[steps]->load(std::memory_order_relaxed)); depth += kStride, ++steps) {
-    Node* const node = &Node::at(path[steps]->load(std::memory_order_relaxed));
-    path[steps + 1] = &next_link(*node, prefix, length, depth);
+  unsigned depth = 0;
+  for (; is_node(path[steps]->load(std::memory_order_relaxed)); depth += kStride, ++steps) {
+    path[steps + 1] = &Node(path[steps]->load(std::memory_order_relaxed)).next(prefix, length, depth);
   }
   const Bucket bucket(path[steps]->load(std::memory_order_relaxed));
   Entry* entry = bucket.find(prefix, length);
@@ -258,35 +414,21 @@ void PrefixIndex<Bits>::remove(Bits value, unsigned length, uint32_t subtable) {
   if (rules == 0 || rules == kMaxRules) return;
   entry->packed.store(pack(rules - 1, length), std::memory_order_release);
   entry->subtables.remove(subtable, rules);
-  if (rules > 1 || bucket.live() != 0) return;
-  path[steps]->store(0, std::memory_order_release);
-  retire_bucket(bucket);
-  while (steps-- > 0) {
-    Node* const node = &Node::at(path[steps]->load(std::memory_order_relaxed));
-    const auto leads_nowhere = [](const Link& link) { return link.load(std::memory_order_relaxed) == 0; };
-    if (!leads_nowhere(node->own) || !std::all_of(node->child.begin(), node->child.end(), leads_nowhere)) return;
-    path[steps]->store(0, std::memory_order_release);
-    bytes_ -= sizeof(Node);
-    rule_memory::retire(node, sizeof(Node));
+  if (rules > 1) return;
+  if (bucket.live() == 0) {
+    const bool node_stays = unlink(std::span(path).first(steps + 1), prefix, length);
+    retire_bucket(bucket);
+    if (!node_stays) return;
   }
-}
-
-// How many bits of the nibble `taken`, which leads to no child, tell it from those that do.
-template <typename Bits>
-unsigned PrefixIndex<Bits>::bits_to_siblings(const Node& node, unsigned taken) {
-  unsigned needed = 0;
-  for (unsigned i = 0; i < kFanout; ++i) {
-    if (node.child[i].load(std::memory_order_acquire) == 0) continue;
-    needed = std::max(needed, static_cast<unsigned>(std::countl_zero(i ^ taken)) - (32 - kStride) + 1);
-  }
-  return needed;
+  if (steps > 0 && length >= depth) (void)count_out(*path[steps - 1], 1);
 }
 
 template <typename Bits>
-void PrefixIndex<Bits>::Lookup::visit(uintptr_t bucket) {
-  if (bucket == 0) return;
-  Bucket(bucket).fetch();
-  buckets_[n_buckets_++] = bucket;
+void PrefixIndex<Bits>::Lookup::visit(uintptr_t link) {
+  if (link == 0) return;
+  const Bucket bucket(link);
+  if (!bucket.is_inside) bucket.fetch();
+  buckets_[n_buckets_++] = link;
 }
 
 template <typename Bits>
@@ -296,26 +438,48 @@ bool PrefixIndex<Bits>::Lookup::walk() {
     link_ = 0;
     return false;
   }
-  const Node& node = Node::at(link_);
+  const Node node(link_);
+  if ((link_ & kHasOwn) != 0) {
+    visit(node.own().load(std::memory_order_acquire));
+    n_passed_ = n_buckets_;
+  }
   const unsigned nibble = nibble_at(value_, depth_);
-  const bool has_own = (link_ & kHasOwn) != 0;
-  link_ = node.child[nibble].load(std::memory_order_acquire);
-  if (has_own) visit(node.own.load(std::memory_order_acquire));
-  if (link_ == 0) {
-    const unsigned needed = bits_to_siblings(node, nibble);
+  if (!has_child(link_, nibble)) {
+    const unsigned needed = bits_to_siblings(link_, nibble);
     if (needed != 0) decisive_ = depth_ + needed;
+    link_ = 0;
     return false;
   }
+  if (node.is_wide()) {
+    node.fetch(nibble);
+    waits_ = true;
+    return false;
+  }
+  return descend(node.child(nibble));
+}
+
+// The child may just have been taken away. Then a bit too many decides, for this lookup.
+template <typename Bits>
+bool PrefixIndex<Bits>::Lookup::descend(const Link& child) {
+  link_ = child.load(std::memory_order_acquire);
   depth_ += kStride;
   decisive_ = depth_;
-  if ((link_ & (kNode | kHasOwn)) == (kNode | kHasOwn)) __builtin_prefetch(&Node::at(link_).own);
-  return true;
+  if ((link_ & (kNode | kHasOwn)) == (kNode | kHasOwn)) __builtin_prefetch(&Node(link_).own());
+  return link_ != 0;
 }
 
 template <typename Bits>
-unsigned PrefixIndex<Bits>::Lookup::search() {
-  for (unsigned i = 0; i < n_buckets_; ++i) search(Bucket(buckets_[i]));
-  return decisive_;
+void PrefixIndex<Bits>::Lookup::leave_wide_nodes() {
+  while (std::exchange(waits_, false)) {
+    if (!descend(Node(link_).child(nibble_at(value_, depth_)))) return;
+    while (walk()) {
+    }
+  }
+}
+
+template <typename Bits>
+void PrefixIndex<Bits>::Lookup::search(unsigned end) {
+  while (n_searched_ < end) search(Bucket(buckets_[n_searched_++]));
 }
 
 // The prefix that has most bits in common with the value, of those that do not match, is the one whose difference is
@@ -341,8 +505,8 @@ void PrefixIndex<Bits>::Lookup::search(const Bucket& bucket) {
 }
 
 template <typename Bits>
-void PrefixIndex<Bits>::Lookup::finish(std::span<uint64_t> subtables) const {
-  for (unsigned i = 0; i < n_found_; ++i) SubtableSet::or_into(found_[i], subtables);
+void PrefixIndex<Bits>::Lookup::finish(std::span<uint64_t> subtables) {
+  for (; n_finished_ < n_found_; ++n_finished_) SubtableSet::or_into(found_[n_finished_], subtables);
 }
 
 template class PrefixIndex<uint32_t>;

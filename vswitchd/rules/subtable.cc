@@ -203,43 +203,72 @@ void PrefixIndexes::prefetch(size_t field, const MiniMatch& match, unsigned leng
 
 namespace {
 
-// Two fields of the same size (or one) at once.
+// Lookups in two fields of the same size, or in one of them, at once.
+template <typename Bits>
+struct TwoLookups {
+  using Lookup = typename PrefixIndex<Bits>::Lookup;
+
+  void walk() {
+    for (unsigned walking = fields; walking != 0;) {
+      for (unsigned i = 0; i < 2; ++i) {
+        if ((walking & 1u << i) != 0 && !lookups[i].walk()) walking &= ~(1u << i);
+      }
+    }
+  }
+  bool wait() const { return lookups[0].waits() || lookups[1].waits(); }
+  void finish(std::span<const std::span<uint64_t>> answers, std::vector<OnlyRule>& only) {
+    for (uint32_t i = 0; i < 2; ++i) {
+      if ((fields & 1u << i) == 0) continue;
+      lookups[i].finish(answers[i], [&](uint32_t subtable, const Rule& rule) {
+        only.push_back({&rule, subtable, first_field + i});
+      });
+    }
+  }
+
+  const unsigned fields;
+  const uint32_t first_field;
+  std::array<Lookup, 2> lookups;
+};
+
+// Kept out of the way of lookups in small indexes, which never wait.
+template <typename Bits>
+[[gnu::noinline]] void use_the_wait(TwoLookups<Bits>& two, std::span<const std::span<uint64_t>> answers,
+                                    std::vector<OnlyRule>& only, const PrefixIndexes::Meanwhile& meanwhile) {
+  for (auto& lookup : two.lookups) lookup.search_passed();
+  two.finish(answers, only);
+  meanwhile.call(meanwhile.context);
+  for (auto& lookup : two.lookups) lookup.walk_on();
+}
+
 template <typename Bits>
 void look_up(const std::array<PrefixIndex<Bits>, 2>& indexes, unsigned fields, const std::array<Bits, 2>& values,
              std::span<const std::span<uint64_t>> answers, std::span<unsigned> decisive, uint32_t first_field,
-             std::vector<OnlyRule>& only) {
+             std::vector<OnlyRule>& only, const PrefixIndexes::Meanwhile& meanwhile) {
   if (fields == 0) return;
   using Lookup = typename PrefixIndex<Bits>::Lookup;
-  std::array<Lookup, 2> lookups{Lookup(indexes[0], values[0]), Lookup(indexes[1], values[1])};
-  for (unsigned walking = fields; walking != 0;) {
-    for (size_t i = 0; i < 2; ++i) {
-      if ((walking & 1u << i) != 0 && !lookups[i].walk()) walking &= ~(1u << i);
-    }
-  }
+  TwoLookups<Bits> two{fields, first_field, {Lookup(indexes[0], values[0]), Lookup(indexes[1], values[1])}};
+  two.walk();
+  if (two.wait()) use_the_wait(two, answers, only, meanwhile);
   for (size_t i = 0; i < 2; ++i) {
-    if ((fields & 1u << i) != 0) decisive[i] = lookups[i].search();
+    if ((fields & 1u << i) != 0) decisive[i] = two.lookups[i].search();
   }
-  for (uint32_t i = 0; i < 2; ++i) {
-    if ((fields & 1u << i) == 0) continue;
-    lookups[i].finish(answers[i], [&](uint32_t subtable, const Rule& rule) {
-      only.push_back({&rule, subtable, first_field + i});
-    });
-  }
+  two.finish(answers, only);
 }
 
 }  // namespace
 
 void PrefixIndexes::lookup(unsigned fields, const PipelineKey& key, const Answers& answers,
-                           std::array<unsigned, kPrefixFields>& decisive, std::vector<OnlyRule>& only) const {
+                           std::array<unsigned, kPrefixFields>& decisive, std::vector<OnlyRule>& only,
+                           const Meanwhile& meanwhile) const {
   const std::span all_answers(answers);
   const std::span all_decisive(decisive);
   if ((fields & 3) != 0) {
     look_up<uint32_t>(ipv4_, fields & 3, {read_be32(key, kFieldOffset[0]), read_be32(key, kFieldOffset[1])},
-                      all_answers.first(2), all_decisive.first(2), 0, only);
+                      all_answers.first(2), all_decisive.first(2), 0, only, meanwhile);
   }
   if (fields >> 2 != 0) {
     look_up<Uint128>(ipv6_, fields >> 2, {read_be128(key, kFieldOffset[2]), read_be128(key, kFieldOffset[3])},
-                     all_answers.last(2), all_decisive.last(2), 2, only);
+                     all_answers.last(2), all_decisive.last(2), 2, only, meanwhile);
   }
 }
 

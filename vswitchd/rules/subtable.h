@@ -45,15 +45,26 @@ struct OnlyRule {
 // The prefixes of all rules of a classifier, by field.
 class PrefixIndexes {
  public:
+  // So many bytes are a large index (prefix_index.h).
+  explicit PrefixIndexes(size_t large)
+      : ipv4_{PrefixIndex<uint32_t>(large), PrefixIndex<uint32_t>(large)},
+        ipv6_{PrefixIndex<Uint128>(large), PrefixIndex<Uint128>(large)} {}
   void insert(size_t field, const Rule& rule, unsigned length, uint32_t subtable);
   void remove(size_t field, const MiniMatch& match, unsigned length, uint32_t subtable);
   void prefetch(size_t field, const MiniMatch& match, unsigned length) const;  // for insert()
 
   // For each field f whose bit is set in `fields`: sets the bit of each subtable that has a matching prefix in
   // answers[f], and the number of leading bits that decided in decisive[f]; appends to `only`.
+  // While it waits for memory, which it does if an index is large, it calls `meanwhile`. Until then it has set the bits
+  // for short prefixes.
   using Answers = std::array<std::span<uint64_t>, kPrefixFields>;
+  struct Meanwhile {
+    void (*call)(void* context);
+    void* context;
+  };
   void lookup(unsigned fields, const PipelineKey& key, const Answers& answers,
-              std::array<unsigned, kPrefixFields>& decisive, std::vector<OnlyRule>& only) const;
+              std::array<unsigned, kPrefixFields>& decisive, std::vector<OnlyRule>& only,
+              const Meanwhile& meanwhile) const;
   size_t memory_bytes() const;
 
  private:
@@ -109,6 +120,7 @@ class alignas(64) Subtable {
     __builtin_prefetch(reinterpret_cast<const char*>(this) + 64);
   }
   void prefetch(uint32_t hash) const { rules_.prefetch(hash); }
+  void prefetch_rule(uint32_t hash) const { rules_.prefetch_rule(hash); }  // REQUIRES: prefetch(hash), a while ago
   // The highest-priority visible rule that matches, by the key's hash.
   const Rule* find(uint32_t hash, const PipelineKey& key, Version version) const;
   // Starts to fetch what mark_miss() is likely to need.

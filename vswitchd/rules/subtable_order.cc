@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <unordered_map>
 #include <utility>
 
@@ -11,6 +12,22 @@ namespace {
 constexpr size_t kFewCandidates = 16;
 constexpr size_t kAhead = 8;  // subtables whose slots are fetched before the first is looked at
 
+// Words of a set of subtables, which is whole blocks, at once.
+constexpr size_t kBlock = 2;
+using Block [[gnu::vector_size(kBlock * sizeof(uint64_t))]] = uint64_t;
+
+Block load_block(const uint64_t* from) {
+  Block block;
+  std::memcpy(&block, from, sizeof block);
+  return block;
+}
+
+void store_block(uint64_t* to, const Block& block) { std::memcpy(to, &block, sizeof block); }
+
+bool any_in(const Block& block) { return (block[0] | block[1]) != 0; }
+
+size_t words_for(size_t n_subtables) { return (n_subtables + 64 * kBlock - 1) / (64 * kBlock) * kBlock; }
+
 void set_bit(std::vector<uint64_t>& bits, size_t number) { bits[number / 64] |= uint64_t{1} << (number % 64); }
 
 // Those with a prefix of so many bits, made if there were none.
@@ -19,6 +36,13 @@ std::vector<uint64_t>& members_with(std::vector<SubtableOrder::Group::Length>& l
   auto at = std::find_if(lengths.begin(), lengths.end(), shorter);
   if (at == lengths.end() || at->bits != bits) at = lengths.insert(at, {bits, std::vector<uint64_t>(n_words)});
   return at->members;
+}
+
+// Adds to each length's members those of longer ones.
+void include_longer(std::vector<SubtableOrder::Group::Length>& lengths) {
+  for (size_t at = 1; at < lengths.size(); ++at) {
+    for (size_t i = 0; i < lengths[at].members.size(); ++i) lengths[at].members[i] |= lengths[at - 1].members[i];
+  }
 }
 
 // One lookup. Subtables are looked at by falling priority, until the rest cannot win; but whole groups of them are
@@ -33,7 +57,7 @@ class Search {
         key_(key),
         version_(version),
         wildcards_(wildcards),
-        n_words_((order.by_number.size() + 63) / 64),
+        n_words_(words_for(order.by_number.size())),
         scratch_(scratch()) {
     scratch_.clear((kPrefixFields + order.groups.size()) * n_words_);
   }
@@ -43,11 +67,14 @@ class Search {
   const Rule* run();
 
  private:
+  static constexpr uint32_t kAnyRule = ~uint32_t{0};
   struct Candidate {
     const Subtable* subtable;
     uint32_t rank;
+    uint32_t only;  // the place in `only` of the only rule that may match; or kAnyRule
+    uint32_t hash;  // of the key, if has_hash
     uint16_t max_priority;
-    OnlyRule only;  // its rule null: any of the subtable's rules may match
+    bool has_hash;
   };
   // A group some of whose subtables, n_words_ words from `members`, were asked the prefix indexes of `fields` for.
   struct Asked {
@@ -91,7 +118,17 @@ class Search {
   bool open_groups();
   void open(const SubtableOrder::Group& group);
   unsigned fields_of(const SubtableOrder::Group& group, const uint64_t* members) const;
-  void ask_prefixes(unsigned fields);
+  void ask_prefixes(const Asked& asked);
+  // What ask_prefixes() does while it waits.
+  struct FirstCandidates {
+    Search& search;
+    const Asked& asked;
+    static void add(void* self) {
+      const auto& [search, asked] = *static_cast<const FirstCandidates*>(self);
+      search.add_candidates(asked);
+      search.fetch_slots();
+    }
+  };
   // What an index answered, as words: a bit stays where it is set in `matching`, or the subtable does not have the
   // field.
   struct Filter {
@@ -101,8 +138,9 @@ class Search {
   class Filters {
    public:
     void add(const Filter& filter) { filters_[n_++] = filter; }
-    uint64_t apply(uint64_t members, size_t i) const {
-      for (size_t f = 0; f < n_; ++f) members &= filters_[f].matching[i] | ~filters_[f].with_field[i];
+    Block apply(Block members, size_t i) const {
+      for (size_t f = 0; f < n_; ++f)
+        members &= load_block(filters_[f].matching + i) | ~load_block(filters_[f].with_field + i);
       return members;
     }
 
@@ -122,14 +160,15 @@ class Search {
   void add_candidates(const Asked& asked);
   void add_candidate(size_t number);
   static void sort_by_rank(std::span<Candidate> candidates);
-  void fetch_ahead();
+  void fetch_slots();
+  void fetch_rules();
   // Whether a rule of the subtable could have been found instead of the best: it comes earlier or has a higher
   // priority.
   bool mattered(const SubtableOrder::Place& place) const {
     return place.rank < best_rank_ || !cannot_win(place.max_priority);
   }
-  OnlyRule only_rule_of(uint32_t subtable) const;
-  void look_at(const Candidate& candidate, uint32_t hash);
+  uint32_t only_rule_of(uint32_t subtable) const;
+  void look_at(const Candidate& candidate);
   void look_at_only(const Candidate& candidate);
   void mark_only_missed(const OnlyRule& only);
   void mark();
@@ -148,8 +187,7 @@ class Search {
   const Rule* best_ = nullptr;
   uint32_t best_rank_ = 0;  // of its subtable
   size_t next_group_ = 0, next_ = 0;
-  size_t fetched_ = 0;  // candidates whose hash is known
-  std::array<uint32_t, kAhead> hashes_;
+  size_t fetched_ = 0;  // candidates before which all have been fetched
   // What the prefix indexes said, where asked.
   std::array<size_t, kPrefixFields> matching_{kNotAsked, kNotAsked, kNotAsked, kNotAsked};
   std::array<unsigned, kPrefixFields> decisive_{};
@@ -158,12 +196,12 @@ class Search {
 const Rule* Search::run() {
   while (open_groups() && next_ < scratch_.candidates.size()) {
     if (cannot_win(scratch_.candidates[next_].max_priority)) break;
-    if (next_ == fetched_) fetch_ahead();
+    if (next_ == fetched_) fetch_slots();
     const Candidate& candidate = scratch_.candidates[next_];
-    if (candidate.only.rule != nullptr) {
+    if (candidate.only != kAnyRule) {
       look_at_only(candidate);
     } else {
-      look_at(candidate, hashes_[next_ % kAhead]);
+      look_at(candidate);
     }
     ++next_;
   }
@@ -193,11 +231,12 @@ void Search::open(const SubtableOrder::Group& group) {
       std::copy(group.members.begin(), group.members.end(), members);
       break;
     case SubtableGroup::Answer::some:  // perhaps of subtables that are newer than this order
-      for (size_t i = 0; i < n_words_; ++i) members[i] &= group.members[i];
+      for (size_t i = 0; i < n_words_; i += kBlock)
+        store_block(members + i, load_block(members + i) & load_block(&group.members[i]));
       break;
   }
   const Asked asked{&group, at, fields_of(group, members)};
-  ask_prefixes(asked.fields);
+  ask_prefixes(asked);
   add_candidates(asked);
   if (asked.fields != 0) scratch_.asked.push_back(asked);
 }
@@ -216,18 +255,23 @@ unsigned Search::fields_of(const SubtableOrder::Group& group, const uint64_t* me
   return fields;
 }
 
-// As far as this lookup has not asked them yet.
-void Search::ask_prefixes(unsigned fields) {
+// As far as this lookup has not asked them yet. Large indexes answer in two parts, and the second one has to come from
+// memory. Meanwhile the slots of subtables that are candidates after the first, and then their rules, come from there,
+// too.
+void Search::ask_prefixes(const Asked& asked) {
   unsigned unknown = 0;
   PrefixIndexes::Answers answers;
-  for (; fields != 0; fields &= fields - 1) {
+  for (unsigned fields = asked.fields; fields != 0; fields &= fields - 1) {
     const auto field = static_cast<size_t>(std::countr_zero(fields));
     if (matching_[field] != kNotAsked) continue;
     unknown |= 1u << field;
     matching_[field] = add_words();
     answers[field] = {words_at(matching_[field]), n_words_};
   }
-  if (unknown != 0) prefixes_.lookup(unknown, key_, answers, decisive_, scratch_.only);
+  if (unknown == 0) return;
+  FirstCandidates first{*this, asked};
+  prefixes_.lookup(unknown, key_, answers, decisive_, scratch_.only, {FirstCandidates::add, &first});
+  fetch_rules();
 }
 
 // By insertion where they are few, as nearly always.
@@ -242,19 +286,26 @@ void Search::sort_by_rank(std::span<Candidate> candidates) {
   }
 }
 
-OnlyRule Search::only_rule_of(uint32_t subtable) const {
-  for (const OnlyRule& only : scratch_.only) {
-    if (only.subtable == subtable) return only;
+// Its place in `only`.
+uint32_t Search::only_rule_of(uint32_t subtable) const {
+  for (uint32_t i = 0; i < scratch_.only.size(); ++i) {
+    if (scratch_.only[i].subtable == subtable) return i;
   }
-  return {};
+  return kAnyRule;
 }
 
+// Those of the members that are not ruled out. They are not among the members any more.
 void Search::add_candidates(const Asked& asked) {
-  const uint64_t* const members = words_at(asked.members);
+  uint64_t* const members = words_at(asked.members);
   const Filters filters = filters_of(asked, asked.fields);
-  for (size_t i = 0; i < n_words_; ++i) {
-    for (uint64_t left = filters.apply(members[i], i); left != 0; left &= left - 1)
-      add_candidate(i * 64 + static_cast<size_t>(std::countr_zero(left)));
+  for (size_t i = 0; i < n_words_; i += kBlock) {
+    const Block all = load_block(members + i), found = filters.apply(all, i);
+    if (!any_in(found)) continue;
+    store_block(members + i, all & ~found);
+    for (size_t j = 0; j < kBlock; ++j) {
+      for (uint64_t left = found[j]; left != 0; left &= left - 1)
+        add_candidate((i + j) * 64 + static_cast<size_t>(std::countr_zero(left)));
+    }
   }
   fetched_ = next_;
   sort_by_rank(std::span(scratch_.candidates).subspan(next_));
@@ -262,24 +313,33 @@ void Search::add_candidates(const Asked& asked) {
 
 void Search::add_candidate(size_t number) {
   const SubtableOrder::Place& place = order_.by_number[number];
-  const OnlyRule only = only_rule_of(static_cast<uint32_t>(number));
-  if (only.rule == nullptr) place.subtable->prefetch();
-  scratch_.candidates.push_back({place.subtable, place.rank, place.max_priority, only});
+  const uint32_t only = only_rule_of(static_cast<uint32_t>(number));
+  if (only == kAnyRule) place.subtable->prefetch();
+  scratch_.candidates.push_back({place.subtable, place.rank, only, 0, place.max_priority, false});
 }
 
-void Search::fetch_ahead() {
-  const auto& candidates = scratch_.candidates;
-  const size_t end = std::min(next_ + kAhead, candidates.size());
-  for (; fetched_ < end; ++fetched_) {
-    if (candidates[fetched_].only.rule != nullptr) continue;
-    const Subtable& subtable = *candidates[fetched_].subtable;
-    hashes_[fetched_ % kAhead] = subtable.hash(key_);
-    subtable.prefetch(hashes_[fetched_ % kAhead]);
+// Of the next candidates.
+void Search::fetch_slots() {
+  auto& candidates = scratch_.candidates;
+  for (const size_t end = std::min(next_ + kAhead, candidates.size()); fetched_ < end; ++fetched_) {
+    Candidate& candidate = candidates[fetched_];
+    if (candidate.has_hash || candidate.only != kAnyRule) continue;
+    candidate.hash = candidate.subtable->hash(key_);
+    candidate.has_hash = true;
+    candidate.subtable->prefetch(candidate.hash);
   }
 }
 
-void Search::look_at(const Candidate& candidate, uint32_t hash) {
-  const Rule* rule = candidate.subtable->find(hash, key_, version_);
+// Of the candidates whose slots were fetched.
+void Search::fetch_rules() {
+  for (size_t i = next_; i < fetched_; ++i) {
+    const Candidate& candidate = scratch_.candidates[i];
+    if (candidate.has_hash) candidate.subtable->prefetch_rule(candidate.hash);
+  }
+}
+
+void Search::look_at(const Candidate& candidate) {
+  const Rule* rule = candidate.subtable->find(candidate.hash, key_, version_);
   if (rule != nullptr && !cannot_win(rule->priority())) {
     best_ = rule;
     best_rank_ = candidate.rank;
@@ -296,7 +356,8 @@ void Search::look_at(const Candidate& candidate, uint32_t hash) {
 // The rule alone can match. It is compared by its own words: when the subtable's number is new, `candidate` may be the
 // subtable that had it before, none of whose rules this version sees.
 void Search::look_at_only(const Candidate& candidate) {
-  const Rule& rule = *candidate.only.rule;
+  const OnlyRule& only = scratch_.only[candidate.only];
+  const Rule& rule = *only.rule;
   const bool found = !cannot_win(rule.priority()) && rule.visible_at(version_) && rule.match().matches(key_);
   if (found) {
     best_ = &rule;
@@ -306,7 +367,7 @@ void Search::look_at_only(const Candidate& candidate) {
   if (found) {
     rule.match().add_mask_to(*wildcards_);
   } else {
-    scratch_.only_missed.push_back(candidate.only);
+    scratch_.only_missed.push_back(only);
   }
 }
 
@@ -327,11 +388,16 @@ unsigned Search::longest_prefix(const Asked& asked, size_t field, unsigned enoug
   const uint64_t* const members = words_at(asked.members);
   const Filters before = filters_of(asked, asked.fields & ((1u << field) - 1));
   const Filter own = filter_of(asked, field);
-  for (const SubtableOrder::Group::Length& length : asked.group->by_length[field]) {
-    for (size_t i = 0; i < n_words_; ++i) {
-      const uint64_t of_length = length.members[i] & ~own.matching[i];
-      if (of_length != 0 && any_mattered(before.apply(members[i], i) & of_length, i)) {
-        return std::min(length.bits, enough);
+  const std::vector<SubtableOrder::Group::Length>& lengths = asked.group->by_length[field];
+  for (size_t at = 0; at < lengths.size(); ++at) {
+    if (at + 1 < lengths.size() && lengths[at + 1].bits >= enough) continue;  // the next includes them
+    const SubtableOrder::Group::Length& length = lengths[at];
+    for (size_t i = 0; i < n_words_; i += kBlock) {
+      const Block of_length = load_block(&length.members[i]) & ~load_block(own.matching + i);
+      if (!any_in(of_length)) continue;
+      const Block ruled_out = before.apply(load_block(members + i), i) & of_length;
+      for (size_t j = 0; j < kBlock; ++j) {
+        if (any_mattered(ruled_out[j], i + j)) return std::min(length.bits, enough);
       }
     }
   }
@@ -386,7 +452,7 @@ SubtableOrder::SubtableOrder(std::span<const Subtable* const> subtables) : by_ra
   for (const Subtable* subtable : subtables) {
     if (subtable->number() >= by_number.size()) by_number.resize(subtable->number() + 1);
   }
-  const size_t n_words = (by_number.size() + 63) / 64;
+  const size_t n_words = words_for(by_number.size());
   std::unordered_map<const SubtableGroup*, size_t> group_at;
   for (uint32_t rank = 0; rank < by_rank.size(); ++rank) {
     const Subtable* subtable = by_rank[rank];
@@ -404,6 +470,7 @@ SubtableOrder::SubtableOrder(std::span<const Subtable* const> subtables) : by_ra
       set_bit(members_with(group.by_length[field], subtable->prefix_length(field), n_words), subtable->number());
     }
   }
+  for (Group& group : groups) std::for_each(group.by_length.begin(), group.by_length.end(), include_longer);
 }
 
 const Rule* search_subtables(const SubtableOrder& order, const PrefixIndexes& prefixes, const PipelineKey& key,

@@ -26,7 +26,7 @@ struct SubtableOrder {
     std::vector<uint64_t> members;  // bit: a subtable's number
     // The members that have a prefix of the field; empty if there is none.
     std::array<std::vector<uint64_t>, kPrefixFields> with_field;
-    // The same by the length of their prefix, longest first.
+    // Those with a prefix of so many bits or more; longest first.
     struct Length {
       unsigned bits;
       std::vector<uint64_t> members;

@@ -31,6 +31,8 @@ RuleSpec spec_of(const Match& match, uint16_t priority) {
 // Owns its rules and knows the right answers the slow way.
 class Rules {
  public:
+  Rules() = default;
+  explicit Rules(size_t large_index) : classifier(large_index) {}
   ~Rules() {
     for (Rule* rule : all_) rule->release();
   }
@@ -240,11 +242,13 @@ TEST(ClassifierTest, AgreesWithLinearSearchAndMarksEveryDecidingBit) {
 }
 
 // 5-tuples in the manner of an access list: hundreds of masks, crowded addresses.
-Match acl_match(RandomMatches& random) {
+uint32_t crowded_address(RandomMatches& random) {
+  return 0x0a000000 | random.below(4) << 16 | random.below(8) << 8 | random.below(64);
+}
+
+Match acl_match(RandomMatches& random, uint32_t (*address_from)(RandomMatches&) = crowded_address) {
   constexpr std::array<unsigned, 8> kLengths{0, 8, 16, 20, 24, 27, 30, 32};
-  const auto address = [&random] {
-    return 0x0a000000 | random.below(4) << 16 | random.below(8) << 8 | random.below(64);
-  };
+  const auto address = [&] { return address_from(random); };
   Match match = ipv4_dst(address(), kLengths[random.below(8)]);
   const unsigned length = kLengths[random.below(8)];
   match.mask.packet.nw_src = to_be32(length == 0 ? 0 : ~uint32_t{0} << (32 - length));
@@ -287,6 +291,41 @@ TEST(ClassifierTest, AgreesWithLinearSearchAmongHundredsOfMasks) {
   EXPECT_GT(rules.classifier.subtable_count(), 300u);
   while (!rules.present().empty()) rules.remove(rules.present().back());
   EXPECT_EQ(rules.classifier.subtable_count(), 0u);
+}
+
+// Where lookups wait for a large index, they begin with what short prefixes tell.
+TEST(ClassifierTest, AgreesWithLinearSearchWithLargeIndexes) {
+  const rcu::ReaderScope reader;
+  RandomMatches random(12);
+  Rules rules(0), small;
+  bool had_wide_node = false;
+  const auto address = [](RandomMatches& from) { return 0x0a000000 | from.below(1 << 12); };
+  for (int round = 0; round < 6; ++round) {
+    for (int i = 0; i < 250; ++i) {
+      const Match match = acl_match(random, address);
+      const auto priority = static_cast<uint16_t>(random.below(500));
+      if (rules.classifier.find_exact(MiniMatch(match), priority, kNow) != nullptr) continue;
+      rules.add(match, priority);
+      small.add(match, priority);
+    }
+    had_wide_node |= rules.classifier.memory_bytes() > small.classifier.memory_bytes() + 2'000;
+    for (int i = 0; i < 200; ++i) {
+      PipelineKey key = acl_match(random, address).value;
+      key.packet.nw_proto = kProtoTcp;
+      PipelineMask looked_at;
+      const Rule* found = rules.classifier.lookup(key, kNow, &looked_at);
+      ASSERT_TRUE(rules.is_right(found, key, kNow));
+      PipelineMask same;
+      (void)small.classifier.lookup(key, kNow, &same);
+      ASSERT_EQ(looked_at, same);
+      for (int j = 0; j < 5; ++j) {
+        const PipelineKey other = random.agreeing(key, looked_at);
+        ASSERT_EQ(rules.classifier.lookup(other, kNow, nullptr), found);
+        ASSERT_TRUE(rules.is_right(found, other, kNow));
+      }
+    }
+  }
+  EXPECT_TRUE(had_wide_node);
 }
 
 // Where most prefixes belong to one rule alone, that rule is found without its subtable. The same matches come and go

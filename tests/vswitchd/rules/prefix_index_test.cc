@@ -40,21 +40,31 @@ Numbers right_answer(const std::vector<Prefix<Bits>>& prefixes, Bits value) {
   return numbers;
 }
 
+// How prefixes lie.
+enum class Spread {
+  crowded,  // at the start of the range, so that buckets burst far down and prefixes repeat
+  dense,    // evenly below one prefix of eight bits, so that a node's buckets all have many
+};
+
 template <typename Bits>
 class Model {
  public:
-  explicit Model(uint64_t seed) : random_(seed) {}
+  Model(uint64_t seed, Spread spread)
+      : index(spread == Spread::dense ? 0 : PrefixIndex<Bits>::kLarge), random_(seed), spread_(spread) {}
 
-  // Values crowd at the start of the range, so that buckets burst far down and prefixes repeat.
   Bits value() {
     Bits bits = 0;
     for (size_t i = 0; i < sizeof(Bits) / 4; ++i)
       bits = static_cast<Bits>(bits << 16 << 16) | static_cast<uint32_t>(random_());
+    if (spread_ == Spread::dense) return random_() % 16 == 0 ? bits : bits >> 8 | Bits{10} << (sizeof(Bits) * 8 - 8);
     return random_() % 2 == 0 ? bits >> (random_() % (sizeof(Bits) * 8)) : bits;
   }
+  unsigned length() {
+    const unsigned shortest = spread_ == Spread::dense ? 8 : 1;
+    return shortest + static_cast<unsigned>(random_() % (sizeof(Bits) * 8 - shortest + 1));
+  }
   void insert() {
-    const Prefix<Bits> added{value(), 1 + static_cast<unsigned>(random_() % (sizeof(Bits) * 8)),
-                             static_cast<uint32_t>(random_() % kSubtables)};
+    const Prefix<Bits> added{value(), length(), static_cast<uint32_t>(random_() % kSubtables)};
     // One in four: a prefix that is there already, for another subtable.
     Prefix<Bits> prefix = added;
     if (!prefixes.empty() && random_() % 4 == 0) {
@@ -70,12 +80,19 @@ class Model {
     prefixes[at] = prefixes.back();
     prefixes.pop_back();
   }
-  std::pair<Numbers, unsigned> lookup(Bits value) const {
+  // In one go or with the short prefixes first.
+  std::pair<Numbers, unsigned> lookup(Bits value) {
     typename PrefixIndex<Bits>::Lookup lookup(index, value);
     while (lookup.walk()) {
     }
-    const unsigned decisive = lookup.search();
+    waited += lookup.waits();
     Numbers numbers{};
+    if (random_() % 2 == 0) {
+      lookup.search_passed();
+      lookup.finish(numbers);
+    }
+    lookup.walk_on();
+    const unsigned decisive = lookup.search();
     lookup.finish(numbers);
     return {numbers, decisive};
   }
@@ -96,6 +113,7 @@ class Model {
 
   PrefixIndex<Bits> index;
   std::vector<Prefix<Bits>> prefixes;
+  size_t waited = 0;  // lookups that came to a wide node
 
  private:
   // Whether some prefix tells `v` from a value that differs first in bit `n`, counted from 1.
@@ -108,12 +126,13 @@ class Model {
   }
 
   std::mt19937_64 random_;
+  const Spread spread_;
 };
 
 template <typename Bits>
-void check_insertions_and_removals(uint64_t seed) {
+void check_insertions_and_removals(uint64_t seed, Spread spread) {
   const rcu::ReaderScope reader;
-  Model<Bits> model(seed);
+  Model<Bits> model(seed, spread);
   for (int round = 0; round < 20; ++round) {
     for (int i = 0; i < 150; ++i) model.insert();
     for (int i = 0; i < (round % 5 == 4 ? 500 : 40); ++i) model.remove();
@@ -123,14 +142,32 @@ void check_insertions_and_removals(uint64_t seed) {
   EXPECT_TRUE(model.index.empty());
   EXPECT_EQ(model.index.memory_bytes(), 0u);
   EXPECT_EQ(model.lookup(0).second, 0u);
+  // Not after every removal of many, when there are only narrow nodes.
+  EXPECT_EQ(model.waited > 0, spread == Spread::dense);
 }
 
-TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv4) {
-  for (uint64_t seed = 1; seed <= 10; ++seed) ASSERT_NO_FATAL_FAILURE(check_insertions_and_removals<uint32_t>(seed));
+template <typename Bits>
+void check_ten_times(Spread spread) {
+  for (uint64_t seed = 1; seed <= 10; ++seed)
+    ASSERT_NO_FATAL_FAILURE(check_insertions_and_removals<Bits>(seed, spread));
 }
 
-TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6) {
-  for (uint64_t seed = 1; seed <= 10; ++seed) ASSERT_NO_FATAL_FAILURE(check_insertions_and_removals<Uint128>(seed));
+TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv4) { check_ten_times<uint32_t>(Spread::crowded); }
+TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6) { check_ten_times<Uint128>(Spread::crowded); }
+TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv4WithWideNodes) { check_ten_times<uint32_t>(Spread::dense); }
+TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6WithWideNodes) { check_ten_times<Uint128>(Spread::dense); }
+
+// Memory follows the prefixes, down too: nodes that are nearly empty have no room for many.
+TEST(PrefixIndexTest, WideNodesBecomeNarrowAgain) {
+  const rcu::ReaderScope reader;
+  PrefixIndex<uint32_t> index(0);
+  constexpr uint32_t kPrefixes = 256, kLeft = 16;
+  for (uint32_t i = 0; i < kPrefixes; ++i) index.insert(i << 24, 32, 1);
+  const size_t wide = index.memory_bytes();
+  for (uint32_t i = kLeft; i < kPrefixes; ++i) index.remove(i << 24, 32, 1);
+  EXPECT_LT(index.memory_bytes() * 8, wide);
+  for (uint32_t i = 0; i < kLeft; ++i) index.remove(i << 24, 32, 1);
+  EXPECT_EQ(index.memory_bytes(), 0u);
 }
 
 bool finds(const PrefixIndex<uint32_t>& index, const Prefix<uint32_t>& prefix) {
@@ -143,8 +180,10 @@ bool finds(const PrefixIndex<uint32_t>& index, const Prefix<uint32_t>& prefix) {
   return decisive >= prefix.length && (numbers[prefix.subtable / 64] >> (prefix.subtable % 64) & 1) != 0;
 }
 
-// Buckets grow and burst, and nodes get their first short prefixes, under a reader that wants what was there before.
-TEST(PrefixIndexTest, ReadersSeeWhatWasInsertedBefore) {
+// Buckets grow and burst, and nodes get their first short prefixes, under a reader that wants what was there before;
+// then most prefixes go, under a reader that wants the others.
+void check_readers(size_t large) {
+  constexpr size_t kStaysOneIn = 8;
   std::mt19937_64 random(1);
   std::vector<Prefix<uint32_t>> prefixes;
   for (uint32_t i = 0; i < 20'000; ++i) {
@@ -152,28 +191,38 @@ TEST(PrefixIndexTest, ReadersSeeWhatWasInsertedBefore) {
     prefixes.push_back(
         {static_cast<uint32_t>(random()) >> (random() % 2 * 8), length, static_cast<uint32_t>(random() % kSubtables)});
   }
-  PrefixIndex<uint32_t> index;
+  PrefixIndex<uint32_t> index(large);
   std::atomic<size_t> inserted{0};
+  std::atomic<bool> done{false};
   size_t missed = 0;
   std::thread reader([&] {
     const rcu::ThreadRegistration registration;
     std::mt19937_64 choose(2);
-    for (size_t n = 0; n < prefixes.size();) {
-      n = inserted.load(std::memory_order_acquire);
+    const auto look_for = [&](size_t i) { missed += !finds(index, prefixes[i - i % kStaysOneIn]); };
+    while (!done.load(std::memory_order_acquire)) {
+      const size_t n = inserted.load(std::memory_order_acquire);
       rcu::quiescent();
-      // The latest as well as any.
-      if (n > 0) missed += !finds(index, prefixes[n - 1]) + !finds(index, prefixes[choose() % n]);
+      if (n == 0) continue;
+      look_for(n - 1);  // the latest as well as any
+      look_for(choose() % n);
     }
   });
   for (size_t i = 0; i < prefixes.size(); ++i) {
     index.insert(prefixes[i].value, prefixes[i].length, prefixes[i].subtable);
     inserted.store(i + 1, std::memory_order_release);
   }
+  EXPECT_TRUE(std::all_of(prefixes.begin(), prefixes.end(), [&](const auto& prefix) { return finds(index, prefix); }));
+  for (size_t i = 0; i < prefixes.size(); ++i) {
+    if (i % kStaysOneIn != 0) index.remove(prefixes[i].value, prefixes[i].length, prefixes[i].subtable);
+  }
+  done.store(true, std::memory_order_release);
   reader.join();
   EXPECT_EQ(missed, 0u);
-  EXPECT_TRUE(std::all_of(prefixes.begin(), prefixes.end(), [&](const auto& prefix) { return finds(index, prefix); }));
   rcu::barrier();
 }
+
+TEST(PrefixIndexTest, ReadersSeeWhatWasInsertedBefore) { check_readers(PrefixIndex<uint32_t>::kLarge); }
+TEST(PrefixIndexTest, ReadersSeeWhatWasInsertedBeforeWhileNodesWiden) { check_readers(0); }
 
 }  // namespace
 }  // namespace vswitch
