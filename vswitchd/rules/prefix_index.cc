@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "vswitchd/rules/rule_memory.h"
@@ -17,8 +18,11 @@ constexpr unsigned kFirstCapacity = 2, kMaxCapacity = 32;
 // follows by itself.
 constexpr size_t kFetchedLines = 4;
 constexpr size_t kLine = 64;
-// A node becomes wide when its children are a third full then, and narrow when hardly anything is left of them.
-constexpr uint64_t kWidenAt = 160, kNarrowAt = 64;
+// So many entries of its children make a node wide, whose rooms are a third full then, and so few make it narrow again.
+constexpr uint64_t kWidenAt = 160, kNarrowAt = 96;
+// A wide node is made anew if a bucket with fewer live entries finds no place in it. With more it goes outside: it
+// would need a new node again too soon.
+constexpr unsigned kRenewBelow = 24;
 
 // How an entry's two numbers share a word, so that readers see both at once: rules << 8 | length.
 constexpr unsigned kLengthBits = 8;
@@ -94,8 +98,8 @@ struct PrefixIndex<Bits>::Entry {
   bool is_live() const { return rules_of(packed.load(std::memory_order_relaxed)) != 0; }
 };
 
-// An array of entries and nothing else, so that they lie on few lines. With so many it has room for the next power of
-// two, or for as many as a wide node has room for.
+// An array of entries and nothing else, so that they lie on few lines. Its capacity follows from its size, the next
+// power of two, or is that of a wide node's room.
 template <typename Bits>
 struct PrefixIndex<Bits>::Bucket {
   static_assert(kMaxCapacity < 1u << (64 - kSizeShift));
@@ -141,8 +145,8 @@ struct PrefixIndex<Bits>::Bucket {
 // children's.
 //
 // Narrow: the links of its children, and that of its own prefixes, a bucket; it never bursts, for there are only 15
-// such prefixes. Wide: for each child its link and room for its bucket. That room is used once: what readers may still
-// see is not written over.
+// such prefixes. Wide: for each child its link and, behind it, room for its bucket. A room is taken once: what readers
+// may still see is not written over.
 template <typename Bits>
 class PrefixIndex<Bits>::Node {
  public:
@@ -153,6 +157,7 @@ class PrefixIndex<Bits>::Node {
     for (unsigned i = 0; i < kFanout; ++i) new (&node.child(i)) Link(0);
     new (&node.own()) Link(0);
     new (&node.entries()) uint64_t(0);
+    if (wide) new (&node.taken_rooms()) uint64_t(0);
     return node;
   }
   uintptr_t link(uintptr_t occupancy) const { return at_ | kNode | (wide_ ? kWide : 0) | occupancy; }
@@ -168,16 +173,23 @@ class PrefixIndex<Bits>::Node {
   Link& own() const { return wide_ ? word<Link>(0, 1) : word<Link>(kFanout, 0); }
   // How many live entries its children have that are buckets. Writer.
   uint64_t& entries() const { return wide_ ? word<uint64_t>(1, 1) : word<uint64_t>(kFanout + 1, 0); }
-  // REQUIRES: is_wide()
-  Entry* room(unsigned i) const { return reinterpret_cast<Entry*>(at_ + i * kWideStep) + 1; }
+  // Of a wide node. Writer.
+  bool has_free_room(unsigned i) const { return (taken_rooms() >> i & 1) == 0; }
+  Bucket take_room(unsigned i) const {
+    taken_rooms() |= uint64_t{1} << i;
+    return {reinterpret_cast<Entry*>(at_ + i * kWideStep) + 1, true};
+  }
   // Starts to fetch the child's link and entries. REQUIRES: is_wide()
   void fetch(unsigned i) const { fetch_lines(reinterpret_cast<const void*>(at_ + i * kWideStep)); }
 
  private:
   static constexpr size_t kNarrowStep = sizeof(Link);
-  // The first entry's place is that of the link, and of another word.
+  // The first entry's place is that of the link, and of another word. A power of two, as RuleMemory cuts no other
+  // blocks of this size.
   static constexpr size_t kWideStep = (Bucket::kRoom + 1) * sizeof(Entry);
   static_assert(sizeof(Entry) >= 2 * sizeof(Link) && std::has_single_bit(kWideStep) && sizeof(Link) == 8);
+
+  uint64_t& taken_rooms() const { return word<uint64_t>(2, 1); }  // bits
 
   static size_t bytes(bool wide) { return wide ? kFanout * kWideStep : (kFanout + 2) * kNarrowStep; }
   template <typename Word>
@@ -187,6 +199,15 @@ class PrefixIndex<Bits>::Node {
 
   uintptr_t at_;
   bool wide_;
+};
+
+template <typename Bits>
+struct PrefixIndex<Bits>::Place {
+  Link* link;    // to a bucket, or 0
+  Link* parent;  // to the node that has this link; null at the root
+  unsigned depth;
+  unsigned child;               // of that node,
+  std::optional<Node> in_wide;  // if it is wide, and the bucket not that of its own prefixes
 };
 
 template <typename Bits>
@@ -282,7 +303,7 @@ uintptr_t PrefixIndex<Bits>::move_child(uintptr_t link, const Node& to, unsigned
   const Bucket old(link);
   const unsigned live = old.live();
   if (to.is_wide() ? live > Bucket::kRoom : !old.is_inside) return link;
-  Bucket made = to.is_wide() ? Bucket(to.room(at), true) : make_bucket(Bucket::capacity_for(live));
+  Bucket made = to.is_wide() ? to.take_room(at) : make_bucket(Bucket::capacity_for(live));
   made.append_live(old);
   return made.link();
 }
@@ -306,15 +327,26 @@ void PrefixIndex<Bits>::rebuild(Link& link, bool wide) {
   retire_node(old);
 }
 
-// REQUIRES: the link leads to a bucket or to none.
+// A copy of the bucket with room for one more entry, which is to be added at once: in the wide node that it is a child
+// of, if there is one with a free room.
 template <typename Bits>
-void PrefixIndex<Bits>::add_entry(Link& link, Bits prefix, unsigned length, uint32_t subtable, const Rule* rule) {
-  const Bucket old(link.load(std::memory_order_relaxed));
+typename PrefixIndex<Bits>::Bucket PrefixIndex<Bits>::make_room(const Place& place, const Bucket& bucket) {
+  if (!place.in_wide || !place.in_wide->has_free_room(place.child) || bucket.live() >= Bucket::kRoom)
+    return grow(bucket);
+  Bucket inside = place.in_wide->take_room(place.child);
+  inside.append_live(bucket);
+  return inside;
+}
+
+template <typename Bits>
+void PrefixIndex<Bits>::add_entry(const Place& place, Bits prefix, unsigned length, uint32_t subtable,
+                                  const Rule* rule) {
+  const Bucket old(place.link->load(std::memory_order_relaxed));
   const bool is_full = old.size == old.capacity();
-  Bucket bucket = is_full ? grow(old) : old;
+  Bucket bucket = is_full ? make_room(place, old) : old;
   Entry* entry = new (&bucket.entries[bucket.size++]) Entry(prefix, length);
   entry->subtables.add(subtable, 0, rule);
-  link.store(bucket.link(), std::memory_order_release);
+  place.link->store(bucket.link(), std::memory_order_release);
   if (is_full) retire_bucket(old);
 }
 
@@ -329,7 +361,8 @@ void PrefixIndex<Bits>::prefetch(Bits value, unsigned length) const {
   if (at != 0) Bucket(at).fetch();
 }
 
-// A prefix has come to the node at `depth` that the link leads to: to its own, or to a child that is a bucket.
+// A prefix has come to the node at `depth` that the link leads to: to its own, or to a child that is a bucket. Says so
+// in the link, and may put another node in its place.
 template <typename Bits>
 void PrefixIndex<Bits>::count_in(Link& parent, Bits prefix, unsigned length, unsigned depth) {
   const uintptr_t link = parent.load(std::memory_order_relaxed);
@@ -340,45 +373,59 @@ void PrefixIndex<Bits>::count_in(Link& parent, Bits prefix, unsigned length, uns
   if (++node.entries() >= kWidenAt && bytes_ >= large_ && !node.is_wide()) rebuild(parent, true);
 }
 
-// So many entries of a child have gone from the node that the link leads to. Returns whether there is now another node.
+// So many entries of a child have gone from the node that the link leads to. May put another node in its place.
 template <typename Bits>
-bool PrefixIndex<Bits>::count_out(Link& parent, unsigned entries) {
+void PrefixIndex<Bits>::count_out(Link& parent, unsigned entries) {
   const Node node(parent.load(std::memory_order_relaxed));
   node.entries() -= entries;
-  if (!node.is_wide() || node.entries() > kNarrowAt) return false;
-  rebuild(parent, false);
-  return true;
+  if (node.is_wide() && node.entries() <= kNarrowAt) rebuild(parent, false);
+}
+
+// Where the bucket with such a prefix is, or would be.
+template <typename Bits>
+typename PrefixIndex<Bits>::Place PrefixIndex<Bits>::find_place(Bits prefix, unsigned length) {
+  Place place{&root_, nullptr, 0, 0, {}};
+  for (uintptr_t at; is_node(at = place.link->load(std::memory_order_relaxed)); place.depth += kStride) {
+    const Node node(at);
+    place.parent = std::exchange(place.link, &node.next(prefix, length, place.depth));
+    place.child = nibble_at(prefix, place.depth);
+    place.in_wide.reset();
+    if (node.is_wide() && length >= place.depth + kStride) place.in_wide = node;
+  }
+  return place;
+}
+
+// Whether the bucket has to leave the wide node, or to grow outside of it, only because its room has been taken and
+// much of what was there is gone.
+template <typename Bits>
+bool PrefixIndex<Bits>::needs_new_node(const Place& place, const Bucket& bucket) const {
+  return place.in_wide && bucket.size > 0 && bucket.size == bucket.capacity() &&
+         !place.in_wide->has_free_room(place.child) && bucket.live() < kRenewBelow;
 }
 
 template <typename Bits>
 void PrefixIndex<Bits>::insert(Bits value, unsigned length, uint32_t subtable, const Rule* rule) {
   const Bits prefix = keep_leading(value, length);
-  Link *link = &root_, *parent = nullptr;
-  for (unsigned depth = 0;;) {
-    const uintptr_t at = link->load(std::memory_order_relaxed);
-    if (is_node(at)) {
-      parent = std::exchange(link, &Node(at).next(prefix, length, depth));
-      depth += kStride;
-      continue;
-    }
-    const Bucket bucket(at);
-    const bool own = length < depth;
-    if (Entry* entry = bucket.find(prefix, length)) {
-      const uint32_t rules = rules_of(entry->packed.load(std::memory_order_relaxed));
-      entry->subtables.add(subtable, rules, rule);
-      if (rules < kMaxRules) entry->packed.store(pack(rules + 1, length), std::memory_order_release);
-      if (rules == 0 && parent != nullptr) count_in(*parent, prefix, length, depth - kStride);
-      return;
-    }
-    if (own || bucket.size < kMaxCapacity || bucket.live() < kMaxCapacity) {
-      add_entry(*link, prefix, length, subtable, rule);
-      if (parent != nullptr) count_in(*parent, prefix, length, depth - kStride);
-      return;
-    }
-    link->store(burst(bucket, depth), std::memory_order_release);
+  const Place place = find_place(prefix, length);
+  const Bucket bucket(place.link->load(std::memory_order_relaxed));
+  Entry* const entry = bucket.find(prefix, length);
+  if (entry != nullptr) {
+    const uint32_t rules = rules_of(entry->packed.load(std::memory_order_relaxed));
+    entry->subtables.add(subtable, rules, rule);
+    if (rules < kMaxRules) entry->packed.store(pack(rules + 1, length), std::memory_order_release);
+    if (rules > 0) return;
+  } else if (length >= place.depth && bucket.size == kMaxCapacity && bucket.live() == kMaxCapacity) {
+    place.link->store(burst(bucket, place.depth), std::memory_order_release);
     retire_bucket(bucket);
-    if (parent != nullptr && count_out(*parent, bucket.live())) return insert(value, length, subtable, rule);
+    if (place.parent != nullptr) count_out(*place.parent, kMaxCapacity);
+    return insert(value, length, subtable, rule);
+  } else if (needs_new_node(place, bucket)) {
+    rebuild(*place.parent, true);
+    return insert(value, length, subtable, rule);
+  } else {
+    add_entry(place, prefix, length, subtable, rule);
   }
+  if (place.parent != nullptr) count_in(*place.parent, prefix, length, place.depth - kStride);
 }
 
 // Takes away the bucket at the end of the path, and nodes above it that have nothing left. Returns whether the node
@@ -420,7 +467,7 @@ void PrefixIndex<Bits>::remove(Bits value, unsigned length, uint32_t subtable) {
     retire_bucket(bucket);
     if (!node_stays) return;
   }
-  if (steps > 0 && length >= depth) (void)count_out(*path[steps - 1], 1);
+  if (steps > 0 && length >= depth) count_out(*path[steps - 1], 1);
 }
 
 template <typename Bits>
@@ -458,7 +505,8 @@ bool PrefixIndex<Bits>::Lookup::walk() {
   return descend(node.child(nibble));
 }
 
-// The child may just have been taken away. Then a bit too many decides, for this lookup.
+// What decided so far are fewer bits: a node's own prefixes, and the siblings of what it has not, end before its
+// children. The child may just have been taken away: then a bit too many decides, for this lookup.
 template <typename Bits>
 bool PrefixIndex<Bits>::Lookup::descend(const Link& child) {
   link_ = child.load(std::memory_order_acquire);

@@ -55,8 +55,9 @@ class PrefixIndexes {
 
   // For each field f whose bit is set in `fields`: sets the bit of each subtable that has a matching prefix in
   // answers[f], and the number of leading bits that decided in decisive[f]; appends to `only`.
-  // While it waits for memory, which it does if an index is large, it calls `meanwhile`. Until then it has set the bits
-  // for short prefixes.
+  // While it waits for memory, which it does if an index is large, it calls `meanwhile`: once for IPv4 and once for
+  // IPv6 fields. Until then it has set bits for short prefixes, those that it passed before it came to where it waits,
+  // and none in the answers of fields that follow. decisive[f] is set in the end.
   using Answers = std::array<std::span<uint64_t>, kPrefixFields>;
   struct Meanwhile {
     void (*call)(void* context);

@@ -76,7 +76,8 @@ class Search {
     uint16_t max_priority;
     bool has_hash;
   };
-  // A group some of whose subtables, n_words_ words from `members`, were asked the prefix indexes of `fields` for.
+  // A group, and those of its subtables, n_words_ words from `members`, that the prefix indexes of `fields` are asked
+  // about. Those that become candidates leave the members.
   struct Asked {
     const SubtableOrder::Group* group;
     size_t members;
@@ -286,12 +287,14 @@ void Search::sort_by_rank(std::span<Candidate> candidates) {
   }
 }
 
-// Its place in `only`.
+// Its place in `only`: where there are two, that of the first field, whichever was found first.
 uint32_t Search::only_rule_of(uint32_t subtable) const {
+  uint32_t found = kAnyRule;
   for (uint32_t i = 0; i < scratch_.only.size(); ++i) {
-    if (scratch_.only[i].subtable == subtable) return i;
+    const OnlyRule& only = scratch_.only[i];
+    if (only.subtable == subtable && (found == kAnyRule || only.field < scratch_.only[found].field)) found = i;
   }
-  return kAnyRule;
+  return found;
 }
 
 // Those of the members that are not ruled out. They are not among the members any more.

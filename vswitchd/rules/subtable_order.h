@@ -1,5 +1,5 @@
 // SubtableOrder: in which order a classifier's lookups go through its subtables, as of one moment. Immutable once
-// published. SubtableSearch: one lookup. Private to the classifier.
+// published. search_subtables(): one lookup. Private to the classifier.
 #pragma once
 
 #include <array>

@@ -293,16 +293,27 @@ TEST(ClassifierTest, AgreesWithLinearSearchAmongHundredsOfMasks) {
   EXPECT_EQ(rules.classifier.subtable_count(), 0u);
 }
 
-// Where lookups wait for a large index, they begin with what short prefixes tell.
+// With IPv6 addresses instead of or, with no EtherType to forbid it, beside those of IPv4.
+Match acl_match_of_any_family(RandomMatches& random, uint32_t (*address_from)(RandomMatches&)) {
+  Match match = acl_match(random, address_from);
+  if (random.one_in(2)) match.mask.packet.eth_type = match.value.packet.eth_type = be16();
+  if (random.one_in(2)) return match;
+  const be32 mask = to_be32(~uint32_t{0} << random.below(13));
+  store_unaligned(match.mask.packet.ipv6_dst.bytes.data(), mask);
+  store_unaligned(match.value.packet.ipv6_dst.bytes.data(), to_be32(address_from(random)) & mask);
+  return match;
+}
+
+// Where lookups wait for a large index, they begin with what short prefixes tell. Nothing else is different.
 TEST(ClassifierTest, AgreesWithLinearSearchWithLargeIndexes) {
   const rcu::ReaderScope reader;
   RandomMatches random(12);
   Rules rules(0), small;
   bool had_wide_node = false;
   const auto address = [](RandomMatches& from) { return 0x0a000000 | from.below(1 << 12); };
-  for (int round = 0; round < 6; ++round) {
+  for (int round = 0; round < 8; ++round) {
     for (int i = 0; i < 250; ++i) {
-      const Match match = acl_match(random, address);
+      const Match match = acl_match_of_any_family(random, address);
       const auto priority = static_cast<uint16_t>(random.below(500));
       if (rules.classifier.find_exact(MiniMatch(match), priority, kNow) != nullptr) continue;
       rules.add(match, priority);
@@ -310,12 +321,12 @@ TEST(ClassifierTest, AgreesWithLinearSearchWithLargeIndexes) {
     }
     had_wide_node |= rules.classifier.memory_bytes() > small.classifier.memory_bytes() + 2'000;
     for (int i = 0; i < 200; ++i) {
-      PipelineKey key = acl_match(random, address).value;
+      PipelineKey key = acl_match_of_any_family(random, address).value;
+      key.packet.eth_type = kEthTypeIpv4;
       key.packet.nw_proto = kProtoTcp;
-      PipelineMask looked_at;
+      PipelineMask looked_at, same;
       const Rule* found = rules.classifier.lookup(key, kNow, &looked_at);
       ASSERT_TRUE(rules.is_right(found, key, kNow));
-      PipelineMask same;
       (void)small.classifier.lookup(key, kNow, &same);
       ASSERT_EQ(looked_at, same);
       for (int j = 0; j < 5; ++j) {
@@ -324,8 +335,37 @@ TEST(ClassifierTest, AgreesWithLinearSearchWithLargeIndexes) {
         ASSERT_TRUE(rules.is_right(found, other, kNow));
       }
     }
+    for (int i = 0; i < (round == 4 ? 700 : 100); ++i) {
+      const uint32_t at = random.below(static_cast<uint32_t>(rules.present().size()));
+      rules.remove(rules.present()[at]);
+      small.remove(small.present()[at]);
+    }
   }
   EXPECT_TRUE(had_wide_node);
+}
+
+// A subtable may have the only rule of two prefixes. That of the first field counts, also where a short prefix of the
+// other is found earlier.
+TEST(ClassifierTest, LargeIndexesMarkNoMoreBits) {
+  const rcu::ReaderScope reader;
+  Rules rules(0), small;
+  const auto add = [&](uint32_t source, unsigned source_length, uint32_t destination, unsigned length, uint8_t protocol,
+                       uint16_t priority) {
+    Match match = ipv4_dst(destination, length);
+    match.mask.packet.nw_src = to_be32(~uint32_t{0} << (32 - source_length));
+    match.value.packet.nw_src = to_be32(source) & match.mask.packet.nw_src;
+    if (protocol != 0) match.mask.packet.nw_proto = 0xff, match.value.packet.nw_proto = protocol;
+    rules.add(match, priority);
+    small.add(match, priority);
+  };
+  for (uint32_t i = 0; i < 256; ++i) add(0x14000001 | i << 16, 32, 0x0a000000 | i << 16, 32, 0, 1);
+  add(0x14000000, 8, 0x0a050600, 24, kProtoUdp, 10);
+  PipelineKey key = ipv4_packet(0x0a050607);
+  key.packet.nw_src = to_be32(0x14050607);
+  PipelineMask looked_at, same;
+  EXPECT_EQ(rules.classifier.lookup(key, kNow, &looked_at), nullptr);
+  EXPECT_EQ(small.classifier.lookup(key, kNow, &same), nullptr);
+  EXPECT_EQ(looked_at, same);
 }
 
 // Where most prefixes belong to one rule alone, that rule is found without its subtable. The same matches come and go
@@ -415,9 +455,8 @@ TEST(ClassifierTest, VisitsExactlyTheContainedRules) {
 }
 
 // A thousand rules that are always there, while others with the same masks and matches come and go.
-TEST(ClassifierTest, ReadersSeeStableRulesWhileOthersChange) {
+void check_readers(Rules& rules) {
   RandomMatches random(7);
-  Rules rules;
   std::vector<PipelineKey> keys;
   std::vector<Match> stable;
   for (int i = 0; i < 300; ++i) {
@@ -472,6 +511,16 @@ TEST(ClassifierTest, ReadersSeeStableRulesWhileOthersChange) {
     rcu::retire([rule] { rule->release(); });
   }
   rcu::barrier();
+}
+
+TEST(ClassifierTest, ReadersSeeStableRulesWhileOthersChange) {
+  Rules rules;
+  check_readers(rules);
+}
+
+TEST(ClassifierTest, ReadersSeeStableRulesWhileOthersChangeInLargeIndexes) {
+  Rules rules(0);
+  check_readers(rules);
 }
 
 }  // namespace

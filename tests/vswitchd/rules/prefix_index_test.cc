@@ -157,19 +157,6 @@ TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6) { check_ten_times<Uint128>(
 TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv4WithWideNodes) { check_ten_times<uint32_t>(Spread::dense); }
 TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6WithWideNodes) { check_ten_times<Uint128>(Spread::dense); }
 
-// Memory follows the prefixes, down too: nodes that are nearly empty have no room for many.
-TEST(PrefixIndexTest, WideNodesBecomeNarrowAgain) {
-  const rcu::ReaderScope reader;
-  PrefixIndex<uint32_t> index(0);
-  constexpr uint32_t kPrefixes = 256, kLeft = 16;
-  for (uint32_t i = 0; i < kPrefixes; ++i) index.insert(i << 24, 32, 1);
-  const size_t wide = index.memory_bytes();
-  for (uint32_t i = kLeft; i < kPrefixes; ++i) index.remove(i << 24, 32, 1);
-  EXPECT_LT(index.memory_bytes() * 8, wide);
-  for (uint32_t i = 0; i < kLeft; ++i) index.remove(i << 24, 32, 1);
-  EXPECT_EQ(index.memory_bytes(), 0u);
-}
-
 bool finds(const PrefixIndex<uint32_t>& index, const Prefix<uint32_t>& prefix) {
   PrefixIndex<uint32_t>::Lookup lookup(index, prefix.value);
   while (lookup.walk()) {
@@ -178,6 +165,46 @@ bool finds(const PrefixIndex<uint32_t>& index, const Prefix<uint32_t>& prefix) {
   Numbers numbers{};
   lookup.finish(numbers);
   return decisive >= prefix.length && (numbers[prefix.subtable / 64] >> (prefix.subtable % 64) & 1) != 0;
+}
+
+// Memory follows the prefixes, down too: nodes that are nearly empty have no room for many.
+TEST(PrefixIndexTest, WideNodesBecomeNarrowAgain) {
+  constexpr uint32_t kPrefixes = 256, kLeft = 16;
+  constexpr size_t kWideNode = size_t{16} * 32 * 16;
+  const auto prefix = [](uint32_t i) { return Prefix<uint32_t>{i << 24, 32, i % 100}; };
+  const rcu::ReaderScope reader;
+  PrefixIndex<uint32_t> index(0);
+  for (uint32_t i = 0; i < kPrefixes; ++i) index.insert(prefix(i).value, 32, prefix(i).subtable);
+  EXPECT_GE(index.memory_bytes(), kWideNode);
+  for (uint32_t i = kLeft; i < kPrefixes; ++i) index.remove(prefix(i).value, 32, prefix(i).subtable);
+  EXPECT_LT(index.memory_bytes(), kWideNode / 8);
+  for (uint32_t i = 0; i < kLeft; ++i) EXPECT_TRUE(finds(index, prefix(i)));
+  for (uint32_t i = 0; i < kLeft; ++i) index.remove(prefix(i).value, 32, prefix(i).subtable);
+  EXPECT_EQ(index.memory_bytes(), 0u);
+}
+
+// Prefixes that take the place of others find room in the wide nodes. Nobody reads, so what is retired is gone at once.
+TEST(PrefixIndexTest, WideNodesStayInUseWhilePrefixesComeAndGo) {
+  constexpr size_t kPrefixes = 4000, kRounds = 8;
+  std::mt19937_64 random(3);
+  std::vector<Prefix<uint32_t>> prefixes;
+  PrefixIndex<uint32_t> index(0);
+  const auto insert = [&](Prefix<uint32_t>& prefix) {
+    prefix = {static_cast<uint32_t>(random()), 32, static_cast<uint32_t>(random() % kSubtables)};
+    index.insert(prefix.value, 32, prefix.subtable);
+  };
+  for (size_t i = 0; i < kPrefixes; ++i) insert(prefixes.emplace_back());
+  const size_t fresh = index.memory_bytes();
+  for (size_t i = 0; i < kRounds * kPrefixes; ++i) {
+    Prefix<uint32_t>& prefix = prefixes[random() % kPrefixes];
+    index.remove(prefix.value, 32, prefix.subtable);
+    insert(prefix);
+  }
+  EXPECT_LT(index.memory_bytes(), fresh + fresh / 4);
+  EXPECT_TRUE(std::all_of(prefixes.begin(), prefixes.end(), [&](const auto& prefix) { return finds(index, prefix); }));
+  for (const Prefix<uint32_t>& prefix : prefixes) index.remove(prefix.value, 32, prefix.subtable);
+  EXPECT_EQ(index.memory_bytes(), 0u);
+  rcu::barrier();
 }
 
 // Buckets grow and burst, and nodes get their first short prefixes, under a reader that wants what was there before;
@@ -193,25 +220,30 @@ void check_readers(size_t large) {
   }
   PrefixIndex<uint32_t> index(large);
   std::atomic<size_t> inserted{0};
-  std::atomic<bool> done{false};
+  std::atomic<bool> all_seen{false}, done{false};
   size_t missed = 0;
   std::thread reader([&] {
     const rcu::ThreadRegistration registration;
     std::mt19937_64 choose(2);
-    const auto look_for = [&](size_t i) { missed += !finds(index, prefixes[i - i % kStaysOneIn]); };
-    while (!done.load(std::memory_order_acquire)) {
-      const size_t n = inserted.load(std::memory_order_acquire);
+    const auto look_for = [&](size_t i) { missed += !finds(index, prefixes[i]); };
+    for (size_t n = 0; n < prefixes.size();) {
+      n = inserted.load(std::memory_order_acquire);
       rcu::quiescent();
       if (n == 0) continue;
       look_for(n - 1);  // the latest as well as any
       look_for(choose() % n);
+    }
+    all_seen.store(true, std::memory_order_release);
+    while (!done.load(std::memory_order_acquire)) {
+      look_for(choose() % (prefixes.size() / kStaysOneIn) * kStaysOneIn);
+      rcu::quiescent();
     }
   });
   for (size_t i = 0; i < prefixes.size(); ++i) {
     index.insert(prefixes[i].value, prefixes[i].length, prefixes[i].subtable);
     inserted.store(i + 1, std::memory_order_release);
   }
-  EXPECT_TRUE(std::all_of(prefixes.begin(), prefixes.end(), [&](const auto& prefix) { return finds(index, prefix); }));
+  while (!all_seen.load(std::memory_order_acquire)) std::this_thread::yield();
   for (size_t i = 0; i < prefixes.size(); ++i) {
     if (i % kStaysOneIn != 0) index.remove(prefixes[i].value, prefixes[i].length, prefixes[i].subtable);
   }
