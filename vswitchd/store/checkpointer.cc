@@ -1,6 +1,7 @@
 #include "vswitchd/store/checkpointer.h"
 
 #include <sqlite3.h>
+#include <sys/resource.h>
 
 #include <memory>
 #include <system_error>
@@ -10,6 +11,8 @@
 
 namespace vswitch {
 namespace {
+
+constexpr int kLowPriority = 10;  // a niceness: a tenth of what others get
 
 struct CloseDatabase {
   void operator()(sqlite3* database) const { sqlite3_close_v2(database); }
@@ -38,11 +41,14 @@ Checkpointer::~Checkpointer() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Checkpointer::request() {
+void Checkpointer::request(Urgency urgency) {
   MutexLock lock(mutex_);
   if (!thread_.joinable() && !start()) return;
+  const bool news = !wanted_ || (urgency == Urgency::now && !urgent_);
   wanted_ = true;
-  changed_.notify_all();
+  if (urgency == Urgency::now) urgent_ = true;
+  paused_ = false;
+  if (news) changed_.notify_all();
 }
 
 // False if the system has no thread for it: then the log grows until who commits moves it.
@@ -58,11 +64,17 @@ bool Checkpointer::start() {
 bool Checkpointer::wait_for_request() {
   MutexLock lock(mutex_);
   while (!wanted_ && !stopping_) changed_.wait(mutex_);
+  while (!urgent_ && !stopping_ && !paused_) {
+    paused_ = true;
+    changed_.wait_for(mutex_, pause_);
+  }
+  urgent_ = paused_ = false;
   return std::exchange(wanted_, false);
 }
 
 void Checkpointer::run() {
   name_this_thread("checkpointer");
+  (void)::setpriority(PRIO_PROCESS, 0, kLowPriority);  // on Linux, of the calling thread; lowering it is allowed
   std::unique_ptr<sqlite3, CloseDatabase> database;
   while (wait_for_request()) {
     if (database == nullptr) database = open_second_connection(path_);

@@ -21,9 +21,10 @@ namespace vswitch {
 namespace {
 
 // From so many pages on, the log is to be moved into the database: by another thread, as nobody should have to wait for
-// it. Where that one does not keep up, or one commit writes so much that nobody notices the rest, the committing thread
-// does it, so that the log does not grow without bound.
-constexpr int kLongLog = 1'000, kLongestLog = 16'000;
+// it, and in a pause between commits, unless there is none until the log is longer still. Where that thread does not
+// keep up, or one commit writes so much that nobody notices the rest, the committing thread does it, so that the log
+// does not grow without bound.
+constexpr int kLongLog = 1'000, kLongerLog = 8'000, kLongestLog = 16'000;
 constexpr int kLongestWaitMs = 1'000;
 
 constexpr int kApplicationId = 0x76737764;  // "vswd": tells our files from other SQLite files
@@ -227,7 +228,8 @@ class SqliteStore final : public Store {
     if (pages >= kLongestLog) {
       (void)sqlite3_wal_checkpoint_v2(database, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
     } else if (pages >= kLongLog) {
-      static_cast<Checkpointer*>(checkpointer)->request();
+      static_cast<Checkpointer*>(checkpointer)
+          ->request(pages >= kLongerLog ? Checkpointer::Urgency::now : Checkpointer::Urgency::in_a_pause);
     }
     return SQLITE_OK;
   }

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <sqlite3.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 namespace vswitch {
 namespace {
@@ -47,7 +49,7 @@ class CheckpointerTest : public ::testing::Test {
   size_t log_size() const { return fs::file_size(path_ + "-wal"); }
   void checkpoint() {
     Checkpointer checkpointer(path_);
-    checkpointer.request();
+    checkpointer.request(Checkpointer::Urgency::in_a_pause);
   }
 
   std::string directory_, path_;
@@ -79,9 +81,31 @@ TEST_F(CheckpointerTest, WritersGoOnMeanwhile) {
   Checkpointer checkpointer(path_);
   for (int i = 0; i < 20; ++i) {
     write();
-    checkpointer.request();
+    checkpointer.request(Checkpointer::Urgency::in_a_pause);
   }
   EXPECT_EQ(rows(), 10'000u);
+}
+
+TEST_F(CheckpointerTest, WaitsForAPauseUnlessItIsUrgent) {
+  Checkpointer checkpointer(path_, std::chrono::hours(1));
+  for (int i = 0; i < 20; ++i) {  // takes longer than a checkpoint
+    write();
+    checkpointer.request(Checkpointer::Urgency::in_a_pause);
+  }
+  EXPECT_LT(database_size(), kWritten);
+  checkpointer.request(Checkpointer::Urgency::now);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (database_size() < 20 * kWritten && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  EXPECT_GE(database_size(), 20 * kWritten);
+}
+
+TEST_F(CheckpointerTest, ItsEndWaitsForNoPause) {
+  write();
+  {
+    Checkpointer checkpointer(path_, std::chrono::hours(1));
+    checkpointer.request(Checkpointer::Urgency::in_a_pause);
+  }
+  EXPECT_GE(database_size(), kWritten);
 }
 
 TEST_F(CheckpointerTest, DoesNothingUnasked) {
@@ -94,7 +118,7 @@ TEST_F(CheckpointerTest, ADatabaseThatIsNotThereIsNotMade) {
   const std::string other = directory_ + "/other.db";
   {
     Checkpointer checkpointer(other);
-    checkpointer.request();
+    checkpointer.request(Checkpointer::Urgency::in_a_pause);
   }
   EXPECT_FALSE(fs::exists(other));
 }
