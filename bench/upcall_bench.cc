@@ -105,6 +105,7 @@ struct World {
   MonotonicClock clock;
   BridgeRuntime runtime;
   ViewHolder views;
+  RightOfWay right_of_way;
   SlowPath slow_path{views, clock, [] {}};
 };
 
@@ -203,7 +204,7 @@ struct ManyFlows {
 
   World world;
   UserspaceDatapath datapath{{1, 2'000'000}, world.clock, std::make_unique<test::FakeLinkMonitor>()};
-  Revalidator revalidator{datapath, world.views, world.slow_path, world.clock};
+  Revalidator revalidator{datapath, world.views, world.slow_path, world.right_of_way, world.clock};
 };
 
 // A rule comes, gets other actions and goes again; what it matches is 1 of 64 flows, or all. Time of the last round and
@@ -252,7 +253,7 @@ void BM_RevalidateAll(benchmark::State& state) {
   World world;
   const rcu::Offline offline;
   UserspaceDatapath datapath({1, 2'000'000}, world.clock, std::make_unique<test::FakeLinkMonitor>());
-  Revalidator revalidator(datapath, world.views, world.slow_path, world.clock);
+  Revalidator revalidator(datapath, world.views, world.slow_path, world.right_of_way, world.clock);
   put_flows(world, datapath, static_cast<uint64_t>(state.range(0)));
   for (auto _ : state) revalidator.revalidate();
 }

@@ -177,6 +177,7 @@ size_t Revalidator::remove(const std::vector<Ufid>& ufids, Addresses& addresses)
 // A mutex is not fair: who takes it again at once would keep it from those who wait.
 void Revalidator::give_way() const {
   const rcu::Offline offline;
+  changes_.give();
   while (awaited_.load(std::memory_order_acquire) != 0) std::this_thread::sleep_for(kPause);
 }
 

@@ -27,6 +27,7 @@
 #include "datapath/core/datapath.h"
 #include "vswitchd/control/flow_origin.h"
 #include "vswitchd/control/outcomes.h"
+#include "vswitchd/control/right_of_way.h"
 #include "vswitchd/control/rule_changes.h"
 #include "vswitchd/control/slow_path.h"
 
@@ -34,8 +35,10 @@ namespace vswitch {
 
 class Revalidator {
  public:
-  Revalidator(Datapath& datapath, const ViewHolder& views, SlowPath& slow_path, const Clock& clock)
-      : datapath_(datapath), views_(views), slow_path_(slow_path), clock_(clock) {}
+  // `changes`: of those whom background work lets go first.
+  Revalidator(Datapath& datapath, const ViewHolder& views, SlowPath& slow_path, const RightOfWay& changes,
+              const Clock& clock)
+      : datapath_(datapath), views_(views), slow_path_(slow_path), changes_(changes), clock_(clock) {}
 
   void revalidate() EXCLUDES(mutex_);
   void revalidate(const RuleChanges& changes) EXCLUDES(mutex_);
@@ -98,6 +101,7 @@ class Revalidator {
   Datapath& datapath_;
   const ViewHolder& views_;
   SlowPath& slow_path_;
+  const RightOfWay& changes_;
   const Clock& clock_;
   mutable Mutex mutex_;
   // Waits for push_statistics(): crediting takes longer than the change that somebody waits for.

@@ -165,7 +165,7 @@ Status Switch::Implementation::start_datapath(const Settings& settings) {
   datapath_ = std::move(*datapath);
   datapath_->set_upcall_handler(slow_path_.get());
   datapath_->set_kernel_path(settings.kernel_path);
-  revalidator_ = std::make_unique<Revalidator>(*datapath_, views_, *slow_path_, clock_);
+  revalidator_ = std::make_unique<Revalidator>(*datapath_, views_, *slow_path_, right_of_way_, clock_);
   max_idle_ms_ = settings.max_idle_ms;
   return {};
 }
@@ -434,6 +434,7 @@ void Switch::Implementation::forget_addresses(const ChangePlan& plan, const Conf
 }
 
 Result<TransactionResult> Switch::Implementation::apply(const Transaction& transaction, TransactionFailure* failure) {
+  const RightOfWay::Taken taken = right_of_way_.take();
   Aftermath aftermath;
   Result<TransactionResult> result = [&] {
     MutexLock lock(changes_mutex_);
@@ -578,6 +579,8 @@ Result<TransactionResult> Switch::apply(const Transaction& transaction, Transact
   if (result.ok() && result->rules_added + result->rules_removed >= kManyRules) malloc_trim(0);
   return result;
 }
+
+RightOfWay::Taken Switch::take_right_of_way() { return impl_->right_of_way_.take(); }
 
 uint64_t Switch::revision() const { return impl_->revision_; }
 

@@ -25,6 +25,7 @@
 #include "datapath/core/lookup_options.h"
 #include "datapath/flow_table/flow_table.h"
 #include "vswitchd/control/config.h"
+#include "vswitchd/control/right_of_way.h"
 #include "vswitchd/rules/rule_tables.h"
 #include "vswitchd/translate/mac_table.h"
 #include "vswitchd/translate/translate.h"
@@ -227,6 +228,8 @@ class Switch {
   ~Switch();
 
   Result<TransactionResult> apply(const Transaction& transaction, TransactionFailure* failure = nullptr);
+  // For who prepares a transaction that somebody waits for: background work lets it go first, as it does with apply().
+  RightOfWay::Taken take_right_of_way();
   uint64_t revision() const;
 
   // Listings are consistent per call, and do not wait for a change that is being carried out: they say what was before

@@ -119,6 +119,7 @@ struct Switch::Implementation {
   ViewHolder views_;
   std::unique_ptr<SlowPath> slow_path_;
   std::unique_ptr<Datapath> datapath_;
+  RightOfWay right_of_way_;
   std::unique_ptr<Revalidator> revalidator_;
   Subscribers<const ChangeEvent&> watchers_;
 

@@ -251,6 +251,7 @@ class ConfigService final : public Base {
   }
 
   grpc::Status Apply(grpc::ServerContext* call, const v1::ApplyRequest* request, v1::ApplyResponse* reply) override {
+    const RightOfWay::Taken taken = context_.sw.take_right_of_way();
     MutexLock lock(context_.changes);
     TransactionBuilder builder(config_source(context_.sw));
     if (std::optional<Failure> failure = builder.add_all(*request)) return to_grpc_status(*failure, *call);

@@ -126,7 +126,9 @@ struct World {
   ViewHolder views;
   SlowPath slow_path{views, clock, [] {}};
   UserspaceDatapath datapath;
-  Revalidator revalidator{datapath, views, slow_path, clock};
+  size_t pauses = 0;  // of background work, for changes
+  RightOfWay right_of_way{[this] { ++pauses; }};
+  Revalidator revalidator{datapath, views, slow_path, right_of_way, clock};
 };
 
 FlowKey udp_key(uint32_t source, uint16_t port) {
@@ -395,6 +397,19 @@ TEST(RevalidatorTest, FlowsThatMeetTheSameRulesShareWhatFollows) {
   }
   EXPECT_EQ(terms_of(world).size(), 100u);
   for (const auto& [ufid, flow] : world.flows()) EXPECT_EQ(flow.actions, ActionList{OutputAction{2}});
+}
+
+TEST(RevalidatorTest, BackgroundWorkGivesWayToChanges) {
+  World world;
+  world.change("br0", narrow_rules());
+  ASSERT_TRUE(world.set_up(udp_key(0x0a010001, 1)));
+  world.revalidator.push_statistics();
+  EXPECT_EQ(world.pauses, 0u);
+  const RightOfWay::Taken taken = world.right_of_way.take();
+  world.revalidate(world.change("br0", {rule("priority=20,udp,actions=output:2")}));
+  EXPECT_EQ(world.pauses, 0u);
+  world.revalidator.expire(3600s);
+  EXPECT_GT(world.pauses, 0u);
 }
 
 // What flows counted before a change belongs to the rules from before, what they count after it to those of now.
