@@ -23,6 +23,12 @@ constexpr int kIdleRoundsBeforeSleep = 8;
 // While some sources are hot, how often the others are asked whether they have become ready: often enough that nobody
 // waits noticeably behind a busy port, seldom enough that the system call does not show.
 constexpr Nanoseconds kBetweenReadyChecks = 50us;
+// The same while none has packets, when a round takes some 50 ns. Rounds are counted as well, for clocks that stand
+// still.
+constexpr Nanoseconds kBetweenIdleReadyChecks = 10us;
+constexpr int kIdleRoundsBetweenReadyChecks = 256;
+// Who gives way and is back sooner was alone on the core; who was not gives way in every round for a while.
+constexpr Nanoseconds kAloneOnCore = 3us, kSharingCore = 10ms;
 // Under load the time is some microseconds old at most.
 constexpr uint64_t kRoundsBetweenClockReads = 4;
 // For packets that the handler has: it takes microseconds for each, unless something is wrong with it.
@@ -243,7 +249,6 @@ void ForwardingThread::run() {
   rcu::ThreadRegistration registration;
   watch_wakeup();
   int idle_rounds = 0;
-  Nanoseconds last_ready_check{};
   while (!stop_.load(std::memory_order_acquire)) {
     const Published* published = sources_.load(std::memory_order_acquire);
     if (published->generation != adopted_) adopt_sources(*published);
@@ -261,8 +266,10 @@ void ForwardingThread::run() {
     if (any) idle_policy_.found(ctx_.now);
     if (idle_rounds >= kIdleRoundsBeforeSleep && always_ready_ == 0) {
       wait_for_packets();
-    } else if (some_cold_ && (!any || ctx_.now - last_ready_check >= kBetweenReadyChecks)) {
-      last_ready_check = ctx_.now;
+    } else if (some_cold_ && !any) {
+      look_on();
+    } else if (some_cold_ && ctx_.now - last_ready_check_ >= kBetweenReadyChecks) {
+      last_ready_check_ = ctx_.now;
       mark_ready(0);
     }
   }
@@ -310,7 +317,7 @@ size_t ForwardingThread::take_slot(const std::shared_ptr<RxSource>& source) {
     slot = free_slots_.back();
     free_slots_.pop_back();
   }
-  polled_[slot] = {source, true, -1, 0};
+  polled_[slot] = {source, true, -1, 0, 0};
   slots_.emplace(source.get(), slot);
   return slot;
 }
@@ -366,6 +373,7 @@ bool ForwardingThread::poll_round() {
     polled.hot = n != 0 || polled.source->always_ready();
     some_cold_ = some_cold_ || !polled.hot;
     if (n == 0) continue;
+    polled.awake = sleeps_;
     any = true;
     more_wait = more_wait || n == PacketBatch::kMaxPackets;
     const uint32_t sole_port = polled.source->sole_port();
@@ -403,18 +411,43 @@ bool ForwardingThread::nothing_waits() {
                               [](const PolledSource& polled) { return polled.hot && !polled.source->always_ready(); });
 }
 
-// Looking on leaves the core to others who have something to do on it.
 void ForwardingThread::wait_for_packets() {
   if (idle_policy_.look_again(ctx_.now)) {
-    ::sched_yield();
-    mark_ready(0);
+    if (look_on()) give_way();
     return;
   }
   sleep_until_ready();
   idle_policy_.slept();
 }
 
+// Has an eye on the sources that had packets since the thread last slept: a system call for each look would take longer
+// than most packets. For the others it asks epoll now and then, and then returns true.
+bool ForwardingThread::look_on() {
+  bool ask = ++looks_ >= kIdleRoundsBetweenReadyChecks || ctx_.now - last_ready_check_ >= kBetweenIdleReadyChecks ||
+             ctx_.now < sharing_core_until_;
+  for (PolledSource& polled : polled_) {
+    if (polled.source == nullptr || polled.awake != sleeps_) continue;
+    const RxSource::Waiting waiting = polled.source->waiting();
+    polled.hot = polled.hot || waiting == RxSource::Waiting::yes;
+    ask = ask || waiting == RxSource::Waiting::unknown;
+  }
+  if (!ask) return false;
+  looks_ = 0;
+  last_ready_check_ = ctx_.now;
+  mark_ready(0);
+  return true;
+}
+
+// Leaves the core to others who have something to do on it.
+void ForwardingThread::give_way() {
+  const Nanoseconds before = clock_.now();
+  ::sched_yield();
+  ctx_.now = clock_.now();
+  if (ctx_.now - before > kAloneOnCore) sharing_core_until_ = ctx_.now + kSharingCore;
+}
+
 void ForwardingThread::sleep_until_ready() {
+  ++sleeps_;
   progress_.sleeping(true);
   {
     // The sources in polled_ are kept alive by their shared_ptr, not by RCU.

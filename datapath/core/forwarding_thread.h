@@ -74,6 +74,7 @@ class ForwardingThread {
     bool hot = false;                  // had packets when last polled
     int watched_fd = -1;               // with epoll
     uint64_t listed = 0;               // generation of the last list that had it
+    uint64_t awake = 0;                // the thread had slept so often when this last had packets
   };
 
   // The address of a list does not identify it: while the thread sleeps, the list it adopted may be freed and a new one
@@ -95,6 +96,8 @@ class ForwardingThread {
   void mark_ready(int timeout_ms);
   bool nothing_waits();
   void wait_for_packets();
+  bool look_on();
+  void give_way();
   void sleep_until_ready();
 
   const Clock& clock_;
@@ -115,6 +118,9 @@ class ForwardingThread {
   uint64_t adopted_renewals_ = 0;
   std::vector<PolledSource> polled_;
   IdlePolicy idle_policy_;
+  uint64_t sleeps_ = 0;
+  Nanoseconds last_ready_check_{}, sharing_core_until_{};
+  int looks_ = 0;          // since then, while idle
   bool some_cold_ = true;  // as of the last round: some source is not hot, so epoll may have news
   std::unordered_map<const RxSource*, size_t> slots_;  // of polled_
   std::vector<size_t> free_slots_;

@@ -16,6 +16,7 @@
 #include "datapath/packet/thread_context.h"
 #include "datapath/vport/frame_train.h"
 #include "datapath/vport/vnet_header.h"
+#include "datapath/vport/vport.h"
 #include "datapath/vport/vport_counters.h"
 
 namespace vswitch {
@@ -61,6 +62,8 @@ class DeviceIo {
                                VportCounters::Slot& counters) {
     return receive(ctx, port_no, batch, counters);
   }
+  // As RxSource::waiting().
+  virtual RxSource::Waiting waiting(size_t) const { return RxSource::Waiting::unknown; }
   virtual void send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
 
   // Waits until frames can come in. An error means that none will; the descriptor is of no use then.

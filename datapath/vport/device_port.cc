@@ -74,6 +74,7 @@ class DevicePort::Source final : public RxSource {
     note_if_lost(*io);
     return received;
   }
+  Waiting waiting() const override { return waiting_in(0); }
   int poll_fd() const override { return queue_fd(0); }
   uint32_t sole_port() const override { return port_no_; }
 
@@ -83,6 +84,10 @@ class DevicePort::Source final : public RxSource {
     const size_t received = io->receive_queue(queue, ctx, port_no_, batch, counters_.slot(ctx));
     note_if_lost(*io);
     return received;
+  }
+  Waiting waiting_in(size_t queue) const {
+    const DeviceIo* io = io_.load(std::memory_order_acquire);
+    return io == nullptr || queue >= io->queue_count() ? Waiting::no : io->waiting(queue);
   }
   int queue_fd(size_t queue) const { return fds_[queue].load(std::memory_order_acquire); }
 
@@ -135,6 +140,7 @@ class DevicePort::FurtherQueue final : public RxSource {
  public:
   FurtherQueue(std::shared_ptr<Source> first, size_t number) : first_(std::move(first)), number_(number) {}
   size_t receive(ThreadContext& ctx, PacketBatch& batch) override { return first_->receive_queue(number_, ctx, batch); }
+  Waiting waiting() const override { return first_->waiting_in(number_); }
   int poll_fd() const override { return first_->queue_fd(number_); }
   uint32_t sole_port() const override { return first_->sole_port(); }
 

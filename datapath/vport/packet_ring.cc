@@ -55,6 +55,10 @@ std::unique_ptr<PacketRing> PacketRing::map(int fd) {
 
 PacketRing::~PacketRing() { ::munmap(memory_, slots_ * kSlotSize); }
 
+bool PacketRing::has_frames() const {
+  return (status_of(slot(0)).load(std::memory_order_acquire) & TP_STATUS_USER) != 0;
+}
+
 bool PacketRing::look(size_t n, Slot* slot) const {
   uint8_t* const at = this->slot(n);
   const uint32_t status = status_of(at).load(std::memory_order_acquire);

@@ -50,6 +50,8 @@ class PacketRing {
 
   // Whether the n-th frame behind those given back has arrived; if so, tells in *slot. REQUIRES: n < capacity().
   bool look(size_t n, Slot* slot) const;
+  // Whether the first has.
+  bool has_frames() const;
   // Gives back the first `count` of those looked at.
   void give_back(size_t count);
 

@@ -207,6 +207,11 @@ size_t PacketSocket::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& 
   return taken;
 }
 
+RxSource::Waiting PacketSocket::waiting(size_t) const {
+  const PacketRing* const ring = ring_.load(std::memory_order_acquire);
+  return ring != nullptr && ring->has_frames() ? RxSource::Waiting::yes : RxSource::Waiting::no;
+}
+
 // Finds out what has arrived, up to `wanted` frames. An empty pool leaves frames in the ring, and the kernel counts
 // those that do not fit.
 void PacketSocket::look_at_slots(const PacketRing& ring, ThreadContext& ctx, size_t wanted) {

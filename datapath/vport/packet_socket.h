@@ -31,6 +31,7 @@ class PacketSocket final : public DeviceIo {
   ~PacketSocket() override;
 
   size_t receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) override;
+  RxSource::Waiting waiting(size_t queue) const override;
   uint64_t take_kernel_drops() override;
   Status wait_until_ready() override { return ready_.get(); }
   void describe(std::map<std::string, std::string>& status) const override;

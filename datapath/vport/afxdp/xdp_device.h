@@ -35,6 +35,7 @@ class XdpDevice final : public DeviceIo {
                        VportCounters::Slot& counters) override {
     return queues_[queue]->receive(ctx, port_no, batch, counters);
   }
+  RxSource::Waiting waiting(size_t queue) const override { return queues_[queue]->waiting(); }
   void send(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) override;
   uint64_t take_kernel_drops() override;
   void describe(std::map<std::string, std::string>& status) const override;

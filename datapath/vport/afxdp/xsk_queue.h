@@ -54,6 +54,7 @@ class XskQueue {
 
   // As RxSource::receive.
   size_t receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters);
+  RxSource::Waiting waiting() const;  // by the thread that receives
 
   // Sends packets of the pool; those that were taken (the first, as many as is returned) are the kernel's then.
   size_t transmit(Packet* const* packets, size_t count);

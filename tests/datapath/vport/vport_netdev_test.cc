@@ -160,6 +160,20 @@ TEST_F(NetdevTest, FramesComeInAndGoOut) {
   EXPECT_TRUE(bench_->receive(*two).empty());
 }
 
+// What the thread asks that looks on for more packets; a wrong "no" would cost the time until it asks epoll.
+TEST_F(NetdevTest, TellsWithoutASystemCallWhetherFramesWait) {
+  auto one = port("p1", 1);
+  FarEnd far1("far1");
+  const std::shared_ptr<RxSource> source = one->sources().at(0);
+  EXPECT_EQ(source->waiting(), RxSource::Waiting::no);
+  for (int i = 0; i < 5000; ++i) {  // once round the ring
+    ASSERT_TRUE(far1.send(kFrame));
+    ASSERT_TRUE(bench_->until([&] { return source->waiting() == RxSource::Waiting::yes; })) << i;
+    ASSERT_EQ(bench_->receive(*one).size(), 1u) << i;
+    ASSERT_EQ(source->waiting(), RxSource::Waiting::no) << i;
+  }
+}
+
 TEST_F(NetdevTest, ABurstKeepsItsOrder) {
   auto one = port("p1", 1), two = port("p2", 2);
   FarEnd far1("far1"), far2("far2");

@@ -183,6 +183,23 @@ TEST_F(AfxdpTest, FramesComeInAndGoOutWithoutACopy) {
   EXPECT_EQ(batch[0].headroom(), afxdp::UmemPool::kReceiveHeadroom);
 }
 
+TEST_F(AfxdpTest, TellsWithoutASystemCallWhetherFramesWait) {
+  auto one = port("p1", 1);
+  ASSERT_TRUE(one);
+  FarEnd far1("far1");
+  const std::shared_ptr<RxSource> source = one->sources().at(0);
+  const auto waiting = [&] { return source->waiting() == RxSource::Waiting::yes; };
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(far1.send(kFrame));
+    ASSERT_TRUE(bench_->until(waiting)) << i;
+    ASSERT_FALSE(bench_->receive(*one).empty()) << i;
+    ASSERT_TRUE(bench_->until([&] {  // the kernel has things of its own to say
+      bench_->receive(*one);
+      return !waiting();
+    })) << i;
+  }
+}
+
 TEST_F(AfxdpTest, PacketsOfOtherMemoryAreCopied) {
   auto one = port("p1", 1);
   ASSERT_TRUE(one);
