@@ -224,7 +224,7 @@ void BM_RuleChange(benchmark::State& state, const char* match, RuleCommand comma
     step("output:2", RuleCommand::modify_strict);
     step("", RuleCommand::remove_strict);
     state.PauseTiming();
-    flows.revalidator.push_statistics();
+    flows.revalidator.push_statistics(Revalidator::Urgency::background);
     rcu::barrier();
     state.ResumeTiming();
   }

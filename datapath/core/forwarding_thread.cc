@@ -19,7 +19,8 @@ namespace {
 
 // Rounds without a packet before the thread sleeps: enough to bridge the gap between two bursts of a busy flow, little
 // enough that an idle switch costs nothing.
-constexpr int kIdleRoundsBeforeSleep = 8;
+constexpr int kIdleRoundsBeforeSleep = 8, kIdleRoundsBeforeSleepAtMost = 128;
+constexpr Nanoseconds kIdleBeforeSleep = 5us;
 // While some sources are hot, how often the others are asked whether they have become ready: often enough that nobody
 // waits noticeably behind a busy port, seldom enough that the system call does not show.
 constexpr Nanoseconds kBetweenReadyChecks = 50us;
@@ -27,6 +28,8 @@ constexpr Nanoseconds kBetweenReadyChecks = 50us;
 // still.
 constexpr Nanoseconds kBetweenIdleReadyChecks = 10us;
 constexpr int kIdleRoundsBetweenReadyChecks = 256;
+// Of more sources than that, epoll knows sooner which have something.
+constexpr size_t kMostLookedAt = 32;
 // Who gives way and is back sooner was alone on the core; who was not gives way in every round for a while.
 constexpr Nanoseconds kAloneOnCore = 3us, kSharingCore = 10ms;
 // Under load the time is some microseconds old at most.
@@ -257,6 +260,7 @@ void ForwardingThread::run() {
     if (__builtin_expect(sampler_->ready(), 0) && !any && upcalls_.empty() && nothing_waits()) sampler_->activate();
     progress_.round();
     idle_rounds = any ? 0 : idle_rounds + 1;
+    if (any) busy_at_ = ctx_.now;
     // Whoever waits for a grace period may count on it that no packet leaves by what was valid before. Packets wait for
     // a few rounds at most.
     if (!processor_->holds()) {
@@ -264,7 +268,7 @@ void ForwardingThread::run() {
       rcu::quiescent();
     }
     if (any) idle_policy_.found(ctx_.now);
-    if (idle_rounds >= kIdleRoundsBeforeSleep && always_ready_ == 0) {
+    if (always_ready_ == 0 && idle_for_long(idle_rounds)) {
       wait_for_packets();
     } else if (some_cold_ && !any) {
       look_on();
@@ -411,6 +415,11 @@ bool ForwardingThread::nothing_waits() {
                               [](const PolledSource& polled) { return polled.hot && !polled.source->always_ready(); });
 }
 
+bool ForwardingThread::idle_for_long(int rounds) const {
+  if (rounds < kIdleRoundsBeforeSleep) return false;
+  return ctx_.now - busy_at_ >= kIdleBeforeSleep || rounds >= kIdleRoundsBeforeSleepAtMost;
+}
+
 void ForwardingThread::wait_for_packets() {
   if (idle_policy_.look_again(ctx_.now)) {
     if (look_on()) give_way();
@@ -421,14 +430,22 @@ void ForwardingThread::wait_for_packets() {
 }
 
 // Has an eye on the sources that had packets since the thread last slept: a system call for each look would take longer
-// than most packets. For the others it asks epoll now and then, and then returns true.
+// than most packets. For the others, and where one of them cannot be looked at without, it asks epoll now and then, and
+// then returns true.
 bool ForwardingThread::look_on() {
+  // What is no longer ours may be another thread's, or gone.
+  if (sources_.load(std::memory_order_acquire)->generation != adopted_) return false;
+  size_t seen = 0;
   bool ask = ++looks_ >= kIdleRoundsBetweenReadyChecks || ctx_.now - last_ready_check_ >= kBetweenIdleReadyChecks ||
              ctx_.now < sharing_core_until_;
   for (PolledSource& polled : polled_) {
-    if (polled.source == nullptr || polled.awake != sleeps_) continue;
+    if (polled.source == nullptr || polled.hot || polled.awake != sleeps_) continue;
+    if (++seen > kMostLookedAt) {
+      ask = true;
+      break;
+    }
     const RxSource::Waiting waiting = polled.source->waiting();
-    polled.hot = polled.hot || waiting == RxSource::Waiting::yes;
+    polled.hot = waiting == RxSource::Waiting::yes;
     ask = ask || waiting == RxSource::Waiting::unknown;
   }
   if (!ask) return false;

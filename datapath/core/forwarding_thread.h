@@ -74,7 +74,7 @@ class ForwardingThread {
     bool hot = false;                  // had packets when last polled
     int watched_fd = -1;               // with epoll
     uint64_t listed = 0;               // generation of the last list that had it
-    uint64_t awake = 0;                // the thread had slept so often when this last had packets
+    uint64_t awake = 0;                // sleeps_ when this last had packets
   };
 
   // The address of a list does not identify it: while the thread sleeps, the list it adopted may be freed and a new one
@@ -95,6 +95,7 @@ class ForwardingThread {
   void book_received(const PacketBatch& batch);
   void mark_ready(int timeout_ms);
   bool nothing_waits();
+  bool idle_for_long(int rounds) const;
   void wait_for_packets();
   bool look_on();
   void give_way();
@@ -118,7 +119,8 @@ class ForwardingThread {
   uint64_t adopted_renewals_ = 0;
   std::vector<PolledSource> polled_;
   IdlePolicy idle_policy_;
-  uint64_t sleeps_ = 0;
+  uint64_t sleeps_ = 1;  // one more than that
+  Nanoseconds busy_at_{};
   Nanoseconds last_ready_check_{}, sharing_core_until_{};
   int looks_ = 0;          // since then, while idle
   bool some_cold_ = true;  // as of the last round: some source is not hot, so epoll may have news

@@ -74,8 +74,8 @@ class RxSource {
   // What epoll watches (level-triggered EPOLLIN) while the thread sleeps; -1 while there is nothing to wait for. May
   // change only together with VportHost::sources_changed().
   virtual int poll_fd() const = 0;
-  // Whether packets wait here, if that can be told without a system call; else nobody knows but epoll. By the thread
-  // that receives.
+  // Whether receive() has something to do, if that can be told without a system call; else nobody knows but epoll. By
+  // the thread that receives.
   enum class Waiting : uint8_t { no, yes, unknown };
   virtual Waiting waiting() const { return Waiting::unknown; }
   // Not 0: every packet from here came in by this port and has no other metadata that a flow key takes (a mark, a

@@ -19,10 +19,14 @@ namespace {
 // flows waits for a grace period; who waits for the end takes fewer, larger ones.
 constexpr size_t kPart = 1024, kAwaitedPart = 8192;
 constexpr auto kPause = 50us;
+// How often unhurried work pauses for changes: before one part, and in all.
+constexpr int kPausesBeforePart = 3, kMostPauses = 100;
 // From 2^7 packets on, more of them say nothing about how useful a flow is.
 constexpr size_t kSteadyDoublings = 8;
 // So many counts of flows that were given other terms may wait to be credited.
 constexpr size_t kMostUnsettled = 262'144;
+
+int pauses_for(Revalidator::Urgency urgency) { return urgency == Revalidator::Urgency::unhurried ? kMostPauses : 0; }
 
 Nanoseconds last_use(const Flow& flow, const FlowStats& stats) {
   return stats.used == Nanoseconds{} ? flow.created() : stats.used;
@@ -123,9 +127,10 @@ void Revalidator::give_terms(Flow& flow, const Outcome& outcome) {
 }
 
 // Under the lock: who comes here while another settles returns when that has been done, too.
-void Revalidator::settle() {
+void Revalidator::settle(Urgency urgency) {
+  int pauses = pauses_for(urgency);
   for (bool more = true; more;) {
-    give_way();
+    give_way(pauses);
     OfflineLock lock(mutex_);
     const rcu::ReaderScope reader;
     for (size_t n = std::min(unsettled_.size(), kPart); n > 0; --n) {
@@ -175,9 +180,9 @@ size_t Revalidator::remove(const std::vector<Ufid>& ufids, Addresses& addresses)
 }
 
 // A mutex is not fair: who takes it again at once would keep it from those who wait.
-void Revalidator::give_way() const {
+void Revalidator::give_way(int& pauses) const {
   const rcu::Offline offline;
-  changes_.give();
+  pauses -= changes_.give(std::min(pauses, kPausesBeforePart));
   while (awaited_.load(std::memory_order_acquire) != 0) std::this_thread::sleep_for(kPause);
 }
 
@@ -186,10 +191,11 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit, const EndOfPart& e
   const bool awaited = urgency == Urgency::awaited;
   if (awaited) awaited_.fetch_add(1, std::memory_order_acq_rel);
   size_t removed = 0;
+  int pauses = pauses_for(urgency);
   FlowCursor cursor;
   Doomed doomed;
   for (bool more = true; more;) {
-    if (!awaited) give_way();
+    if (!awaited) give_way(pauses);
     OfflineLock lock(mutex_);
     const rcu::ReaderScope reader;
     more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, [&](Flow& flow) { visit(flow, doomed); });
@@ -298,11 +304,11 @@ void Revalidator::revalidate_addresses(Urgency urgency) {
   revalidate_if(urgency, uses, [](const Flow&) { return true; });
 }
 
-void Revalidator::push_statistics() {
+void Revalidator::push_statistics(Urgency urgency) {
   const Nanoseconds begin = clock_.now();
   Addresses addresses;
   std::optional<uint64_t> generation;  // of the view that the addresses belong to
-  walk(Urgency::background, [&](Flow& flow, Doomed&) {
+  walk(urgency, [&](Flow& flow, Doomed&) {
     mutex_.assert_held();
     credit(flow);
     const SwitchView& view = views_.get();
@@ -313,7 +319,7 @@ void Revalidator::push_statistics() {
     }
     addresses.add(origin_of(flow), flow.stats(), view);
   });
-  settle();  // what flows were given other terms for, those included that the walk came to later
+  settle(urgency);  // what flows were given other terms for, those included that the walk came to later
   OfflineLock lock(mutex_);
   const rcu::ReaderScope reader;
   if (generation == views_.get().generation) refresh(addresses);
@@ -322,7 +328,7 @@ void Revalidator::push_statistics() {
 
 void Revalidator::expire(Nanoseconds max_idle) {
   const Nanoseconds now = clock_.now();
-  walk(Urgency::background, [&](Flow& flow, Doomed& doomed) {
+  walk(Urgency::unhurried, [&](Flow& flow, Doomed& doomed) {
     if (now - last_use(flow, flow.stats()) >= max_idle) doomed.add(flow);
   });
   slow_path_.contexts().recircs.expire(now);

@@ -35,7 +35,7 @@ namespace vswitch {
 
 class Revalidator {
  public:
-  // `changes`: of those whom background work lets go first.
+  // `changes`: of those whom unhurried work lets go first.
   Revalidator(Datapath& datapath, const ViewHolder& views, SlowPath& slow_path, const RightOfWay& changes,
               const Clock& clock)
       : datapath_(datapath), views_(views), slow_path_(slow_path), changes_(changes), clock_(clock) {}
@@ -43,12 +43,13 @@ class Revalidator {
   void revalidate() EXCLUDES(mutex_);
   void revalidate(const RuleChanges& changes) EXCLUDES(mutex_);
   // After addresses were learned, moved or forgotten.
-  enum class Urgency : uint8_t { background, awaited };  // awaited: by somebody, so others let it go first
+  // awaited: others let it go first. unhurried: lets changes go first, too, for some time.
+  enum class Urgency : uint8_t { unhurried, background, awaited };
   void revalidate_addresses(Urgency urgency) EXCLUDES(mutex_);
-  void push_statistics() EXCLUDES(mutex_);
+  void push_statistics(Urgency urgency) EXCLUDES(mutex_);
   // All packets before this time have been credited; 0: none have.
   Nanoseconds credited_until() const { return Nanoseconds(credited_until_.load(std::memory_order_acquire)); }
-  void expire(Nanoseconds max_idle) EXCLUDES(mutex_);
+  void expire(Nanoseconds max_idle) EXCLUDES(mutex_);  // unhurried
   // Where more than 15/16 of max_flows are there: removes those of little use until there are 7/8 of them. A flow is of
   // the less use the longer it has been idle; each doubling of its packets makes up for half of that.
   void evict() EXCLUDES(mutex_);
@@ -83,7 +84,7 @@ class Revalidator {
   size_t walk(Urgency urgency, const Visit& visit, const EndOfPart& end_of_part) EXCLUDES(mutex_);
   template <typename Visit>
   size_t walk(Urgency urgency, const Visit& visit) EXCLUDES(mutex_);
-  void give_way() const;
+  void give_way(int& pauses) const;
   // Translates those flows again of which likely(flow) and surely(flow) are true; the first is asked of all, and costs
   // less.
   template <typename Likely, typename Surely>
@@ -93,7 +94,7 @@ class Revalidator {
   Unsettled take_counts(const Flow& flow) REQUIRES(mutex_);
   void credit(const Flow& flow) REQUIRES(mutex_);
   void give_terms(Flow& flow, const Outcome& outcome) REQUIRES(mutex_);
-  void settle() EXCLUDES(mutex_);
+  void settle(Urgency urgency) EXCLUDES(mutex_);
   const Outcome* judge(const Flow& flow, Outcomes& outcomes) REQUIRES(mutex_);
   size_t remove(const std::vector<Ufid>& ufids, Addresses& addresses) REQUIRES(mutex_);
   void refresh(const Addresses& addresses) REQUIRES(mutex_);

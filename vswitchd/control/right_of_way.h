@@ -1,11 +1,11 @@
 // RightOfWay: while somebody waits for a change, work in the background lets it go first.
 //
 //   const RightOfWay::Taken taken = right_of_way.take();  // who is waited for
-//   right_of_way.give();                                  // the others, between two parts of their work
+//   left -= right_of_way.give(std::min(left, 3));         // the others, between two parts of their work
 //
 // Where all cores are busy the kernel gives each thread in turn a few milliseconds, which is longer than most changes
-// of rules take. So background work asks here before each of its parts, which are shorter. It does not wait for long:
-// who changes rules all day must not keep flows from expiring.
+// of rules take. So background work that nobody waits for asks here before each of its parts, which are shorter. How
+// long it may wait in all is its own affair: who changes rules all day must not keep flows from expiring.
 //
 // Thread safety: any thread; several may have the right of way at once. give() sleeps: no locks, not as an RCU reader.
 #pragma once
@@ -21,9 +21,6 @@ namespace vswitch {
 
 class RightOfWay {
  public:
-  // The most that give() waits: so many pauses.
-  static constexpr int kMostPauses = 3;
-
   explicit RightOfWay(std::function<void()> pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); })
       : pause_(std::move(pause)) {}
 
@@ -40,8 +37,11 @@ class RightOfWay {
 
   // Until what is returned goes.
   Taken take() { return Taken(*this); }
-  void give() const {
-    for (int i = 0; i < kMostPauses && taken_.load(std::memory_order_relaxed) != 0; ++i) pause_();
+  // Waits, for `most` pauses of a millisecond at most. Returns how many there were.
+  int give(int most) const {
+    int pauses = 0;
+    for (; pauses < most && taken_.load(std::memory_order_relaxed) != 0; ++pauses) pause_();
+    return pauses;
   }
 
  private:

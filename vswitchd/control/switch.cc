@@ -631,7 +631,7 @@ void Switch::Implementation::run_upkeep() {
     if (work.crowded) revalidator_->evict();
     if (clock_.now() >= next_tick) {
       next_tick = clock_.now() + kTick;
-      revalidator_->push_statistics();
+      revalidator_->push_statistics(Revalidator::Urgency::unhurried);
       revalidator_->expire(std::chrono::milliseconds(max_idle_ms_.load()));
     }
     rcu::quiescent();

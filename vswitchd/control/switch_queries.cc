@@ -108,7 +108,7 @@ void Switch::Implementation::push_patch_statistics() const {
     MutexLock lock(mutex_);
     if (patch_counters_.empty()) return;
   }
-  revalidator_->push_statistics();
+  revalidator_->push_statistics(Revalidator::Urgency::background);
 }
 
 std::vector<PortInfo> Switch::ports(const std::string& bridge) const {
@@ -166,7 +166,7 @@ Status Switch::visit_rules(const std::string& bridge, const RuleFilter& filter,
                            const std::function<bool(const RuleInfo&)>& visit) const {
   const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
   if (!runtime.ok()) return runtime.status();
-  impl_->revalidator_->push_statistics();
+  impl_->revalidator_->push_statistics(Revalidator::Urgency::background);
   // References, not copies: `visit` may take its time (a slow client) without holding up reclamation.
   std::vector<RuleRef> rules;
   {
@@ -185,7 +185,7 @@ Status Switch::visit_rules(const std::string& bridge, const RuleFilter& filter,
 Result<Switch::Aggregate> Switch::aggregate(const std::string& bridge, const RuleFilter& filter) const {
   const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
   if (!runtime.ok()) return runtime.status();
-  impl_->revalidator_->push_statistics();
+  impl_->revalidator_->push_statistics(Revalidator::Urgency::background);
   Aggregate sum;
   rcu::ReaderScope reader;
   runtime->tables->for_each(filter, [&](const Rule& rule) {
@@ -201,14 +201,14 @@ Result<Switch::Aggregate> Switch::aggregate(const std::string& bridge, const Rul
 Result<std::array<TableStats, kTableCount>> Switch::table_stats(const std::string& bridge) const {
   const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
   if (!runtime.ok()) return runtime.status();
-  impl_->revalidator_->push_statistics();
+  impl_->revalidator_->push_statistics(Revalidator::Urgency::background);
   return runtime->tables->table_stats();
 }
 
 // ---------------------------------------------------------------- learned addresses
 
 Result<std::vector<MacEntry>> Switch::mac_entries(const std::string& bridge) const {
-  impl_->revalidator_->push_statistics();  // refreshes addresses with traffic
+  impl_->revalidator_->push_statistics(Revalidator::Urgency::background);  // refreshes addresses with traffic
   const Result<BridgeRuntime> runtime = impl_->runtime_of(bridge);
   if (!runtime.ok()) return runtime.status();
   return runtime->macs->entries();

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -31,10 +32,10 @@ constexpr int kMaxConcurrentStreams = 256;  // per connection
 // completion queue on which nothing is ever asked for makes who waits on it wait for the sockets, too.
 class SocketPoller {
  public:
-  explicit SocketPoller(std::unique_ptr<grpc::ServerCompletionQueue> queue)
-      : queue_(std::move(queue)), thread_([this] { run(); }) {}
-  ~SocketPoller() {  // after the server
-    queue_->Shutdown();
+  // `queue`: of the server, which ends before this. Throws std::system_error if there is no thread for it.
+  explicit SocketPoller(grpc::ServerCompletionQueue& queue) : queue_(queue), thread_([this] { run(); }) {}
+  ~SocketPoller() {
+    queue_.Shutdown();
     thread_.join();
   }
   SocketPoller(const SocketPoller&) = delete;
@@ -44,11 +45,11 @@ class SocketPoller {
   void run() {
     name_this_thread("rpc-sockets");
     void* tag = nullptr;
-    for (bool ok = false; queue_->Next(&tag, &ok);) {
+    for (bool ok = false; queue_.Next(&tag, &ok);) {
     }
   }
 
-  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  grpc::ServerCompletionQueue& queue_;
   std::thread thread_;
 };
 
@@ -97,8 +98,9 @@ struct RpcServer::Implementation {
   ServiceContext context;
   std::vector<std::unique_ptr<grpc::Service>> services;
   std::vector<std::string> paths;
+  std::unique_ptr<grpc::ServerCompletionQueue> queue;
   std::unique_ptr<SocketPoller> poller;
-  std::unique_ptr<grpc::Server> server;  // ends before the services it calls, and before the poller
+  std::unique_ptr<grpc::Server> server;  // ends before the services it calls, and before the poller and its queue
 };
 
 RpcServer::RpcServer(std::unique_ptr<Implementation> impl) : impl_(std::move(impl)) {}
@@ -128,7 +130,7 @@ Result<std::unique_ptr<RpcServer>> RpcServer::start(Switch& sw, const RpcServerO
     builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
   }
   for (const auto& service : impl->services) builder.RegisterService(service.get());
-  std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
+  impl->queue = builder.AddCompletionQueue();
   // The socket is never open to others, not even between bind() and chmod().
   mode_t before = umask(0117);
   impl->server = builder.BuildAndStart();
@@ -137,7 +139,12 @@ Result<std::unique_ptr<RpcServer>> RpcServer::start(Switch& sw, const RpcServerO
     return failed_precondition(fmt::format("cannot listen on unix:{}: is its directory there and writable?",
                                            fmt::join(impl->paths, " or unix:")));
   }
-  impl->poller = std::make_unique<SocketPoller>(std::move(queue));
+  try {
+    impl->poller = std::make_unique<SocketPoller>(*impl->queue);
+  } catch (const std::system_error& error) {
+    return Status(StatusCode::resource_exhausted,
+                  fmt::format("cannot start a thread to wait for the API's sockets: {}", error.code().message()));
+  }
   for (const std::string& path : impl->paths) VSWITCH_RETURN_IF_ERROR(restrict_socket(path));
   return std::unique_ptr<RpcServer>(new RpcServer(std::move(impl)));
 }

@@ -12,7 +12,9 @@
 namespace vswitch {
 namespace {
 
-constexpr int kLowPriority = 10;  // a niceness: a tenth of what others get
+// A niceness: a tenth of what others get, while these want the core. As long as a checkpoint goes on no other can
+// begin, so that of who commits to a log of the greatest length waits for this one, and the log grows on meanwhile.
+constexpr int kLowPriority = 10;
 
 struct CloseDatabase {
   void operator()(sqlite3* database) const { sqlite3_close_v2(database); }
@@ -66,7 +68,12 @@ bool Checkpointer::wait_for_request() {
   while (!wanted_ && !stopping_) changed_.wait(mutex_);
   while (!urgent_ && !stopping_ && !paused_) {
     paused_ = true;
-    changed_.wait_for(mutex_, pause_);
+    const auto end = std::chrono::steady_clock::now() + pause_;
+    while (!urgent_ && !stopping_) {
+      const auto left = end - std::chrono::steady_clock::now();
+      if (left <= left.zero()) break;
+      changed_.wait_for(mutex_, left);
+    }
   }
   urgent_ = paused_ = false;
   return std::exchange(wanted_, false);

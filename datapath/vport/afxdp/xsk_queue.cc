@@ -160,12 +160,12 @@ void XskQueue::wake_for_frames() {
   }
 }
 
-// Unknown where the kernel is to be called for something else: epoll does that, too.
+// receive() also calls the kernel where that waits for it.
 RxSource::Waiting XskQueue::waiting() const {
-  if (__atomic_load_n(rx_.producer, __ATOMIC_ACQUIRE) != rx_.cached_cons) return RxSource::Waiting::yes;
+  const bool frames = __atomic_load_n(rx_.producer, __ATOMIC_ACQUIRE) != rx_.cached_cons;
   const bool wants_call =
-      unsent_.load(std::memory_order_relaxed) || (config_.need_wakeup && xsk_ring_prod__needs_wakeup(&fill_));
-  return wants_call ? RxSource::Waiting::unknown : RxSource::Waiting::no;
+      unsent_.load(std::memory_order_relaxed) || (config_.need_wakeup && xsk_ring_prod__needs_wakeup(&fill_) != 0);
+  return frames || wants_call ? RxSource::Waiting::yes : RxSource::Waiting::no;
 }
 
 size_t XskQueue::receive(ThreadContext& ctx, uint32_t port_no, PacketBatch& batch, VportCounters::Slot& counters) {

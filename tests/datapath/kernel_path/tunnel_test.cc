@@ -612,6 +612,8 @@ TEST_F(KernelTunnelConnectionsTest, CountsAsIfTheDaemonHadSentIt) {
 
 TEST_F(KernelTunnelConnectionsTest, OtherActionsHoldAtOnce) {
   ASSERT_TRUE(enter_kernel());
+  // What the thread still has in hand arrives later.
+  ASSERT_TRUE(test::eventually([this] { return datapath_->port_stats(tunnel_)->tx_packets == sent_; }));
   static_cast<void>(arrived());
   ASSERT_TRUE(datapath_->set_flow_actions(ufid_, to_tunnel(6)));
   far1_->send(bulk_);

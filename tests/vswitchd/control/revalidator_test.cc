@@ -399,15 +399,21 @@ TEST(RevalidatorTest, FlowsThatMeetTheSameRulesShareWhatFollows) {
   for (const auto& [ufid, flow] : world.flows()) EXPECT_EQ(flow.actions, ActionList{OutputAction{2}});
 }
 
-TEST(RevalidatorTest, BackgroundWorkGivesWayToChanges) {
+TEST(RevalidatorTest, UnhurriedWorkGivesWayToChanges) {
   World world;
   world.change("br0", narrow_rules());
   ASSERT_TRUE(world.set_up(udp_key(0x0a010001, 1)));
-  world.revalidator.push_statistics();
+  world.revalidator.push_statistics(Revalidator::Urgency::background);
   EXPECT_EQ(world.pauses, 0u);
   const RightOfWay::Taken taken = world.right_of_way.take();
   world.revalidate(world.change("br0", {rule("priority=20,udp,actions=output:2")}));
   EXPECT_EQ(world.pauses, 0u);
+  world.revalidator.push_statistics(Revalidator::Urgency::background);  // as for a listing
+  world.revalidator.evict();
+  EXPECT_EQ(world.pauses, 0u);
+  world.revalidator.push_statistics(Revalidator::Urgency::unhurried);
+  EXPECT_GT(world.pauses, 0u);
+  world.pauses = 0;
   world.revalidator.expire(3600s);
   EXPECT_GT(world.pauses, 0u);
 }
@@ -439,12 +445,12 @@ TEST(RevalidatorTest, CountsGoToTheRulesOfTheirTime) {
   world.revalidate(world.change("br0", {rule("priority=30,udp,tp_src=0/1,actions=output:2")}));
   all_get(7);
   world.clock.advance(1s);
-  world.revalidator.push_statistics();
+  world.revalidator.push_statistics(Revalidator::Urgency::background);
   EXPECT_EQ(world.revalidator.credited_until(), world.clock.now());
   EXPECT_EQ(counted(10), 10u * 3);
   EXPECT_EQ(counted(20), 10u * 5 + 5u * 7);
   EXPECT_EQ(counted(30), 5u * 7);
-  world.revalidator.push_statistics();
+  world.revalidator.push_statistics(Revalidator::Urgency::background);
   EXPECT_EQ(counted(10) + counted(20) + counted(30), 10u * 15) << "each packet once";
 }
 

@@ -18,7 +18,7 @@ struct RightOfWayTest : ::testing::Test {
 };
 
 TEST_F(RightOfWayTest, NobodyIsWaitedForUntilSomebodyTakesIt) {
-  right_of_way.give();
+  EXPECT_EQ(right_of_way.give(5), 0);
   EXPECT_EQ(pauses, 0);
 }
 
@@ -27,20 +27,21 @@ TEST_F(RightOfWayTest, GivesItUntilItIsNoLongerTaken) {
   at_pause = [&] {
     if (pauses == 2) taken.reset();
   };
-  right_of_way.give();
+  EXPECT_EQ(right_of_way.give(5), 2);
   EXPECT_EQ(pauses, 2);
 }
 
 TEST_F(RightOfWayTest, DoesNotWaitForever) {
   const RightOfWay::Taken taken = right_of_way.take();
-  right_of_way.give();
-  EXPECT_EQ(pauses, RightOfWay::kMostPauses);
+  EXPECT_EQ(right_of_way.give(5), 5);
+  EXPECT_EQ(right_of_way.give(0), 0);
+  EXPECT_EQ(pauses, 5);
 }
 
 TEST_F(RightOfWayTest, SeveralMayHaveIt) {
   std::optional<RightOfWay::Taken> first(std::in_place, right_of_way), second(std::in_place, right_of_way);
   at_pause = [&] { (pauses == 1 ? first : second).reset(); };
-  right_of_way.give();
+  EXPECT_EQ(right_of_way.give(5), 2);
   EXPECT_EQ(pauses, 2);
 }
 
