@@ -13,7 +13,7 @@ namespace vswitch {
 namespace {
 
 // A niceness: a tenth of what others get, while these want the core. As long as a checkpoint goes on no other can
-// begin, so that of who commits to a log of the greatest length waits for this one, and the log grows on meanwhile.
+// begin, not even that of who commits to a log of the greatest length: it grows on meanwhile.
 constexpr int kLowPriority = 10;
 
 struct CloseDatabase {
