@@ -28,7 +28,7 @@ constexpr int kMaxConcurrentStreams = 256;  // per connection
 
 // Waits for what comes from the sockets, at all times. A server with calls that hold a thread and streams that do not
 // leaves waiting to the threads of the latter, and these sleep for 100 ms after each second in which no stream had
-// anything to do (gRPC 1.51, src/cpp/common/completion_queue_cc.cc): one call in eleven met that, and took as long. A
+// anything to do (gRPC 1.51, src/cpp/common/completion_queue_cc.cc): a call that met that took as long. A
 // completion queue on which nothing is ever asked for makes who waits on it wait for the sockets, too.
 class SocketPoller {
  public:
