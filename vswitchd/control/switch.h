@@ -228,8 +228,8 @@ class Switch {
   ~Switch();
 
   Result<TransactionResult> apply(const Transaction& transaction, TransactionFailure* failure = nullptr);
-  // For who prepares a transaction that somebody waits for: work that nobody waits for lets it go first, as it does with
-  // apply().
+  // For who prepares a transaction that somebody waits for: work that nobody waits for lets it go first, as it does
+  // with apply().
   RightOfWay::Taken take_right_of_way();
   uint64_t revision() const;
 
