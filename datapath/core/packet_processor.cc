@@ -206,21 +206,23 @@ void PacketProcessor::give_misses(PacketBatch& batch, uint32_t missed) {
   end_of_misses();
 }
 
-uint32_t PacketProcessor::look_up(uint32_t wanted) {
-  if (wanted == 0) return 0;
-  uint32_t hits = !options_.cache ? 0 : cache_.find_batch(hashes_.data(), key_pointers_.data(), wanted, found_.data());
+uint32_t PacketProcessor::look_up(uint32_t known, uint32_t unknown) {
+  const uint32_t hits =
+      known == 0 ? 0 : cache_.confirm_batch(hashes_.data(), key_pointers_.data(), known, found_.data());
   counters_.cache_hits.add(static_cast<uint64_t>(std::popcount(hits)));
-  const uint32_t uncached = wanted & ~hits;
-  if (uncached != 0) {
-    uint32_t visited = 0;
-    const uint32_t in_table = flows_.find_batch(key_pointers_.data(), uncached, found_.data(), &visited);
-    counters_.masks_visited.add(visited);
-    counters_.misses.add(static_cast<uint64_t>(std::popcount(uncached & ~in_table)));
-    if (options_.cache) for_each_bit(in_table, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
-    hits |= in_table;
-  }
   counters_.hits.add(static_cast<uint64_t>(std::popcount(hits)));
-  return hits;
+  const uint32_t uncached = unknown | (known & ~hits);
+  return uncached == 0 ? hits : hits | look_up_in_table(uncached);
+}
+
+uint32_t PacketProcessor::look_up_in_table(uint32_t wanted) {
+  uint32_t visited = 0;
+  const uint32_t found = flows_.find_batch(key_pointers_.data(), wanted, found_.data(), &visited);
+  counters_.masks_visited.add(visited);
+  counters_.misses.add(static_cast<uint64_t>(std::popcount(wanted & ~found)));
+  counters_.hits.add(static_cast<uint64_t>(std::popcount(found)));
+  if (options_.cache) for_each_bit(found, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
+  return found;
 }
 
 // ---- Dispatch
@@ -258,11 +260,11 @@ void PacketProcessor::group(Packet& packet, size_t i) {
   group.members[group.count++] = static_cast<uint8_t>(i);
 }
 
-// The port that the flows of the first `count` packets all send to, doing nothing else. 0: there is none.
-uint32_t PacketProcessor::common_output(size_t count) const {
-  const Flow::Shortcut first = found_[0]->shortcut();
+// The port that the flows of these packets all send to, doing nothing else. 0: there is none.
+uint32_t PacketProcessor::common_output(uint32_t some) const {
+  const Flow::Shortcut first = found_[static_cast<size_t>(std::countr_zero(some))]->shortcut();
   uint32_t difference = 0;
-  for (size_t i = 1; i < count; ++i) difference |= found_[i]->shortcut().value() ^ first.value();
+  for_each_likely_bit(some, [&](size_t i) { difference |= found_[i]->shortcut().value() ^ first.value(); });
   return difference == 0 ? first.port_no() : 0;
 }
 
@@ -295,12 +297,11 @@ void PacketProcessor::show_to_sampler(const PacketBatch& batch, uint32_t some, u
 // sampler sees what is sent on each.
 void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
   const bool sampling = sampler_ != nullptr && sampler_->wanted();
-  if (found == all_of(batch.size())) {
-    if (const uint32_t port_no = common_output(batch.size()); port_no != 0) {
-      if (__builtin_expect(sampling, 0)) show_to_sampler(batch, found, port_no);
-      count_in_flows(batch);
-      return output_batch(ctx_, port_no, batch);
-    }
+  if (const uint32_t port_no = common_output(found); port_no != 0) {
+    if (__builtin_expect(sampling, 0)) show_to_sampler(batch, found, port_no);
+    if (found != all_of(batch.size())) return send_some(batch, found, port_no);
+    count_in_flows(batch);
+    return output_batch(ctx_, port_no, batch);
   }
   const Outlook outlook = look_at_shortcuts(found);
   const uint32_t others = found & ~outlook.drops;
@@ -347,10 +348,9 @@ void PacketProcessor::drop(PacketBatch& batch, uint32_t some) {
   free_packets(dropped.data(), count);
 }
 
-// Packets whose flows only send to this port, which become its queue. The others of the batch have been released.
+// Packets whose flows only send to this port.
 void PacketProcessor::send_some(PacketBatch& batch, uint32_t some, uint32_t port_no) {
-  std::array<Packet*, kBatch> sent;
-  size_t count = 0;
+  PacketBatch sent;
   Flow* flow = found_[static_cast<size_t>(std::countr_zero(some))];
   uint64_t packets = 0, bytes = 0;
   be16 tcp_flags{};
@@ -364,12 +364,10 @@ void PacketProcessor::send_some(PacketBatch& batch, uint32_t some, uint32_t port
     ++packets;
     bytes += batch[i].size();
     tcp_flags = tcp_flags | keys_[i].tcp_flags;
-    sent[count++] = &batch[i];
+    sent.add(batch.release(i));
   });
   flow->count(ctx_.index, packets, bytes, ctx_.now, tcp_flags.host());
-  batch.reset_released();
-  batch.add(sent.data(), count);
-  output_batch(ctx_, port_no, batch);
+  output_batch(ctx_, port_no, sent);
 }
 
 // Packets of flows that do different things, none of which only drops. Neighbours of one flow are counted together.
@@ -439,11 +437,25 @@ void PacketProcessor::process(PacketBatch& batch, uint32_t sole_port) {
 void PacketProcessor::process_once(PacketBatch& batch, uint32_t sole_port) {
   if (batch.empty() || (!any_must_wait() && (process_shallow(batch) || process_alike(batch)))) return;
   const uint32_t wanted = extract(batch, sole_port);
-  const uint32_t found = look_up(wanted);
-  // Before the packets that found a flow: no later packet of the same flow may overtake.
-  if (__builtin_expect(found != all_of(batch.size()), 0)) give_misses(batch, wanted & ~found);
-  dispatch(batch, found);
+  const auto [known, drops] =
+      options_.cache ? cache_.recall_batch(hashes_.data(), wanted, found_.data()) : FlowCache::Recalled{};
+  const uint32_t found = look_up(known & ~drops, wanted & ~known);
+  // Before the packets that found a flow: no later packet of the same connection may overtake.
+  if (__builtin_expect((found | drops) != all_of(batch.size()), 0)) give_misses(batch, wanted & ~drops & ~found);
+  if (found != 0) dispatch(batch, found);
+  if (drops != 0) process_drops(batch, drops);
   batch.reset_released();
+}
+
+// The cache remembers alike all packets of a connection, so that none overtakes another, whatever they come to now.
+void PacketProcessor::process_drops(PacketBatch& batch, uint32_t recalled) {
+  const uint32_t found = look_up(recalled, 0);
+  if (__builtin_expect(found != recalled, 0)) give_misses(batch, recalled & ~found);
+  // A flow that does something else by now is to be remembered as such.
+  for_each_bit(found, [this](size_t i) {
+    if (__builtin_expect(!found_[i]->shortcut().drops(), 0)) cache_.insert(hashes_[i], found_[i]);
+  });
+  if (found != 0) dispatch(batch, found);
 }
 
 // A packet may recirculate again: it goes behind the others. recirc_depth bounds how often.

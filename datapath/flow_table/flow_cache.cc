@@ -53,12 +53,6 @@ Flow* FlowCache::find(uint64_t hash, const FlowKey& key) const {
   return flow != nullptr ? flow : find_in(buckets_[neighbour(at)], tag_of(hash), key);
 }
 
-// Null: there is none.
-inline Flow* FlowCache::first_with_tag(const Bucket& bucket, uint16_t tag) {
-  const uint32_t found = candidates(bucket, tag);
-  return found == 0 ? nullptr : bucket.flows[static_cast<size_t>(std::countr_zero(found))];
-}
-
 namespace {
 
 // Calls function(i) for each bit of `bits`, of which there are `count` at most. Nearly always all of them are set.
@@ -74,27 +68,37 @@ inline void for_each_bit(uint32_t bits, Function&& function) {
 
 }  // namespace
 
-uint32_t FlowCache::find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted, Flow* flows[]) {
+FlowCache::Recalled FlowCache::recall_batch(const uint64_t hashes[], uint32_t wanted, Flow* flows[]) {
   asked_ += static_cast<size_t>(std::popcount(wanted));
   // Bits are taken away where something is missing, which is rare.
-  uint32_t likely = wanted;
+  uint32_t known = wanted, drops = 0;
   for_each_bit(
       wanted, [&](size_t i) __attribute__((always_inline)) {
-        const size_t at = hashes[i] & mask_;
-        Flow* flow = first_with_tag(buckets_[at], tag_of(hashes[i]));
+        const Bucket* bucket = &buckets_[hashes[i] & mask_];
+        uint32_t found = candidates(*bucket, tag_of(hashes[i]));
+        if (__builtin_expect(found == 0, 0)) {
+          bucket = &buckets_[neighbour(hashes[i] & mask_)];
+          found = candidates(*bucket, tag_of(hashes[i]));
+        }
+        // A place that is free has the tag 0, too.
+        const auto at = static_cast<uint32_t>(std::countr_zero(found | 1u << (kWays - 1)));
+        Flow* const flow = found == 0 ? nullptr : bucket->flows[at];
         if (__builtin_expect(flow == nullptr, 0)) {
-          flow = first_with_tag(buckets_[neighbour(at)], tag_of(hashes[i]));
-          if (flow == nullptr) {
-            likely &= ~(uint32_t{1} << i);
-            return;
-          }
+          known &= ~(uint32_t{1} << i);
+          return;
         }
         flows[i] = flow;
+        drops |= (uint32_t{bucket->drops} >> at & 1) << i;
         flow->prefetch();
       });
-  uint32_t hits = likely;
+  return {known, drops};
+}
+
+uint32_t FlowCache::confirm_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t known,
+                                  Flow* flows[]) const {
+  uint32_t hits = known;
   for_each_bit(
-      likely, [&](size_t i) __attribute__((always_inline)) {
+      known, [&](size_t i) __attribute__((always_inline)) {
         if (__builtin_expect(is_flow_of(*flows[i], *keys[i]), 1)) return;
         // Rare: two connections in one bucket with one tag, or a flow that is gone.
         flows[i] = find(hashes[i], *keys[i]);
@@ -134,6 +138,7 @@ void FlowCache::insert(uint64_t hash, Flow* flow) {
   }
   bucket->tags[at] = tag;
   bucket->flows[at] = flow;
+  bucket->drops = static_cast<uint16_t>((bucket->drops & ~(1u << at)) | uint32_t{flow->shortcut().drops()} << at);
 }
 
 // A few connections that find no place cost less than a table twice the size, which takes the room of other things in

@@ -39,14 +39,24 @@ class FlowCache {
     return find(hash, key);
   }
 
-  // For many packets: fetch the line of each hash as soon as it is known (valid until maintain()), then find_batch(),
-  // which sets flows[i] for the keys whose bits are set in `wanted` and returns the bits of those that it found.
+  // For many packets: fetch the line of each hash as soon as it is known (valid until maintain()), then recall_batch()
+  // and confirm_batch().
   IdentityLines lines() const {
     static_assert(sizeof(Bucket) == IdentityLines::kSize);
     return {buckets_.get(), mask_};
   }
-  uint32_t find_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t wanted, Flow* flows[]);
+  // Sets flows[i] to the flow remembered for hashes[i], for each bit of `wanted`, and fetches it. Not verified:
+  // `known`, a bit for each that is remembered at all; `drops`, those of `known` whose flow only dropped packets when
+  // it was inserted.
+  struct Recalled {
+    uint32_t known, drops;
+  };
+  Recalled recall_batch(const uint64_t hashes[], uint32_t wanted, Flow* flows[]);
+  // Of the `known` ones, or some of them: the bits of those whose flow is found to be that of keys[i], with flows[i]
+  // set.
+  uint32_t confirm_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t known, Flow* flows[]) const;
 
+  // What was remembered for the hash is replaced.
   void insert(uint64_t hash, Flow* flow);
 
   // To be called by the owner where it holds no packets: grows the cache if that was wanted (an allocation). What it
@@ -58,9 +68,10 @@ class FlowCache {
   uint64_t evictions() const { return evictions_.load(std::memory_order_relaxed); }  // any thread
 
  private:
-  static constexpr size_t kTags = 8;  // of which kWays are used: one vector register
   struct alignas(64) Bucket {
-    std::array<uint16_t, kTags> tags{};
+    std::array<uint16_t, kWays> tags{};  // with what follows, one vector register
+    uint16_t drops = 0;                  // a bit for each whose flow only drops
+    uint16_t unused = 0;
     std::array<Flow*, kWays> flows{};
   };
   static uint16_t tag_of(uint64_t hash) { return static_cast<uint16_t>(hash >> 48); }
@@ -70,7 +81,6 @@ class FlowCache {
   static size_t neighbour(size_t bucket) { return bucket ^ 1; }
   Flow* find(uint64_t hash, const FlowKey& key) const;
   static Flow* find_in(const Bucket& bucket, uint16_t tag, const FlowKey& key);
-  static Flow* first_with_tag(const Bucket& bucket, uint16_t tag);
   static size_t free_place(const Bucket& bucket, uint16_t tag);
   void review();
   void grow();

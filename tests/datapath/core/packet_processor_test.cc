@@ -350,6 +350,55 @@ TEST_P(PacketProcessorTest, DropsAmongPacketsForOnePort) {
   EXPECT_EQ(ledger_.port(5).dropped[static_cast<size_t>(DropReason::of_pipeline)].get(), count[5]);
 }
 
+// Drops are looked at behind the others of a batch. What was dropped once and is not any more stays in the order of its
+// connection, neither lost nor sent twice, whether its flow does something else now, is gone, or another has its place.
+TEST_P(PacketProcessorTest, WhatWasDroppedIsSentInItsOrder) {
+  add_flow(1, {OutputAction{2}});
+  const Ufid changes = add_flow(2, {})->ufid();
+  const Ufid goes = add_flow(3, {})->ufid();
+  std::vector<uint16_t> to;
+  for (uint16_t i = 0; i < 32; ++i) to.push_back(static_cast<uint16_t>(1 + i * 5 % 3));
+  const auto mark_in_turn = [&] {
+    PacketBatch batch;
+    for (uint16_t i = 0; i < 32; ++i) {
+      batch.add(packet(to[i]));
+      batch[i].skb_mark = i;
+    }
+    processor_->process(batch);
+    EXPECT_TRUE(batch.empty());
+    processor_->flush();
+  };
+  const auto in_turn = [&](uint16_t kind) {
+    std::vector<uint32_t> marks;
+    for (uint32_t i = 0; i < 32; ++i) {
+      if (to[i] == kind) marks.push_back(i);
+    }
+    return marks;
+  };
+  mark_in_turn();
+  mark_in_turn();
+  EXPECT_EQ(dropped(DropReason::of_pipeline), 2 * (in_turn(2).size() + in_turn(3).size()));
+  ASSERT_TRUE(flows_.set_actions(changes, {OutputAction{3}}));
+  flows_.remove(goes);
+  for (int round = 0; round < 3; ++round) {
+    two_.marks.clear();
+    three_.marks.clear();
+    mark_in_turn();
+    EXPECT_EQ(two_.marks, in_turn(1));
+    EXPECT_EQ(three_.marks, in_turn(2));
+  }
+  EXPECT_EQ(processor_->missed, 3 * in_turn(3).size());
+  rcu::barrier();
+  Flow* const again = add_flow(3, {OutputAction{3}, OutputAction{2}});
+  two_.marks.clear();
+  three_.marks.clear();
+  mark_in_turn();
+  EXPECT_EQ(again->stats().packets, in_turn(3).size());
+  EXPECT_EQ(two_.marks.size(), in_turn(1).size() + in_turn(3).size());
+  EXPECT_EQ(three_.marks.size(), in_turn(2).size() + in_turn(3).size());
+  EXPECT_EQ(dropped(DropReason::of_pipeline), 2 * (in_turn(2).size() + in_turn(3).size()));
+}
+
 // A flow's actions may change while a batch is on its way: each packet is treated the one way or the other.
 TEST_P(PacketProcessorTest, ActionsChangeWhileABatchIsOnItsWay) {
   add_flow(1, {OutputAction{2}});
