@@ -358,6 +358,17 @@ bool LineReader::read_ip6(Item item, std::string_view text, Ipv6Address& value, 
 }  // namespace
 
 Result<RuleMod> RuleLineParser::parse(std::string_view text, const FlowNames* names) {
+  return parse_unless_known(text, names, [&] { return parse_rule_line(text, names); });
+}
+
+Result<RuleMod> RuleLineParser::parse_mod(std::string_view text, RuleCommand command, const FlowNames* names) {
+  if (command != RuleCommand::add) return parse_rule_mod(text, command, names);
+  return parse_unless_known(text, names, [&] { return parse_rule_mod(text, command, names); });
+}
+
+// What is read here names no command, so it is an add, whoever is asked.
+template <typename Parse>
+Result<RuleMod> RuleLineParser::parse_unless_known(std::string_view text, const FlowNames* names, Parse&& parse_whole) {
   if (names != names_) {
     known_.clear();
     names_ = names;
@@ -365,7 +376,7 @@ Result<RuleMod> RuleLineParser::parse(std::string_view text, const FlowNames* na
   RuleMod mod;
   match_ = Match();
   LineReader reader(match_, mod.spec);
-  if (!reader.read(text) || reader.actions().size() > kMaxActionsText) return parse_rule_line(text, names);
+  if (!reader.read(text) || reader.actions().size() > kMaxActionsText) return parse_whole();
   const uint64_t form = reader.form();
   form_.assign(reinterpret_cast<const char*>(&form), sizeof form);
   form_.push_back(static_cast<char>(reader.protocol()));
@@ -377,7 +388,7 @@ Result<RuleMod> RuleLineParser::parse(std::string_view text, const FlowNames* na
     mod.spec.actions = known->second;
     return mod;
   }
-  Result<RuleMod> parsed = parse_rule_line(text, names);
+  Result<RuleMod> parsed = parse_whole();
   if (!parsed.ok() || parsed->command != RuleCommand::add) return parsed;
   if (known_.size() >= kMaxForms) known_.clear();
   known_.emplace(form_, parsed->spec.actions);

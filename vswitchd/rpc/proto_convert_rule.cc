@@ -677,13 +677,13 @@ void actions_to_proto(const RuleActionList& actions, google::protobuf::RepeatedP
   for (const RuleAction& action : actions) action_to_proto(action, *out.Add());
 }
 
-Result<RuleMod> rule_mod_from_proto(const v1::RuleMod& mod, const FlowNames* names) {
+Result<RuleMod> rule_mod_from_proto(const v1::RuleMod& mod, const FlowNames* names, RuleLineParser& parser) {
   Result<RuleCommand> command = command_from_proto(mod.command());
   if (!command.ok()) return command.status();
   switch (mod.source_case()) {
     case v1::RuleMod::kText:
-      if (mod.command() == v1::RULE_COMMAND_UNSPECIFIED) return parse_rule_line(mod.text(), names);
-      return parse_rule_mod(mod.text(), *command, names);
+      if (mod.command() == v1::RULE_COMMAND_UNSPECIFIED) return parser.parse(mod.text(), names);
+      return parser.parse_mod(mod.text(), *command, names);
     case v1::RuleMod::kRule:
       return typed_rule_mod(mod, *command, names);
     case v1::RuleMod::SOURCE_NOT_SET:

@@ -8,6 +8,7 @@
 #include "vswitch/v1/rule.pb.h"
 #include "vswitch/v1/rule_service.pb.h"
 #include "vswitchd/control/switch.h"
+#include "vswitchd/openflow/flow_line.h"
 #include "vswitchd/openflow/flow_text.h"
 
 namespace vswitch {
@@ -31,7 +32,8 @@ Result<RuleActionList> actions_from_proto(const google::protobuf::RepeatedPtrFie
                                           const std::string& path = "actions");
 void actions_to_proto(const RuleActionList& actions, google::protobuf::RepeatedPtrField<v1::Action>& out);
 
-Result<RuleMod> rule_mod_from_proto(const v1::RuleMod& mod, const FlowNames* names);
+// `parser` reads the text: one for many changes.
+Result<RuleMod> rule_mod_from_proto(const v1::RuleMod& mod, const FlowNames* names, RuleLineParser& parser);
 Result<RuleFilter> rule_filter_from_proto(const v1::RuleFilter& filter, const FlowNames* names);
 // Deletes what the filter selects.
 RuleMod deletion_of(const RuleFilter& filter);

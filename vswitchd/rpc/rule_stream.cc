@@ -72,7 +72,8 @@ bool RuleStream::add_text(std::string_view chunk) {
 
 bool RuleStream::add_mod(const v1::RuleMod& mod) {
   uint64_t index = typed_++;
-  Result<RuleMod> parsed = names_.parse([&](const FlowNames* names) { return rule_mod_from_proto(mod, names); });
+  Result<RuleMod> parsed =
+      names_.parse([&](const FlowNames* names) { return rule_mod_from_proto(mod, names, parser_); });
   if (!parsed.ok()) {
     fail(parsed.status(), index, std::nullopt);
   } else if (ok()) {

@@ -17,6 +17,11 @@ const FlowNames* LazyNames::get() {
   return &*names_;
 }
 
+void LazyNames::add(const std::string& name, OfPort port) {
+  if (names_) names_->add_port(port, name);
+  extra_.emplace_back(name, port);
+}
+
 std::optional<BridgeConfig> TransactionBuilder::find_bridge(const std::string& name) const {
   if (auto it = bridges_.find(name); it != bridges_.end()) return it->second;
   Result<BridgeConfig> known = source_.bridge(name);
@@ -161,7 +166,8 @@ Status TransactionBuilder::modify_rules(const v1::RuleChanges& request, size_t* 
   out.mods.reserve(static_cast<size_t>(request.mods_size()));
   LazyNames& lazy = names(*bridge);
   for (const v1::RuleMod& mod : request.mods()) {
-    Result<RuleMod> parsed = lazy.parse([&](const FlowNames* known) { return rule_mod_from_proto(mod, known); });
+    Result<RuleMod> parsed =
+        lazy.parse([&](const FlowNames* known) { return rule_mod_from_proto(mod, known, parser_); });
     if (!parsed.ok()) {
       *mod_at_fault = out.mods.size();
       return parsed.status();

@@ -18,6 +18,7 @@
 
 #include "vswitch/v1/config_service.pb.h"
 #include "vswitchd/control/switch.h"
+#include "vswitchd/openflow/flow_line.h"
 #include "vswitchd/openflow/flow_text.h"
 #include "vswitchd/rpc/failure.h"
 
@@ -38,7 +39,7 @@ class LazyNames {
  public:
   LazyNames(const ConfigSource& source, std::string bridge) : source_(source), bridge_(std::move(bridge)) {}
   const FlowNames* get();
-  void add(const std::string& name, OfPort port) { extra_.emplace_back(name, port); }
+  void add(const std::string& name, OfPort port);
 
   // parse(names) without names first, then with them.
   template <typename Parse>
@@ -98,6 +99,7 @@ class TransactionBuilder {
   std::map<std::string, PortEntry> ports_;
   std::optional<Settings> settings_;
   std::map<std::string, LazyNames> names_;
+  RuleLineParser parser_;
 };
 
 }  // namespace vswitch

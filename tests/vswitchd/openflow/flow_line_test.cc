@@ -16,15 +16,26 @@ bool same_rule(const RuleSpec& a, const RuleSpec& b) {
          a.flags == b.flags && a.importance == b.importance;
 }
 
-// Why the parser's answer is not parse_rule_line()'s; "" if it is.
-std::string difference(RuleLineParser& parser, const std::string& line, const FlowNames* names = nullptr) {
-  const Result<RuleMod> got = parser.parse(line, names), wanted = parse_rule_line(line, names);
+// Why an answer for this line is not the one wanted; "" if it is.
+std::string difference(const std::string& line, const Result<RuleMod>& got, const Result<RuleMod>& wanted) {
   if (got.ok() != wanted.ok()) return line + ": " + (wanted.ok() ? "refused: " + got.status().message() : "accepted");
   if (!got.ok()) return got.status().message() == wanted.status().message() ? "" : line + ": another error";
   const bool same = got->command == wanted->command && same_rule(got->spec, wanted->spec) &&
                     got->cookie == wanted->cookie && got->cookie_mask == wanted->cookie_mask &&
                     got->modify_cookie == wanted->modify_cookie && got->out_port == wanted->out_port;
   return same ? "" : line + ": another rule, " + format_rule(got->spec);
+}
+
+// The same for the parser's answers, which are to be parse_rule_line()'s and parse_rule_mod()'s.
+std::string difference(RuleLineParser& parser, const std::string& line, const FlowNames* names = nullptr) {
+  const std::string of_line = difference(line, parser.parse(line, names), parse_rule_line(line, names));
+  if (!of_line.empty()) return of_line;
+  for (const RuleCommand command : {RuleCommand::add, RuleCommand::modify, RuleCommand::remove_strict}) {
+    const std::string of_mod =
+        difference(line, parser.parse_mod(line, command, names), parse_rule_mod(line, command, names));
+    if (!of_mod.empty()) return fmt::format("as command {}: {}", static_cast<int>(command), of_mod);
+  }
+  return "";
 }
 
 template <typename... Texts>
@@ -129,10 +140,14 @@ TEST(FlowLine, ReadsOnlyTheValuesOfKnownForms) {
   for (int i = 0; i < 100; ++i) {
     const std::string line =
         fmt::format("priority={},tcp,nw_dst=10.0.{}.0/24,tp_dst={},actions=output:{}", 100 + i, i, i + 1, i % 2 + 1);
-    EXPECT_EQ(difference(parser, line), "");
+    EXPECT_EQ(difference(line, parser.parse(line), parse_rule_line(line)), "");
   }
   EXPECT_EQ(parser.quick_lines(), 98u);
   EXPECT_EQ(parser.known_forms(), 2u);
+  for (const RuleCommand command : {RuleCommand::add, RuleCommand::modify, RuleCommand::modify_strict}) {
+    EXPECT_TRUE(parser.parse_mod("priority=7,tcp,nw_dst=10.1.0.0/24,tp_dst=9,actions=output:1", command).ok());
+  }
+  EXPECT_EQ(parser.quick_lines(), 99u) << "what is not an add has other defaults";
 }
 
 // The same name may stand for another port in another bridge.

@@ -11,6 +11,11 @@ RuleMod parse(const std::string& text) {
   return mod.ok() ? *mod : RuleMod{};
 }
 
+Result<RuleMod> from_proto(const v1::RuleMod& mod) {
+  RuleLineParser parser;
+  return rule_mod_from_proto(mod, nullptr, parser);
+}
+
 // Every spelling of matches and actions that text knows must survive: rule -> message -> the same rule.
 TEST(ProtoConvertRule, RulesSurviveTheTrip) {
   const char* rules[] = {
@@ -40,7 +45,7 @@ TEST(ProtoConvertRule, RulesSurviveTheTrip) {
     v1::RuleMod message;
     rule_to_proto(info, {}, *message.mutable_rule());
     message.mutable_rule()->mutable_match()->clear_text();
-    Result<RuleMod> back = rule_mod_from_proto(message, nullptr);
+    Result<RuleMod> back = from_proto(message);
     ASSERT_TRUE(back.ok()) << text << ": " << back.status().message() << "\n" << message.DebugString();
     EXPECT_EQ(back->spec.match, mod.spec.match) << text << "\n" << message.DebugString();
     EXPECT_EQ(*back->spec.actions, *mod.spec.actions) << text << "\n" << message.DebugString();
@@ -106,16 +111,16 @@ TEST(ProtoConvertRule, RefusesWhatCannotBe) {
 TEST(ProtoConvertRule, TypedRulesAreChecked) {
   v1::RuleMod mod;
   add(*mod.mutable_rule()->mutable_match(), "tcp_dst").mutable_value()->set_number(80);
-  EXPECT_FALSE(rule_mod_from_proto(mod, nullptr).ok()) << "tcp_dst without tcp";
+  EXPECT_FALSE(from_proto(mod).ok()) << "tcp_dst without tcp";
   mod.Clear();
   mod.mutable_rule()->add_actions();
-  Result<RuleMod> empty = rule_mod_from_proto(mod, nullptr);
+  Result<RuleMod> empty = from_proto(mod);
   ASSERT_FALSE(empty.ok());
   EXPECT_EQ(empty.status().field(), "rule.actions[0]");
   mod.Clear();
-  EXPECT_FALSE(rule_mod_from_proto(mod, nullptr).ok()) << "neither rule nor text";
+  EXPECT_FALSE(from_proto(mod).ok()) << "neither rule nor text";
   mod.mutable_rule()->set_table(254);
-  EXPECT_FALSE(rule_mod_from_proto(mod, nullptr).ok()) << "no such table";
+  EXPECT_FALSE(from_proto(mod).ok()) << "no such table";
 }
 
 TEST(ProtoConvertRule, FiltersBecomeDeletions) {

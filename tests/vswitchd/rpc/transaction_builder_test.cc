@@ -111,6 +111,52 @@ TEST(TransactionBuilder, PortNamesInRules) {
   EXPECT_EQ(std::get<OutputToPort>(rules.mods[1].spec.actions->at(0)).port, 7);
 }
 
+// Names have been looked up already when the port is made.
+TEST(TransactionBuilder, NamesOfPortsThatComeLater) {
+  TransactionBuilder builder(some_switch());
+  std::optional<Failure> failure = build(builder, R"(
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=eth1,actions=output:vx0" } } }
+      operations { create_port { port { name: "new" bridge: "br0" ofport_request: 7 } } }
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=eth1,actions=output:new" }
+                                  mods { text: "in_port=eth1,actions=output:vx0" } } })");
+  ASSERT_FALSE(failure) << failure->status.message();
+  const auto& rules = std::get<ModifyRules>(builder.transaction().operations.at(2));
+  EXPECT_EQ(std::get<OutputToPort>(rules.mods[0].spec.actions->at(0)).port, 7);
+  EXPECT_EQ(std::get<OutputToPort>(rules.mods[1].spec.actions->at(0)).port, 2);
+}
+
+// Many rules of one form share their actions; each bridge has its own names.
+TEST(TransactionBuilder, ManyRulesOfOneForm) {
+  TransactionBuilder builder(some_switch());
+  v1::ApplyRequest many;
+  for (const char* bridge : {"br0", "br1", "br0"}) {
+    v1::RuleChanges& changes = *many.add_operations()->mutable_modify_rules();
+    changes.set_bridge(bridge);
+    for (int i = 1; i <= 50; ++i) {
+      v1::RuleMod& mod = *changes.add_mods();
+      mod.set_text("priority=" + std::to_string(i) + ",udp,tp_dst=" + std::to_string(i) + ",actions=output:2");
+      if (i % 10 == 0) mod.set_command(v1::RULE_COMMAND_ADD);
+      if (i % 25 == 0) mod.set_command(v1::RULE_COMMAND_MODIFY);
+    }
+  }
+  const std::optional<Failure> failure = builder.add_all(many);
+  ASSERT_FALSE(failure) << failure->status.message();
+  ASSERT_EQ(builder.transaction().operations.size(), 3u);
+  for (const Operation& operation : builder.transaction().operations) {
+    const std::vector<RuleMod>& mods = std::get<ModifyRules>(operation).mods;
+    ASSERT_EQ(mods.size(), 50u);
+    for (int i = 1; i <= 50; ++i) {
+      const RuleMod& mod = mods[static_cast<size_t>(i - 1)];
+      EXPECT_EQ(mod.command, i % 25 == 0 ? RuleCommand::modify : RuleCommand::add);
+      EXPECT_EQ(mod.spec.priority, i);
+      EXPECT_EQ(mod.spec.match.expand().value.packet.tp_dst, to_be16(static_cast<uint16_t>(i)));
+      if (mod.command == RuleCommand::add) {
+        EXPECT_EQ(mod.spec.actions, mods[0].spec.actions) << "shared";
+      }
+    }
+  }
+}
+
 TEST(TransactionBuilder, FailuresSayWhere) {
   struct Case {
     const char* request;
