@@ -241,6 +241,10 @@ class Switch {
   Result<BridgeInfo> bridge(const std::string& name) const;
   std::vector<PortInfo> ports(const std::string& bridge = "") const;  // "": of all bridges
   Result<PortInfo> port(const std::string& name) const;
+  // What is configured, for who needs no states and counters: these cost a question to each device, and a walk through
+  // all flows where there are patch ports.
+  Result<PortConfig> port_config(const std::string& name) const;
+  std::vector<std::pair<std::string, OfPort>> port_numbers(const std::string& bridge) const;  // by name
   Result<OfPort> resolve_port(const std::string& bridge, const std::string& name) const;
 
   // Rules. Statistics are brought up to date first. `visit` is called outside any lock; false stops.

@@ -129,6 +129,22 @@ Result<PortInfo> Switch::port(const std::string& name) const {
   return impl_->port_info(*configuration, it->second);
 }
 
+Result<PortConfig> Switch::port_config(const std::string& name) const {
+  const std::shared_ptr<const Configuration> configuration = impl_->configuration();
+  const auto it = configuration->ports.find(name);
+  if (it == configuration->ports.end()) return no_port(name);
+  return it->second;
+}
+
+std::vector<std::pair<std::string, OfPort>> Switch::port_numbers(const std::string& bridge) const {
+  const std::shared_ptr<const Configuration> configuration = impl_->configuration();
+  std::vector<std::pair<std::string, OfPort>> numbers;
+  for (const auto& [name, config] : configuration->ports) {
+    if (config.bridge == bridge) numbers.emplace_back(name, configuration->ofports.at(name));
+  }
+  return numbers;
+}
+
 Result<OfPort> Switch::resolve_port(const std::string& bridge, const std::string& name) const {
   const std::shared_ptr<const Configuration> configuration = impl_->configuration();
   if (!configuration->bridges.contains(bridge)) return no_bridge(bridge);

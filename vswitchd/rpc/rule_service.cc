@@ -188,7 +188,7 @@ class RuleService final : public v1::RuleService::Service {
     Result<std::vector<MacEntry>> entries = context_.sw.mac_entries(*bridge);
     if (!entries.ok()) return to_grpc_status(entries.status(), *call);
     std::map<OfPort, std::string> port_of;
-    for (const PortInfo& port : context_.sw.ports(*bridge)) port_of[port.ofport] = port.config.name();
+    for (const auto& [name, number] : context_.sw.port_numbers(*bridge)) port_of[number] = name;
     Nanoseconds now = context_.clock.now();
     for (const MacEntry& entry : *entries) {
       v1::MacEntry& out = *reply->add_entries();

@@ -89,24 +89,16 @@ ConfigSource config_source(const Switch& sw) {
     if (!info.ok()) return info.status();
     return info->config;
   };
-  source.port = [&sw](const std::string& name) -> Result<PortConfig> {
-    Result<PortInfo> info = sw.port(name);
-    if (!info.ok()) return info.status();
-    return info->config;
-  };
+  source.port = [&sw](const std::string& name) { return sw.port_config(name); };
   source.settings = [&sw] { return sw.settings(); };
-  source.port_numbers = [&sw](const std::string& bridge) {
-    std::vector<std::pair<std::string, OfPort>> out;
-    for (const PortInfo& port : sw.ports(bridge)) out.emplace_back(port.config.name(), port.ofport);
-    return out;
-  };
+  source.port_numbers = [&sw](const std::string& bridge) { return sw.port_numbers(bridge); };
   return source;
 }
 
 std::unique_ptr<FlowNames> port_names(const Switch& sw, const std::string& bridge, bool wanted) {
   if (!wanted) return nullptr;
   auto names = std::make_unique<FlowNames>();
-  for (const PortInfo& port : sw.ports(bridge)) names->add_port(port.ofport, port.config.name());
+  for (const auto& [name, number] : sw.port_numbers(bridge)) names->add_port(number, name);
   return names;
 }
 

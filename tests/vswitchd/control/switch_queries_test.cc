@@ -198,7 +198,24 @@ TEST_F(FailingStoreTest, NobodyWaitsForAChangeButWhoAskedForIt) {
   EXPECT_TRUE(eventually([&] { return rule_list().size() == 2; })) << "one came, one went";
 }
 
+// What listings with states and counters say, without asking devices and flows.
+TEST_F(SwitchTest, ConfiguredPorts) {
+  add_three_ports();
+  apply({bridge("br1"), port("br1", "q1")});
+  std::vector<std::pair<std::string, OfPort>> expected;
+  for (const PortInfo& info : sw_->ports("br0")) {
+    expected.emplace_back(info.config.name(), info.ofport);
+    EXPECT_EQ(sw_->port_config(info.config.name())->bridge, "br0");
+    EXPECT_EQ(sw_->port_config(info.config.name())->vport.type, info.config.vport.type);
+  }
+  EXPECT_EQ(expected.size(), 4u);
+  EXPECT_EQ(sw_->port_numbers("br0"), expected);
+  EXPECT_EQ(sw_->port_numbers("br1").size(), 2u);
+  EXPECT_TRUE(sw_->port_numbers("x").empty());
+}
+
 TEST_F(SwitchTest, UnknownNames) {
+  EXPECT_EQ(sw_->port_config("x").status().message(), "no port named \"x\"");
   EXPECT_EQ(sw_->bridge("x").status().message(), "no bridge named \"x\"");
   EXPECT_EQ(sw_->port("x").status().message(), "no port named \"x\"");
   EXPECT_EQ(sw_->resolve_port("x", "y").status().message(), "no bridge named \"x\"");
