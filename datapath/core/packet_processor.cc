@@ -9,6 +9,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "datapath/base/batch_bits.h"
 #include "datapath/flow/extract.h"
 #include "datapath/flow/same_headers.h"
 
@@ -20,21 +21,6 @@ constexpr uint32_t kTriesOfAlike = 8;
 constexpr size_t kPrefetchAhead = 4;
 
 uint32_t ordering_hash(uint64_t identity) { return static_cast<uint32_t>(identity >> 32); }
-
-uint32_t all_of(size_t n) { return n >= 32 ? ~uint32_t{0} : (uint32_t{1} << n) - 1; }
-
-template <typename Function>
-void for_each_bit(uint32_t bits, Function&& function) {
-  for (; bits != 0; bits &= bits - 1) function(static_cast<size_t>(std::countr_zero(bits)));
-}
-
-// The same for bits that are nearly always all of the lowest ones.
-template <typename Function>
-void for_each_likely_bit(uint32_t bits, Function&& function) {
-  if (__builtin_expect((bits & (bits + 1)) != 0, 0)) return for_each_bit(bits, function);
-  const auto count = static_cast<size_t>(std::countr_one(bits));
-  for (size_t i = 0; i < count; ++i) function(i);
-}
 
 // What flows with these shortcuts come to: which of them drop, a bit each, and the port that all others send to.
 std::pair<uint32_t, uint32_t> drops_and_port(const std::array<uint32_t, 32>& shortcuts) {
@@ -209,8 +195,9 @@ void PacketProcessor::give_misses(PacketBatch& batch, uint32_t missed) {
 uint32_t PacketProcessor::look_up(uint32_t known, uint32_t unknown) {
   const uint32_t hits =
       known == 0 ? 0 : cache_.confirm_batch(hashes_.data(), key_pointers_.data(), known, found_.data());
-  counters_.cache_hits.add(static_cast<uint64_t>(std::popcount(hits)));
-  counters_.hits.add(static_cast<uint64_t>(std::popcount(hits)));
+  const size_t count = count_likely_bits(hits);
+  counters_.cache_hits.add(count);
+  counters_.hits.add(count);
   const uint32_t uncached = unknown | (known & ~hits);
   return uncached == 0 ? hits : hits | look_up_in_table(uncached);
 }
@@ -295,13 +282,17 @@ void PacketProcessor::show_to_sampler(const PacketBatch& batch, uint32_t some, u
 
 // Packets go one of three ways: all of them to one port, all but those that their flows drop, or one by one. The
 // sampler sees what is sent on each.
-void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
+uint32_t PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
   const bool sampling = sampler_ != nullptr && sampler_->wanted();
   if (const uint32_t port_no = common_output(found); port_no != 0) {
     if (__builtin_expect(sampling, 0)) show_to_sampler(batch, found, port_no);
-    if (found != all_of(batch.size())) return send_some(batch, found, port_no);
-    count_in_flows(batch);
-    return output_batch(ctx_, port_no, batch);
+    if (found == all_of(batch.size())) {
+      count_in_flows(batch);
+      output_batch(ctx_, port_no, batch);
+    } else {
+      send_some(batch, found, port_no);
+    }
+    return 0;
   }
   const Outlook outlook = look_at_shortcuts(found);
   const uint32_t others = found & ~outlook.drops;
@@ -312,6 +303,7 @@ void PacketProcessor::dispatch(PacketBatch& batch, uint32_t found) {
   } else if (others != 0) {
     dispatch_mixed(batch, others);
   }
+  return outlook.drops;
 }
 
 // Without a branch for each packet: which of them are dropped may be what someone chose so that no branch is foreseen.
@@ -442,20 +434,24 @@ void PacketProcessor::process_once(PacketBatch& batch, uint32_t sole_port) {
   const uint32_t found = look_up(known & ~drops, wanted & ~known);
   // Before the packets that found a flow: no later packet of the same connection may overtake.
   if (__builtin_expect((found | drops) != all_of(batch.size()), 0)) give_misses(batch, wanted & ~drops & ~found);
-  if (found != 0) dispatch(batch, found);
+  const uint32_t dropped = found == 0 ? 0 : dispatch(batch, found);
+  if (__builtin_expect((dropped & known) != 0, 0)) remember_anew(dropped & known);
   if (drops != 0) process_drops(batch, drops);
   batch.reset_released();
 }
 
-// The cache remembers alike all packets of a connection, so that none overtakes another, whatever they come to now.
+// What the cache remembers of a packet depends on its hash alone, so none overtakes another that has the same: of one
+// connection, or of the fragments between two hosts.
 void PacketProcessor::process_drops(PacketBatch& batch, uint32_t recalled) {
   const uint32_t found = look_up(recalled, 0);
   if (__builtin_expect(found != recalled, 0)) give_misses(batch, recalled & ~found);
-  // A flow that does something else by now is to be remembered as such.
-  for_each_bit(found, [this](size_t i) {
-    if (__builtin_expect(!found_[i]->shortcut().drops(), 0)) cache_.insert(hashes_[i], found_[i]);
-  });
-  if (found != 0) dispatch(batch, found);
+  const uint32_t dropped = found == 0 ? 0 : dispatch(batch, found);
+  if (__builtin_expect(found != dropped, 0)) remember_anew(found & ~dropped);
+}
+
+// Packets whose flows only drop, or no longer do, of which the cache remembers the contrary.
+void PacketProcessor::remember_anew(uint32_t some) {
+  for_each_bit(some, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
 }
 
 // A packet may recirculate again: it goes behind the others. recirc_depth bounds how often.

@@ -79,8 +79,8 @@ class PacketProcessor : public ActionSink {
  protected:
   // The packet found no flow. `flow_hash` identifies its flow for ordering.
   virtual void miss(PacketPtr packet, const FlowKey& key, uint32_t flow_hash) = 0;
-  // After all misses of up to a batch of packets, before those of them that found a flow are executed. Keys that miss()
-  // was given stay as they are until then.
+  // After all misses of up to a batch of packets, before those of them that found a flow are executed; for packets that
+  // the cache remembers as dropped once more. Keys that miss() was given stay as they are until then.
   virtual void end_of_misses() {}
   // False: must_wait() would say false for every packet.
   virtual bool any_must_wait() const = 0;
@@ -142,9 +142,11 @@ class PacketProcessor : public ActionSink {
   // Of packets of whom the cache remembers something, and of others: those that find their flows.
   uint32_t look_up(uint32_t known, uint32_t unknown);
   uint32_t look_up_in_table(uint32_t wanted);
-  void dispatch(PacketBatch& batch, uint32_t found);
-  // What is left of the batch: packets that were dropped when the cache last heard of them.
+  // Lets packets go where their flows say. Returns those that were dropped by flows that only drop.
+  uint32_t dispatch(PacketBatch& batch, uint32_t found);
+  // What is left of the batch: packets that the cache remembers as dropped.
   [[gnu::noinline]] void process_drops(PacketBatch& batch, uint32_t recalled);
+  [[gnu::noinline]] void remember_anew(uint32_t some);
   uint32_t common_output(uint32_t some) const;
   void count_in_flows(const PacketBatch& batch);
   [[gnu::noinline]] void show_to_sampler(const PacketBatch& batch, uint32_t some, uint32_t port_no);

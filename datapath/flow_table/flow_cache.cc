@@ -7,6 +7,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "datapath/base/batch_bits.h"
 #include "datapath/flow_table/flow_implementation.h"
 
 namespace vswitch {
@@ -41,8 +42,8 @@ inline uint32_t FlowCache::candidates(const Bucket& bucket, uint16_t tag) {
 
 Flow* FlowCache::find_in(const Bucket& bucket, uint16_t tag, const FlowKey& key) {
   for (uint32_t left = candidates(bucket, tag); left != 0; left &= left - 1) {
-    Flow* flow = bucket.flows[static_cast<size_t>(std::countr_zero(left))];
-    if (flow != nullptr && is_flow_of(*flow, key)) return flow;
+    const Entry entry = bucket.entries[static_cast<size_t>(std::countr_zero(left))];
+    if (!entry.free() && is_flow_of(*entry.flow(), key)) return entry.flow();
   }
   return nullptr;
 }
@@ -53,51 +54,45 @@ Flow* FlowCache::find(uint64_t hash, const FlowKey& key) const {
   return flow != nullptr ? flow : find_in(buckets_[neighbour(at)], tag_of(hash), key);
 }
 
-namespace {
-
-// Calls function(i) for each bit of `bits`, of which there are `count` at most. Nearly always all of them are set.
-template <typename Function>
-inline void for_each_bit(uint32_t bits, Function&& function) {
-  if (__builtin_expect((bits & (bits + 1)) == 0, 1)) {
-    const auto count = static_cast<size_t>(std::popcount(bits));
-    for (size_t i = 0; i < count; ++i) function(i);
-    return;
-  }
-  for (; bits != 0; bits &= bits - 1) function(static_cast<size_t>(std::countr_zero(bits)));
+// Free: there is none.
+inline FlowCache::Entry FlowCache::first_with_tag(const Bucket& bucket, uint16_t tag) {
+  const uint32_t found = candidates(bucket, tag);
+  return found == 0 ? Entry{} : bucket.entries[static_cast<size_t>(std::countr_zero(found))];
 }
 
-}  // namespace
-
 FlowCache::Recalled FlowCache::recall_batch(const uint64_t hashes[], uint32_t wanted, Flow* flows[]) {
-  asked_ += static_cast<size_t>(std::popcount(wanted));
+  asked_ += count_likely_bits(wanted);
+  std::array<Entry, kBatch> entries;
+  uintptr_t any = 0;
   // Bits are taken away where something is missing, which is rare.
-  uint32_t known = wanted, drops = 0;
-  for_each_bit(
+  uint32_t known = wanted;
+  for_each_likely_bit(
       wanted, [&](size_t i) __attribute__((always_inline)) {
-        const Bucket* bucket = &buckets_[hashes[i] & mask_];
-        uint32_t found = candidates(*bucket, tag_of(hashes[i]));
-        if (__builtin_expect(found == 0, 0)) {
-          bucket = &buckets_[neighbour(hashes[i] & mask_)];
-          found = candidates(*bucket, tag_of(hashes[i]));
+        const size_t at = hashes[i] & mask_;
+        Entry entry = first_with_tag(buckets_[at], tag_of(hashes[i]));
+        if (__builtin_expect(entry.free(), 0)) {
+          entry = first_with_tag(buckets_[neighbour(at)], tag_of(hashes[i]));
+          if (entry.free()) {
+            known &= ~(uint32_t{1} << i);
+            return;
+          }
         }
-        // A place that is free has the tag 0, too.
-        const auto at = static_cast<uint32_t>(std::countr_zero(found | 1u << (kWays - 1)));
-        Flow* const flow = found == 0 ? nullptr : bucket->flows[at];
-        if (__builtin_expect(flow == nullptr, 0)) {
-          known &= ~(uint32_t{1} << i);
-          return;
-        }
-        flows[i] = flow;
-        drops |= (uint32_t{bucket->drops} >> at & 1) << i;
-        flow->prefetch();
+        entries[i] = entry;
+        any |= entry.value();
+        flows[i] = entry.flow();
+        flows[i]->prefetch();
       });
+  uint32_t drops = 0;
+  if (__builtin_expect((any & Entry::kDrops) != 0, 0)) {
+    for_each_likely_bit(known, [&](size_t i) { drops |= uint32_t{entries[i].drops()} << i; });
+  }
   return {known, drops};
 }
 
 uint32_t FlowCache::confirm_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t known,
                                   Flow* flows[]) const {
   uint32_t hits = known;
-  for_each_bit(
+  for_each_likely_bit(
       known, [&](size_t i) __attribute__((always_inline)) {
         if (__builtin_expect(is_flow_of(*flows[i], *keys[i]), 1)) return;
         // Rare: two connections in one bucket with one tag, or a flow that is gone.
@@ -111,7 +106,7 @@ uint32_t FlowCache::confirm_batch(const uint64_t hashes[], const FlowKey* const 
 // is most likely of the same connection, which has another flow now.
 inline size_t FlowCache::free_place(const Bucket& bucket, uint16_t tag) {
   size_t at = 0;
-  while (at < kWays && bucket.flows[at] != nullptr && bucket.tags[at] != tag) ++at;
+  while (at < kWays && !bucket.entries[at].free() && bucket.tags[at] != tag) ++at;
   return at;
 }
 
@@ -128,7 +123,7 @@ void FlowCache::insert(uint64_t hash, Flow* flow) {
   }
   // Last, as it looks at lines of flows that nobody else needs.
   for (size_t i = 0; i < kWays && at == kWays; ++i) {
-    if (bucket->flows[i]->dead()) at = i;
+    if (bucket->entries[i].flow()->dead()) at = i;
   }
   if (at == kWays) {
     ++refused_;
@@ -137,8 +132,7 @@ void FlowCache::insert(uint64_t hash, Flow* flow) {
     evictions_.store(evictions_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
   bucket->tags[at] = tag;
-  bucket->flows[at] = flow;
-  bucket->drops = static_cast<uint16_t>((bucket->drops & ~(1u << at)) | uint32_t{flow->shortcut().drops()} << at);
+  bucket->entries[at] = Entry(flow);
 }
 
 // A few connections that find no place cost less than a table twice the size, which takes the room of other things in

@@ -45,18 +45,18 @@ class FlowCache {
     static_assert(sizeof(Bucket) == IdentityLines::kSize);
     return {buckets_.get(), mask_};
   }
-  // Sets flows[i] to the flow remembered for hashes[i], for each bit of `wanted`, and fetches it. Not verified:
-  // `known`, a bit for each that is remembered at all; `drops`, those of `known` whose flow only dropped packets when
-  // it was inserted.
+  // What is remembered, not verified: `known`, a bit for each hash of which something is; `drops`, those of `known`
+  // whose flow only dropped packets when it was inserted.
   struct Recalled {
     uint32_t known, drops;
   };
+  // Sets flows[i] to the flow remembered for hashes[i], for each bit of `wanted`, and fetches it.
   Recalled recall_batch(const uint64_t hashes[], uint32_t wanted, Flow* flows[]);
   // Of the `known` ones, or some of them: the bits of those whose flow is found to be that of keys[i], with flows[i]
   // set.
   uint32_t confirm_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t known, Flow* flows[]) const;
 
-  // What was remembered for the hash is replaced.
+  // Replaces what was remembered for the hash.
   void insert(uint64_t hash, Flow* flow);
 
   // To be called by the owner where it holds no packets: grows the cache if that was wanted (an allocation). What it
@@ -68,11 +68,25 @@ class FlowCache {
   uint64_t evictions() const { return evictions_.load(std::memory_order_relaxed); }  // any thread
 
  private:
+  static constexpr size_t kTags = 8;  // of which kWays are used: one vector register
+  // A flow, and whether it only dropped packets when it was inserted, in the lowest bit of its address.
+  class Entry {
+   public:
+    Entry() = default;  // Entry{} is free
+    explicit Entry(Flow* flow) : value_(reinterpret_cast<uintptr_t>(flow) | uintptr_t{flow->shortcut().drops()}) {}
+    bool free() const { return value_ == 0; }
+    Flow* flow() const { return reinterpret_cast<Flow*>(value_ & ~kDrops); }
+    bool drops() const { return (value_ & kDrops) != 0; }
+    uintptr_t value() const { return value_; }
+
+    static constexpr uintptr_t kDrops = 1;
+
+   private:
+    uintptr_t value_;
+  };
   struct alignas(64) Bucket {
-    std::array<uint16_t, kWays> tags{};  // with what follows, one vector register
-    uint16_t drops = 0;                  // a bit for each whose flow only drops
-    uint16_t unused = 0;
-    std::array<Flow*, kWays> flows{};
+    std::array<uint16_t, kTags> tags{};
+    std::array<Entry, kWays> entries{};
   };
   static uint16_t tag_of(uint64_t hash) { return static_cast<uint16_t>(hash >> 48); }
   // A bit per entry with this tag.
@@ -81,6 +95,7 @@ class FlowCache {
   static size_t neighbour(size_t bucket) { return bucket ^ 1; }
   Flow* find(uint64_t hash, const FlowKey& key) const;
   static Flow* find_in(const Bucket& bucket, uint16_t tag, const FlowKey& key);
+  static Entry first_with_tag(const Bucket& bucket, uint16_t tag);
   static size_t free_place(const Bucket& bucket, uint16_t tag);
   void review();
   void grow();

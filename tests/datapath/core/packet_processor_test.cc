@@ -350,8 +350,33 @@ TEST_P(PacketProcessorTest, DropsAmongPacketsForOnePort) {
   EXPECT_EQ(ledger_.port(5).dropped[static_cast<size_t>(DropReason::of_pipeline)].get(), count[5]);
 }
 
-// Drops are looked at behind the others of a batch. What was dropped once and is not any more stays in the order of its
-// connection, neither lost nor sent twice, whether its flow does something else now, is gone, or another has its place.
+// Behind the others of a batch come packets that the cache remembers as dropped, which shows for one batch where they
+// are not any more. (Without the cache everything is in its order.)
+TEST_P(PacketProcessorTest, WhatIsRememberedAsDroppedComesBehindTheOthers) {
+  add_flow(1, {OutputAction{2}});
+  const Ufid ufid = add_flow(2, {})->ufid();
+  std::vector<uint16_t> to;
+  for (uint16_t i = 0; i < 30; ++i) to.push_back(static_cast<uint16_t>(1 + i % 2));
+  const std::vector<uint32_t> in_order(to.begin(), to.end());
+  std::vector<uint32_t> behind(15, 1);
+  behind.resize(30, 2);
+  for (int round = 0; round < 3; ++round) {
+    process(to);  // remembered as something that drops: as a new one, or by being dropped
+    ASSERT_TRUE(flows_.set_actions(ufid, {OutputAction{2}}));
+    two_.marks.clear();
+    process(to);
+    EXPECT_EQ(two_.marks, GetParam().options.cache ? behind : in_order) << round;
+    two_.marks.clear();
+    process(to);
+    EXPECT_EQ(two_.marks, in_order) << round;
+    ASSERT_TRUE(flows_.set_actions(ufid, {DropAction{DropReason::no_output}}));
+  }
+  EXPECT_EQ(dropped(DropReason::of_pipeline), 15u);
+  EXPECT_EQ(dropped(DropReason::no_output), 30u);
+}
+
+// What was dropped once and is not any more stays in the order of its connection, neither lost nor sent twice, whether
+// its flow does something else now, is gone, or another has its place.
 TEST_P(PacketProcessorTest, WhatWasDroppedIsSentInItsOrder) {
   add_flow(1, {OutputAction{2}});
   const Ufid changes = add_flow(2, {})->ufid();
