@@ -449,7 +449,7 @@ void PacketProcessor::process_drops(PacketBatch& batch, uint32_t recalled) {
   if (__builtin_expect(found != dropped, 0)) remember_anew(found & ~dropped);
 }
 
-// Packets whose flows only drop, or no longer do, of which the cache remembers the contrary.
+// Packets whose flows only drop, or no longer do, when the cache had not heard of it.
 void PacketProcessor::remember_anew(uint32_t some) {
   for_each_bit(some, [this](size_t i) { cache_.insert(hashes_[i], found_[i]); });
 }

@@ -101,6 +101,12 @@ std::optional<uint64_t> read_number(std::string_view text, uint64_t most) {
   return value;
 }
 
+// Ports and tables are never written in hexadecimal.
+std::optional<uint64_t> read_decimal(std::string_view text, uint64_t most) {
+  if (text.starts_with("0x")) return std::nullopt;
+  return read_number(text, most);
+}
+
 // What stands before and behind the "/".
 struct Masked {
   std::string_view value, mask;
@@ -260,7 +266,7 @@ bool LineReader::read_value(Item item, std::string_view value) {
 bool LineReader::read_setting(Item item, std::string_view value) {
   // All ones is a cookie with a meaning of its own.
   const uint64_t most = item == Item::cookie ? UINT64_MAX - 1 : item == Item::table ? kTableCount - 1 : UINT16_MAX;
-  const std::optional<uint64_t> number = read_number(value, most);
+  const std::optional<uint64_t> number = item == Item::table ? read_decimal(value, most) : read_number(value, most);
   if (!number) return false;
   if (item == Item::cookie) {
     spec_.cookie = *number;
@@ -280,7 +286,7 @@ bool LineReader::read_packet_field(Item item, std::string_view value) {
   FlowMask& mask = match_.mask.packet;
   switch (item) {
     case Item::in_port: {
-      const std::optional<uint64_t> port = read_number(value, kOfPortMax - 1);
+      const std::optional<uint64_t> port = read_decimal(value, kOfPortMax - 1);
       if (!port || *port == 0) return false;
       key.in_port = static_cast<uint32_t>(*port);
       mask.in_port = UINT32_MAX;
@@ -333,8 +339,8 @@ bool LineReader::read_ip(Item item, std::string_view text, be32& value, be32& ma
   if (!behind(kEthTypeIpv4)) return false;
   const Masked parts = split_mask(text);
   const std::optional<uint32_t> address = read_ipv4(parts.value);
-  const std::optional<uint64_t> length = parts.has_mask ? read_number(parts.mask, 32) : 32;
-  if (!address || !length || *length == 0 || parts.mask.starts_with("0x")) return false;
+  const std::optional<uint64_t> length = parts.has_mask ? read_decimal(parts.mask, 32) : 32;
+  if (!address || !length || *length == 0) return false;
   const uint32_t bits = UINT32_MAX << (32 - *length);
   value = to_be32(*address & bits);
   mask = to_be32(bits);
@@ -345,8 +351,8 @@ bool LineReader::read_ip6(Item item, std::string_view text, Ipv6Address& value, 
   if (!behind(kEthTypeIpv6)) return false;
   const Masked parts = split_mask(text);
   const std::optional<Ipv6Address> address = Ipv6Address::parse(parts.value);
-  const std::optional<uint64_t> length = parts.has_mask ? read_number(parts.mask, 128) : 128;
-  if (!address || !length || *length == 0 || parts.mask.starts_with("0x")) return false;
+  const std::optional<uint64_t> length = parts.has_mask ? read_decimal(parts.mask, 128) : 128;
+  if (!address || !length || *length == 0) return false;
   for (size_t i = 0; i < 16; ++i) {
     const size_t left = *length > i * 8 ? std::min<size_t>(8, *length - i * 8) : 0;
     mask.bytes[i] = static_cast<uint8_t>(0xff00 >> left);

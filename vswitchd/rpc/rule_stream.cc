@@ -43,7 +43,7 @@ void RuleStream::add_line(std::string_view line) {
   ++line_;
   std::string_view text = without_comment(line);
   if (text.empty()) return;
-  Result<RuleMod> mod = names_.parse([&](const FlowNames* names) { return parser_.parse(text, names); });
+  Result<RuleMod> mod = names_.parse([&](const FlowNames* names) { return names_.parser().parse(text, names); });
   if (!mod.ok()) {
     fail(mod.status(), std::nullopt, line_);
   } else if (ok()) {
@@ -73,7 +73,7 @@ bool RuleStream::add_text(std::string_view chunk) {
 bool RuleStream::add_mod(const v1::RuleMod& mod) {
   uint64_t index = typed_++;
   Result<RuleMod> parsed =
-      names_.parse([&](const FlowNames* names) { return rule_mod_from_proto(mod, names, parser_); });
+      names_.parse([&](const FlowNames* names) { return rule_mod_from_proto(mod, names, names_.parser()); });
   if (!parsed.ok()) {
     fail(parsed.status(), index, std::nullopt);
   } else if (ok()) {

@@ -10,7 +10,6 @@
 #include <string_view>
 #include <vector>
 
-#include "vswitchd/openflow/flow_line.h"
 #include "vswitchd/rpc/failure.h"
 #include "vswitchd/rpc/transaction_builder.h"
 #include "vswitchd/rules/action_interner.h"
@@ -42,7 +41,6 @@ class RuleStream {
   void fail(Status status, std::optional<size_t> mod, std::optional<uint64_t> line);
 
   LazyNames& names_;
-  RuleLineParser parser_;
   std::string rest_;  // of a line that the last chunk cut
   uint64_t line_ = 0;
   uint64_t typed_ = 0;

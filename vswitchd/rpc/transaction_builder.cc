@@ -9,17 +9,38 @@
 namespace vswitch {
 
 const FlowNames* LazyNames::get() {
-  if (!names_) {
-    names_.emplace();
-    for (const auto& [name, port] : source_.port_numbers(bridge_)) names_->add_port(port, name);
-    for (const auto& [name, port] : extra_) names_->add_port(port, name);
+  if (names_) return &*names_;
+  names_.emplace();
+  if (!bridge_is_new_) {
+    for (const auto& [name, port] : source_.port_numbers(bridge_)) {
+      if (!changes_.contains(name)) names_->add_port(port, name);
+    }
+  }
+  for (const auto& [name, port] : changes_) {
+    if (port) names_->add_port(*port, name);
   }
   return &*names_;
 }
 
-void LazyNames::add(const std::string& name, OfPort port) {
-  if (names_) names_->add_port(port, name);
-  extra_.emplace_back(name, port);
+void LazyNames::put(const std::string& name, OfPort port) {
+  changes_[name] = port;
+  forget();
+}
+
+void LazyNames::remove(const std::string& name) {
+  changes_[name] = std::nullopt;
+  forget();
+}
+
+void LazyNames::remove_all() {
+  bridge_is_new_ = true;
+  changes_.clear();
+  forget();
+}
+
+void LazyNames::forget() {
+  names_.reset();
+  parser_ = {};
 }
 
 std::optional<BridgeConfig> TransactionBuilder::find_bridge(const std::string& name) const {
@@ -62,6 +83,7 @@ Status TransactionBuilder::create_bridge(const v1::CreateBridgeRequest& request)
   local.vport.name = config->name;
   local.vport.type = "internal";
   ports_[config->name] = {local, std::nullopt};
+  names(config->name).put(config->name, kOfPortLocal);
   push(CreateBridge{*std::move(config)});
   return {};
 }
@@ -86,6 +108,7 @@ Status TransactionBuilder::delete_bridge(const v1::DeleteBridgeRequest& request)
   if (request.allow_missing() && !find_bridge(*name)) return {};
   bridges_[*name] = std::nullopt;
   deleted_bridges_.insert(*name);
+  names(*name).remove_all();
   for (auto& [port, entry] : ports_) {
     if (entry.config && entry.config->bridge == *name) entry.config.reset();
   }
@@ -105,7 +128,7 @@ Status TransactionBuilder::create_port(const v1::CreatePortRequest& request) {
                                       config->name(), existing->config->bridge, config->bridge),
                           "port.name");
   }
-  if (config->ofport_request != 0) names(config->bridge).add(config->name(), config->ofport_request);
+  if (config->ofport_request != 0) names(config->bridge).put(config->name(), config->ofport_request);
   ports_[config->name()] = {*config, transaction_.operations.size()};
   push(CreatePort{*std::move(config)});
   return {};
@@ -120,6 +143,9 @@ Status TransactionBuilder::update_port(const v1::UpdatePortRequest& request) {
   VSWITCH_RETURN_IF_ERROR(merge(request.port(), request.update_mask(), merged));
   Result<PortConfig> config = port_from_proto(merged);
   if (!config.ok()) return config.status();
+  if (config->ofport_request != 0 && config->ofport_request != current->config->ofport_request) {
+    names(config->bridge).put(*name, config->ofport_request);
+  }
   ports_[*name] = {*config, current->created_by};
   if (current->created_by) {
     std::get<CreatePort>(transaction_.operations[*current->created_by]).config = *std::move(config);
@@ -143,6 +169,7 @@ Status TransactionBuilder::delete_port(const v1::DeletePortRequest& request) {
           fmt::format("bridge {} has no port {}: it is in bridge {}", *bridge, *name, current->config->bridge), "name");
     }
   }
+  if (current) names(current->config->bridge).remove(*name);
   ports_[*name] = {};
   push(DeletePort{*std::move(name)});
   return {};
@@ -167,7 +194,7 @@ Status TransactionBuilder::modify_rules(const v1::RuleChanges& request, size_t* 
   LazyNames& lazy = names(*bridge);
   for (const v1::RuleMod& mod : request.mods()) {
     Result<RuleMod> parsed =
-        lazy.parse([&](const FlowNames* known) { return rule_mod_from_proto(mod, known, parser_); });
+        lazy.parse([&](const FlowNames* known) { return rule_mod_from_proto(mod, known, lazy.parser()); });
     if (!parsed.ok()) {
       *mod_at_fault = out.mods.size();
       return parsed.status();

@@ -33,13 +33,19 @@ struct ConfigSource {
   std::function<std::vector<std::pair<std::string, OfPort>>(const std::string& bridge)> port_numbers;
 };
 
-// The port names of a bridge, made when the first text turns out to need them: most texts have none, and a bridge may
-// have thousands of ports.
+// The port names of a bridge as the steps of a batch so far leave them, made when the first text turns out to need
+// them: most texts have none, and a bridge may have thousands of ports.
 class LazyNames {
  public:
   LazyNames(const ConfigSource& source, std::string bridge) : source_(source), bridge_(std::move(bridge)) {}
   const FlowNames* get();
-  void add(const std::string& name, OfPort port);
+  // Reads texts with these names.
+  RuleLineParser& parser() { return parser_; }
+
+  // A step gives a port this name and number, takes a port away, or the bridge with all of them.
+  void put(const std::string& name, OfPort port);
+  void remove(const std::string& name);
+  void remove_all();
 
   // parse(names) without names first, then with them.
   template <typename Parse>
@@ -52,10 +58,15 @@ class LazyNames {
   }
 
  private:
+  // What was made of the names, and of texts with them, holds no longer.
+  void forget();
+
   const ConfigSource& source_;
   std::string bridge_;
+  bool bridge_is_new_ = false;                            // the switch's ports are not its own
+  std::map<std::string, std::optional<OfPort>> changes_;  // nullopt: taken away
   std::optional<FlowNames> names_;
-  std::vector<std::pair<std::string, OfPort>> extra_;
+  RuleLineParser parser_;
 };
 
 class TransactionBuilder {
@@ -99,7 +110,6 @@ class TransactionBuilder {
   std::map<std::string, PortEntry> ports_;
   std::optional<Settings> settings_;
   std::map<std::string, LazyNames> names_;
-  RuleLineParser parser_;
 };
 
 }  // namespace vswitch

@@ -48,9 +48,9 @@ std::string address() { return number(260) + "." + number(256) + "." + number(25
 std::string random_word() {
   switch (*rc::gen::inRange(0, 16)) {
     case 0:
-      return "priority=" + number(65540);
+      return "priority=" + any_of("", "", "0x") + number(65540);
     case 1:
-      return "table=" + number(256);
+      return "table=" + any_of("", "", "0x", "0") + number(256);
     case 2:
       return "cookie=" + any_of("0", "1", "0x12ab", "0xffffffffffffffff", "18446744073709551615", "7/1");
     case 3:
@@ -60,7 +60,7 @@ std::string random_word() {
       return any_of("tp_src=", "tp_dst=", "tcp_dst=", "udp_src=", "tcp_src=", "udp_dst=") +
              any_of("80", "0x50", "080", "65536", "0x400/0xfc00", "80/0", "7/0xffff", "0xff0f/0x0ff0", "");
     case 5:
-      return "in_port=" + any_of("1", "0", "65279", "65280", "LOCAL", "p1", "70000");
+      return "in_port=" + any_of("1", "0", "65279", "65280", "LOCAL", "p1", "70000", "0x5", "05");
     case 6:
       return any_of("dl_src=", "eth_dst=", "dl_dst=", "eth_src=") +
              any_of("02:00:00:00:00:01", "2:0:0:0:0:1", "02:00:00:00:00:0G", "01:00:00:00:00:00/01:00:00:00:00:00");
@@ -74,7 +74,7 @@ std::string random_word() {
       return any_of("ipv6_src=", "ipv6_dst=") +
              any_of("fd00::1", "fd00::1/64", "::/1", "fd00::1/128", "x", "::1/0", "::1/61");
     case 11:
-      return any_of("idle_timeout=", "hard_timeout=") + number(65540);
+      return any_of("idle_timeout=", "hard_timeout=") + any_of("", "", "0x") + number(65540);
     case 12:
       return any_of("send_flow_rem", "icmp_type=8", "nw_frag=no", "importance=3", "dl_type=0x800", "nw_proto=6",
                     "nw_tos=4");

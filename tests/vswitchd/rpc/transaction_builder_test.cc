@@ -125,7 +125,49 @@ TEST(TransactionBuilder, NamesOfPortsThatComeLater) {
   EXPECT_EQ(std::get<OutputToPort>(rules.mods[1].spec.actions->at(0)).port, 2);
 }
 
-// Many rules of one form share their actions; each bridge has its own names.
+// What a name stands for changes between two rules of the same form.
+TEST(TransactionBuilder, NamesThatChange) {
+  TransactionBuilder builder(some_switch());
+  std::optional<Failure> failure = build(builder, R"(
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=2,actions=output:eth1" } } }
+      operations { delete_port { name: "eth1" } }
+      operations { create_port { port { name: "eth1" bridge: "br0" ofport_request: 9 } } }
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=3,actions=output:eth1" } } }
+      operations { update_port { port { name: "eth1" ofport_request: 10 } update_mask { paths: "ofport_request" } } }
+      operations { update_port { port { name: "vx0" ofport_request: 1 } update_mask { paths: "ofport_request" } } }
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=vx0,actions=output:eth1" }
+                                  mods { text: "in_port=4,actions=output:vx0" } } })");
+  ASSERT_FALSE(failure) << failure->status.message();
+  std::vector<OfPort> outputs;
+  for (const Operation& operation : builder.transaction().operations) {
+    if (!std::holds_alternative<ModifyRules>(operation)) continue;
+    for (const RuleMod& mod : std::get<ModifyRules>(operation).mods) {
+      outputs.push_back(std::get<OutputToPort>(mod.spec.actions->at(0)).port);
+    }
+  }
+  EXPECT_EQ(outputs, (std::vector<OfPort>{1, 9, 10, 1}));
+
+  failure = build(builder, R"(
+      operations { delete_port { name: "eth1" } }
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=5,actions=output:eth1" } } })");
+  ASSERT_TRUE(failure) << "it is gone";
+  EXPECT_EQ(failure->operation, 1u);
+}
+
+// A bridge that is made anew has no port but its own.
+TEST(TransactionBuilder, NamesOfABridgeThatIsMadeAnew) {
+  TransactionBuilder builder(some_switch());
+  std::optional<Failure> failure = build(builder, R"(
+      operations { delete_bridge { name: "br0" } }
+      operations { create_bridge { bridge { name: "br0" } } }
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=br0,actions=drop" } } }
+      operations { modify_rules { bridge: "br0" mods { text: "in_port=eth1,actions=drop" } } })");
+  ASSERT_TRUE(failure);
+  EXPECT_EQ(failure->operation, 3u);
+  EXPECT_EQ(failure->status.code(), StatusCode::invalid_argument);
+}
+
+// Many rules of one form share their actions, whatever the bridge.
 TEST(TransactionBuilder, ManyRulesOfOneForm) {
   TransactionBuilder builder(some_switch());
   v1::ApplyRequest many;
