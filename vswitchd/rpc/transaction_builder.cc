@@ -143,7 +143,8 @@ Status TransactionBuilder::update_port(const v1::UpdatePortRequest& request) {
   VSWITCH_RETURN_IF_ERROR(merge(request.port(), request.update_mask(), merged));
   Result<PortConfig> config = port_from_proto(merged);
   if (!config.ok()) return config.status();
-  if (config->ofport_request != 0 && config->ofport_request != current->config->ofport_request) {
+  const bool local = config->bridge == *name;  // keeps its number
+  if (!local && config->ofport_request != 0 && config->ofport_request != current->config->ofport_request) {
     names(config->bridge).put(*name, config->ofport_request);
   }
   ports_[*name] = {*config, current->created_by};

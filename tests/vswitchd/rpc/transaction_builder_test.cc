@@ -160,10 +160,13 @@ TEST(TransactionBuilder, NamesOfABridgeThatIsMadeAnew) {
   std::optional<Failure> failure = build(builder, R"(
       operations { delete_bridge { name: "br0" } }
       operations { create_bridge { bridge { name: "br0" } } }
+      operations { update_port { port { name: "br0" ofport_request: 5 } update_mask { paths: "ofport_request" } } }
       operations { modify_rules { bridge: "br0" mods { text: "in_port=br0,actions=drop" } } }
       operations { modify_rules { bridge: "br0" mods { text: "in_port=eth1,actions=drop" } } })");
   ASSERT_TRUE(failure);
-  EXPECT_EQ(failure->operation, 3u);
+  EXPECT_EQ(failure->operation, 4u);
+  const auto& rules = std::get<ModifyRules>(builder.transaction().operations.at(3));
+  EXPECT_EQ(rules.mods[0].spec.match.expand().value.packet.in_port, kOfPortLocal);
   EXPECT_EQ(failure->status.code(), StatusCode::invalid_argument);
 }
 
