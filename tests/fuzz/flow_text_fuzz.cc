@@ -1,9 +1,11 @@
 // Anything that a person, a client or a damaged store may hand to vswitchd/openflow: the first byte says to which
 // function. What is accepted must print, and what is printed must be accepted again and print the same.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <string_view>
 
+#include "vswitchd/openflow/flow_line.h"
 #include "vswitchd/openflow/flow_text.h"
 #include "vswitchd/openflow/rule_codec.h"
 
@@ -30,6 +32,23 @@ void fuzz_rule(std::string_view text, RuleCommand command) {
   if (mod.ok() && command == RuleCommand::add) rule_goes_round(mod->spec);
 }
 
+// Lines that are alike or not: the reader of many gives what the whole parser gives for each.
+void fuzz_lines(std::string_view text) {
+  RuleLineParser parser;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    const Result<RuleMod> whole = parse_rule_line(line);
+    for (int i = 0; i < 2; ++i) {
+      const Result<RuleMod> got = parser.parse(line);
+      require(got.ok() == whole.ok());
+      if (!got.ok()) continue;
+      require(got->command == whole->command && got->cookie == whole->cookie && got->out_port == whole->out_port);
+      require(format_rule(got->spec) == format_rule(whole->spec));
+    }
+  }
+}
+
 void fuzz_stored(std::string_view bytes) {
   const Result<RuleSpec> rule = decode_rule(bytes);
   if (!rule.ok()) return;
@@ -48,7 +67,7 @@ void fuzz_key(std::string_view text) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 7) {
+  switch (data[0] % 8) {
     case 0:
       fuzz_rule(text, RuleCommand::add);
       break;
@@ -69,6 +88,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 6:
       fuzz_stored(text);
+      break;
+    case 7:
+      fuzz_lines(text);
       break;
   }
   return 0;

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the frames of a packet table (tests/datapath/flow/packets.txt) as files for a fuzzer to start from, and super-frames, inside
-tunnels and not, with what segment_fuzz and vnet_header_fuzz want in front of them.
+"""Writes what fuzzers start from into files below a directory. "packets": the frames of a packet table
+(tests/datapath/flow/packets.txt), and super-frames, inside tunnels and not, with what segment_fuzz and vnet_header_fuzz want in front
+of them. "texts": rules as people type them (tests/vswitchd/openflow/flows.txt), with what flow_text_fuzz wants in front of them.
 
-usage: make_corpus.py PACKETS_TXT DIRECTORY
+usage: make_corpus.py PACKETS_TXT FLOWS_TXT DIRECTORY
 """
 import pathlib
 import struct
@@ -52,18 +53,34 @@ def super_frames():
                 yield frame, kind, len(frame) - len(l4), field
 
 
-def main():
-    if len(sys.argv) != 3:
-        sys.exit(__doc__.strip())
-    directory = pathlib.Path(sys.argv[2])
+def rules(text):
+    return [line.split("\t")[0] for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def write_texts(directory, texts):
     directory.mkdir(parents=True, exist_ok=True)
-    for number, frame in enumerate(frames(pathlib.Path(sys.argv[1]).read_text())):
+    for number, text in enumerate(texts):
+        (directory / f"rule{number:03}").write_text("\0" + text)
+        (directory / f"lines{number:03}").write_text(f"\7{text}\n{text}")
+
+
+def write_packets(directory, text):
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames(text)):
         (directory / f"packet{number:03}").write_bytes(frame)
     for number, (frame, kind, start, field) in enumerate(super_frames()):
         request = struct.pack("=BHHBBB", 2 + 3 * {1: 1, 4: 2, 5: 3}[kind], 60, start, field, 6, 0)
         (directory / f"segment{number:03}").write_bytes(request + frame)
         vnet = struct.pack("=BBHHHH", 1, kind, start, 60, start, field)
         (directory / f"vnet{number:03}").write_bytes(vnet + bytes(4) + frame)
+
+
+def main():
+    if len(sys.argv) != 4:
+        sys.exit(__doc__.strip())
+    packets, flows, directory = map(pathlib.Path, sys.argv[1:])
+    write_packets(directory / "packets", packets.read_text())
+    write_texts(directory / "texts", rules(flows.read_text()))
 
 
 main()
