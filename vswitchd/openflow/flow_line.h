@@ -22,7 +22,7 @@ namespace vswitch {
 
 class RuleLineParser {
  public:
-  // As parse_rule_line(). `names` may change from call to call, but not what one says of a port.
+  // As parse_rule_line(). `names` may change from call to call, but not what one says.
   Result<RuleMod> parse(std::string_view text, const FlowNames* names = nullptr);
   // As parse_rule_mod().
   Result<RuleMod> parse_mod(std::string_view text, RuleCommand command, const FlowNames* names = nullptr);

@@ -43,6 +43,18 @@ std::optional<Failure> build(TransactionBuilder& builder, const std::string& tex
   return builder.add_all(request(text));
 }
 
+// The port that each rule of the transaction sends to first.
+std::vector<OfPort> outputs(TransactionBuilder& builder) {
+  std::vector<OfPort> ports;
+  for (const Operation& operation : builder.transaction().operations) {
+    if (!std::holds_alternative<ModifyRules>(operation)) continue;
+    for (const RuleMod& mod : std::get<ModifyRules>(operation).mods) {
+      ports.push_back(std::get<OutputToPort>(mod.spec.actions->at(0)).port);
+    }
+  }
+  return ports;
+}
+
 TEST(TransactionBuilder, AnUpdateOfWhatTheBatchCreatesIsPartOfTheCreation) {
   TransactionBuilder builder(some_switch());
   ASSERT_FALSE(build(builder, R"(
@@ -107,8 +119,7 @@ TEST(TransactionBuilder, PortNamesInRules) {
   ASSERT_FALSE(failure) << failure->status.message();
   const auto& rules = std::get<ModifyRules>(builder.transaction().operations.at(1));
   EXPECT_EQ(rules.mods[0].spec.match.expand().value.packet.in_port, 1u);
-  EXPECT_EQ(std::get<OutputToPort>(rules.mods[0].spec.actions->at(0)).port, 2);
-  EXPECT_EQ(std::get<OutputToPort>(rules.mods[1].spec.actions->at(0)).port, 7);
+  EXPECT_EQ(outputs(builder), (std::vector<OfPort>{2, 7}));
 }
 
 // Names have been looked up already when the port is made.
@@ -120,9 +131,7 @@ TEST(TransactionBuilder, NamesOfPortsThatComeLater) {
       operations { modify_rules { bridge: "br0" mods { text: "in_port=eth1,actions=output:new" }
                                   mods { text: "in_port=eth1,actions=output:vx0" } } })");
   ASSERT_FALSE(failure) << failure->status.message();
-  const auto& rules = std::get<ModifyRules>(builder.transaction().operations.at(2));
-  EXPECT_EQ(std::get<OutputToPort>(rules.mods[0].spec.actions->at(0)).port, 7);
-  EXPECT_EQ(std::get<OutputToPort>(rules.mods[1].spec.actions->at(0)).port, 2);
+  EXPECT_EQ(outputs(builder), (std::vector<OfPort>{2, 7, 2}));
 }
 
 // What a name stands for changes between two rules of the same form.
@@ -138,14 +147,7 @@ TEST(TransactionBuilder, NamesThatChange) {
       operations { modify_rules { bridge: "br0" mods { text: "in_port=vx0,actions=output:eth1" }
                                   mods { text: "in_port=4,actions=output:vx0" } } })");
   ASSERT_FALSE(failure) << failure->status.message();
-  std::vector<OfPort> outputs;
-  for (const Operation& operation : builder.transaction().operations) {
-    if (!std::holds_alternative<ModifyRules>(operation)) continue;
-    for (const RuleMod& mod : std::get<ModifyRules>(operation).mods) {
-      outputs.push_back(std::get<OutputToPort>(mod.spec.actions->at(0)).port);
-    }
-  }
-  EXPECT_EQ(outputs, (std::vector<OfPort>{1, 9, 10, 1}));
+  EXPECT_EQ(outputs(builder), (std::vector<OfPort>{1, 9, 10, 1}));
 
   failure = build(builder, R"(
       operations { delete_port { name: "eth1" } }
