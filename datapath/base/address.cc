@@ -3,6 +3,9 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 namespace vswitch {
 namespace {
 
@@ -11,6 +14,14 @@ int hex_digit(char c) {
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
+}
+
+// inet_pton() reads up to the first NUL: a text that has one of its own would be taken for what stands before it.
+bool read_address(int family, std::string_view text, void* address) {
+  std::array<char, INET6_ADDRSTRLEN> terminated{};
+  if (text.size() >= terminated.size() || text.find('\0') != text.npos) return false;
+  std::copy(text.begin(), text.end(), terminated.begin());
+  return inet_pton(family, terminated.data(), address) == 1;
 }
 
 }  // namespace
@@ -35,7 +46,7 @@ std::string MacAddress::to_string() const {
 
 std::optional<Ipv6Address> Ipv6Address::parse(std::string_view text) {
   Ipv6Address address;
-  if (inet_pton(AF_INET6, std::string(text).c_str(), address.bytes.data()) != 1) return std::nullopt;
+  if (!read_address(AF_INET6, text, address.bytes.data())) return std::nullopt;
   return address;
 }
 
@@ -46,7 +57,7 @@ std::string Ipv6Address::to_string() const {
 
 std::optional<be32> parse_ipv4(std::string_view text) {
   uint32_t raw = 0;
-  if (inet_pton(AF_INET, std::string(text).c_str(), &raw) != 1) return std::nullopt;
+  if (!read_address(AF_INET, text, &raw)) return std::nullopt;
   return be32::from_raw(raw);
 }
 

@@ -210,7 +210,18 @@ class Planner {
       return invalid_argument(fmt::format("{}: {} is a multicast address", object, config.vport.mac.to_string()),
                               "mac");
     }
+    VSWITCH_RETURN_IF_ERROR(check_option_values(config));
     return check_type(config);
+  }
+
+  // The kernel and libraries would take a device or file for the one whose name stands before the NUL.
+  Status check_option_values(const PortConfig& config) {
+    for (const auto& [option, value] : config.vport.options) {
+      if (value.find('\0') == value.npos) continue;
+      return invalid_argument(fmt::format("port \"{}\": option {} contains a NUL byte", config.name(), quoted(option)),
+                              "options:" + option);
+    }
+    return {};
   }
 
   Status check_type(const PortConfig& config) {

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <string>
+#include <string_view>
+
 namespace vswitch {
 namespace {
 
@@ -62,6 +65,17 @@ TEST(IpAddress, HoldsEitherFamily) {
   EXPECT_TRUE(v6.is_v6());
   EXPECT_EQ(v6.to_string(), "fe80::1");
   EXPECT_FALSE(IpAddress::parse("host.example"));
+}
+
+TEST(IpAddress, HasNothingBehindIt) {
+  using namespace std::string_view_literals;
+  for (const std::string_view bad : {"10.0.0.1\0"sv, "10.0.0.1\0x"sv, "2001:db8::1\0"sv, "::\0\0"sv, "10.0.0.1 "sv}) {
+    EXPECT_FALSE(IpAddress::parse(bad)) << testing::PrintToString(bad);
+  }
+  const std::string longest = "0000:0000:0000:0000:0000:ffff:255.255.255.255";
+  EXPECT_TRUE(IpAddress::parse(longest));
+  EXPECT_FALSE(IpAddress::parse(longest + "0"));
+  EXPECT_FALSE(IpAddress::parse(std::string(1 << 20, '1')));
 }
 
 }  // namespace

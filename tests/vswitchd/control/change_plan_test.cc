@@ -124,6 +124,8 @@ std::vector<BadInput> bad_input() {
        "type"},
       {"port_option", port("br0", "x", "vxlan", {{"remote_ip", "10.0.0.1"}, {"dst_prt", "1"}}), invalid_argument,
        "port x: unknown option \"dst_prt\" for type vxlan; did you mean \"dst_port\"?", "options:dst_prt"},
+      {"port_option_with_nul", port("br0", "x", "netdev", {{"device", std::string("eth1\0.5", 7)}}), invalid_argument,
+       "port \"x\": option \"device\" contains a NUL byte", "options:device"},
       {"port_ofport", numbered("br0", "x", 0xff00), invalid_argument,
        "port \"x\": ofport_request 65280 is not between 1 and 65279", "ofport_request"},
       {"port_ofport_taken", numbered("br0", "x", 1), already_exists,

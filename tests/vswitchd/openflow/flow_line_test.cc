@@ -113,13 +113,27 @@ TEST(FlowLine, AnswersAsTheWholeParserToTypingErrors) {
   ASSERT_TRUE(rc::check("a character changed", [&] {
     std::string line = any_of("priority=10,tcp,nw_dst=10.0.0.0/24,tp_dst=80,actions=output:1",
                               "table=3,cookie=0x5,dl_vlan=9,dl_dst=02:00:00:00:00:01,actions=drop",
-                              "in_port=4,udp6,ipv6_dst=fd00::/16,reg3=0x7,actions=resubmit(,9)");
+                              "in_port=4,udp6,ipv6_dst=fd00::/16,reg3=0x7,actions=resubmit(,9)",
+                              "ipv6,ipv6_src=2001:db8::1,actions=output:2");
     RC_ASSERT(difference(parser, line) == "");
     const size_t at = *rc::gen::inRange<size_t>(0, line.size());
-    line[at] = *rc::gen::elementOf(std::string("0123456789abcdefx.,:/=- ()[]\tgt#"));
+    line[at] = *rc::gen::elementOf(std::string("0123456789abcdefx.,:/=- ()[]\tgt#\0", 33));
     RC_ASSERT(difference(parser, line) == "");
     RC_ASSERT(difference(parser, line) == "");
   }));
+}
+
+TEST(FlowLine, RefusesNulBytes) {
+  RuleLineParser parser;
+  for (const std::string line :
+       {"ipv6,ipv6_src=2001:db8::1,actions=output:2", "ip,nw_dst=10.0.0.1/8,actions=output:2"}) {
+    EXPECT_EQ(difference(parser, line), "");
+    for (size_t at = 0; at <= line.size(); ++at) {
+      std::string odd = line;
+      odd.insert(at, 3, '\0');
+      EXPECT_EQ(parser.parse(odd).status().message(), "flow text contains a NUL byte") << at;
+    }
+  }
 }
 
 TEST(FlowLine, ReadsAllThatPeopleType) {
