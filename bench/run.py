@@ -11,7 +11,6 @@ import json
 import pathlib
 import pkgutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ import machine  # noqa: E402
 import table  # noqa: E402
 import traffic  # noqa: E402
 import workloads  # noqa: E402
-from workload import WORKLOADS, Options, Skip  # noqa: E402
+from workload import FAILURES, WORKLOADS, Options, Skip  # noqa: E402
 
 for module in pkgutil.iter_modules(workloads.__path__):
     importlib.import_module(f"workloads.{module.name}")
@@ -86,6 +85,17 @@ def list_workloads(points):
             print()
 
 
+def one_after_the_other(sides):
+    """{side: figures, or what it raised}"""
+    outcomes = {}
+    for name, side in sides.items():
+        try:
+            outcomes[name] = side()
+        except (Skip, *FAILURES) as reason:
+            outcomes[name] = reason
+    return outcomes
+
+
 class Run:
     """Measurements of a run."""
 
@@ -98,23 +108,36 @@ class Run:
         """Measures each side of each point once. The order of the sides turns, so that none always comes first."""
         for point in self.points:
             names = list(self.rounds[point.name])
-            for name in names[number % len(names):] + names[:number % len(names)]:
-                if name not in self.problems[point.name]:
-                    self.measure(point, name, number)
+            turned = names[number % len(names):] + names[:number % len(names)]
+            wanted = {name: point.sides[name] for name in turned if name not in self.problems[point.name]}
+            if point.together:
+                self.measure(point, wanted, number)
+                continue
+            for name, side in wanted.items():
+                self.measure(point, {name: side}, number)
 
-    def measure(self, point, side, number):
+    def measure(self, point, sides, number):
         start, printed = time.monotonic(), io.StringIO()
-        try:
-            with contextlib.redirect_stdout(printed):  # a lab prints its logs when something went wrong
-                figures = point.sides[side]()
-            self.rounds[point.name][side].append(figures)
-            said = f"{table.number(figures[point.metric])} {point.unit}"
-        except Skip as skip:
-            self.problems[point.name][side] = said = f"skipped: {skip}"
-        except (lab.Failure, OSError, SystemError, subprocess.SubprocessError) as failure:
-            self.problems[point.name][side] = said = f"failed: {failure}"
+        with contextlib.redirect_stdout(printed):  # a lab prints its logs when something went wrong
+            try:
+                outcomes = (point.together or one_after_the_other)(sides)
+            except FAILURES as failure:
+                outcomes = dict.fromkeys(sides, failure)
+        took = f"{time.monotonic() - start:.0f} s" + (" for all" if len(sides) > 1 else "")
+        for name, outcome in outcomes.items():
+            said = self.keep(point, name, outcome)
+            print(f"bench: round {number + 1}: {point.name} {name}: {said} ({took})", file=sys.stderr, flush=True)
+        if any(isinstance(outcome, FAILURES) for outcome in outcomes.values()):
             print(printed.getvalue(), end="", file=sys.stderr)
-        print(f"bench: round {number + 1}: {point.name} {side}: {said} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
+
+    def keep(self, point, side, outcome):
+        """Keeps a side's figures, or why there are none. Returns what to say of it."""
+        if isinstance(outcome, dict):
+            self.rounds[point.name][side].append(outcome)
+            return f"{table.number(outcome[point.metric])} {point.unit}"
+        said = f"{'skipped' if isinstance(outcome, Skip) else 'failed'}: {outcome}"
+        self.problems[point.name][side] = said
+        return said
 
     def rows(self):
         return [table.make_row(point, self.rounds[point.name], self.problems[point.name]) for point in self.points]

@@ -13,9 +13,10 @@ def medians(rounds):
 
 def make_row(point, rounds, problems):
     """`rounds`: {side: [measurement]}, `problems`: {side: text} for those that were skipped or failed."""
-    sides = {name: medians(done) for name, done in rounds.items() if done}
     if point.derive:
-        point.derive(sides)
+        for number in range(max(map(len, rounds.values()))):
+            point.derive({name: done[number] for name, done in rounds.items() if number < len(done)})
+    sides = {name: medians(done) for name, done in rounds.items() if done}
     row = {"workload": point.name, "metric": point.metric, "unit": point.unit, "order": list(rounds), "sides": {}, "required": [], "problems": problems}
     for name, figures in sides.items():
         values = [r[point.metric] for r in rounds[name]]

@@ -1,6 +1,12 @@
 """What a workload is: points, each measured on several sides, and what the figures must reach."""
 import dataclasses
+import subprocess
 from typing import Callable, Optional
+
+from lab import Failure
+
+# What a side raises that cannot be measured.
+FAILURES = (Failure, OSError, SystemError, subprocess.SubprocessError)
 
 
 class Skip(Exception):
@@ -36,13 +42,16 @@ class Point:
     """One row of figures: the same thing measured on every side.
 
     A side is a function that makes all it needs, measures once, cleans up, and returns {metric: number}; text values are
-    notes. The first side is ours. It raises Skip if it does not apply and lab.Failure if it failed."""
+    notes. The first side is ours. It raises Skip if it does not apply and one of FAILURES if it failed. Where `together` measures all
+    sides, a side is whatever that takes."""
     name: str
     metric: str  # the one in the table's column of values
     unit: str
     sides: dict[str, Callable[[], dict]]
     required: tuple[Required, ...] = ()
-    derive: Optional[Callable[[dict], None]] = None  # adds metrics to {side: {metric: median}}
+    derive: Optional[Callable[[dict], None]] = None  # adds metrics to {side: {metric: number}} of a round
+    # From {side: what is in `sides`} to {side: {metric: number}, or what it raised}.
+    together: Optional[Callable[[dict], dict]] = None
 
 
 @dataclasses.dataclass

@@ -1,6 +1,7 @@
 """Open vSwitch 3.1 with its datapath in user space, started by hand in private directories.
 
-The DPDK build runs with --no-pci and --in-memory: it touches no device of the machine and leaves no file behind."""
+The DPDK build runs with --no-pci and --in-memory: it touches no device of the machine and leaves no file behind. Without telemetry, as
+a switch that starts asks those that are there, who may be stopped (turns.py)."""
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ class OpenVSwitch:
     """ovsdb-server and ovs-vswitchd in a host of a lab. `settings` are other_config keys of the switch."""
 
     polling_thread = "pmd-"
+    note = {}
 
     def __init__(self, lab, host, dpdk=False, settings=None):
         self.host = host
@@ -34,7 +36,7 @@ class OpenVSwitch:
         self._start_database()
         settings = dict(settings or {})
         if dpdk:
-            settings |= {"dpdk-init": "true", "dpdk-extra": "--no-pci --in-memory", "dpdk-lcore-mask": hex(1 << machine.other_core()),
+            settings |= {"dpdk-init": "true", "dpdk-extra": "--no-pci --in-memory --no-telemetry", "dpdk-lcore-mask": hex(1 << machine.other_core()),
                          "pmd-cpu-mask": hex(1 << machine.packet_core())}
         if settings:
             self.vsctl("--no-wait", "set", "Open_vSwitch", ".", *(f'other_config:{key}="{value}"' for key, value in settings.items()))

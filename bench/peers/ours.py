@@ -34,6 +34,7 @@ class Ours(Switch):
     """A vswitchd in a host of a lab."""
 
     polling_thread = "forward"
+    note = {}  # what a measurement says about it
 
     def __init__(self, lab, host, settings=None):
         super().__init__(lab, host)

@@ -3,18 +3,24 @@
 On every side the same DPDK devices, with one polling thread alone on the packet core. Where ours is built without DPDK ports, its
 own "pcap" ports stand in, and the measurement says so."""
 import contextlib
+import itertools
 import time
 
 import machine
 from lab import Failure, Lab
 from peers.openvswitch import OpenVSwitch
 from peers.ours import Ours
-from peers.testpmd import io_rate
+from turns import Replay
+from peers import testpmd
 
 MIB = 1 << 20
 BUFFER_BYTES = 3200  # of huge pages, per packet buffer of the larger kind (Open vSwitch's)
 OPEN_VSWITCH_POOL = 262_144
 SINK = "net_null0,no-rx=1"
+
+
+# Replays that take turns are up at once, each in a namespace of its own.
+hosts = (f"r{number}" for number in itertools.count())
 
 
 def source(capture):
@@ -40,7 +46,7 @@ def note(kind):
 def ours(capture, frames, rules, settings=None):
     machine.hugepages.need(huge_bytes(frames))
     with Lab() as lab:
-        switch = Ours(lab, lab.host("b"), settings)
+        switch = Ours(lab, lab.host(next(hosts)), settings)
         switch.add_bridge("br0")
         switch.rules("br0", rules)
         if has_dpdk(switch):
@@ -81,8 +87,7 @@ def open_vswitch(capture, frames, rules, settings=None):
         settings["per-port-memory"] = "true"
         words = [f"options:n_rxq={-(-frames // 4096) + 8}", "options:n_rxq_desc=4096"]
     with Lab() as lab:
-        switch = OpenVSwitch(lab, lab.host("b"), dpdk=True, settings=settings)
-        switch.note = {}
+        switch = OpenVSwitch(lab, lab.host(next(hosts)), dpdk=True, settings=settings)
         switch.add_bridge("br0")
         switch.rules("br0", rules)
         switch.add_port("br0", "out", "type=dpdk", f'options:dpdk-devargs="{SINK}"', ofport=2)
@@ -103,21 +108,40 @@ def settle(switch, longest=60.0):
     return last
 
 
+def of_switch(make, capture, frames, rules, longest=60.0):
+    """A Replay by turns: flows stay while nothing comes in because another has its turn."""
+
+    @contextlib.contextmanager
+    def start():
+        with make(capture(), frames, rules, {"max-idle": 600_000}) as switch:
+            settle(switch, longest)
+            yield replay_of(switch)
+
+    return start
+
+
+def of_no_switch(capture, frames):
+    """A Replay by turns of the same devices with no switch between."""
+
+    @contextlib.contextmanager
+    def start():
+        size = buffers(frames) * 2500
+        machine.hugepages.need(size + 128 * MIB)
+        with testpmd.forwarding([source(capture()), SINK], buffers(frames), size // MIB + 64) as process:
+            yield Replay(process.pid, "worker", lambda: testpmd.received(process))
+
+    return start
+
+
+def replay_of(switch):
+    return Replay(switch.pid, switch.polling_thread, lambda: switch.transmitted("out"),
+                  lambda: {"datapath_flows": switch.datapath_flows()} | switch.note)
+
+
 def rate(switch, seconds):
-    """What comes out: {mpps, cycles} of the polling thread, and how busy it was."""
-    thread = machine.pin_polling_thread(switch.pid, switch.polling_thread)
-    before, start, used = switch.transmitted("out"), time.monotonic(), machine.thread_seconds(switch.pid)[thread]
+    """What comes out of a switch with no peer: {mpps, cycles} of the polling thread, and how busy it was."""
+    replay = replay_of(switch)
+    replay.begin()
     time.sleep(seconds)
-    after, end, used_after = switch.transmitted("out"), time.monotonic(), machine.thread_seconds(switch.pid)[thread]
-    packets = after - before
-    if packets <= 0:
-        raise Failure(f"nothing came out of port 2 in {seconds} s")
-    return {"mpps": packets / (end - start) / 1e6, "cycles": (used_after - used) * machine.tsc_hz() / packets,
-            "core_share": (used_after - used) / (end - start)}
-
-
-def floor(capture, frames, seconds):
-    """The same devices with no switch between."""
-    machine.hugepages.need(buffers(frames) * 2500 + 128 * MIB)
-    pps, per_packet = io_rate([source(capture), SINK], buffers(frames), seconds, buffers(frames) * 2500 // MIB + 64)
-    return {"mpps": pps / 1e6, "cycles": per_packet * machine.tsc_hz()}
+    replay.end()
+    return replay.figures

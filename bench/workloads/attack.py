@@ -1,12 +1,16 @@
 """Hostile traffic that multiplies masks."""
+import statistics
+
 import rulesets
+import turns
 from peers import replay
 from traffic import Captures
 from workload import Point, Required, workload
 
 HONEST_FLOWS = 10_000
 FRAMES = 131_072  # in a capture: enough for each pattern from 10 % on, and few enough for every pool
-SECONDS = 3.0
+SECONDS = 2.0  # of each switch
+STARTS = 2
 KINDS = {"bits": rulesets.bit_flip_frame, "random": rulesets.random_frame}
 
 
@@ -24,25 +28,30 @@ def frames(kind, percent):
             honest += 1
 
 
-def one_rate(make, kind, percent):
-    """Honest packets per second: those that leave the switch, as all crafted ones are dropped by its rules."""
-    capture = Captures.get(f"attack-{kind}-{percent}", lambda: frames(kind, percent))
-    with make(capture, FRAMES, rulesets.attacked_rules()) as switch:
-        replay.settle(switch, 20.0)
-        return replay.rate(switch, SECONDS) | {"datapath_flows": switch.datapath_flows()} | switch.note
+def switch(make, kind, percent):
+    def capture():
+        return Captures.get(f"attack-{kind}-{percent}", lambda: frames(kind, percent))
+
+    return replay.of_switch(make, capture, FRAMES, rulesets.attacked_rules(), longest=10.0)
 
 
 def side(make, kind, percent):
-    """Without attack, with it, and without again: what else happens on the machine changes in minutes, a measurement takes seconds."""
+    """Several switches with the attack, as many without, by turns. Each is started anew, as where its memory lies counts, too."""
+    honest_share = 1 - percent / 100
+
     def measure():
-        before = one_rate(make, kind, 0)
-        hit = one_rate(make, kind, percent)
-        after = one_rate(make, kind, 0)
-        calm_cycles = (before["cycles"] + after["cycles"]) / 2
+        starts = {(share, number): switch(make, kind, share) for number in range(STARTS) for share in (0, percent)}
+        outcomes = turns.measure(starts, SECONDS)
+        for outcome in outcomes.values():
+            if isinstance(outcome, Exception):
+                raise outcome
+        calm, hit = ([outcomes[share, number] for number in range(STARTS)] for share in (0, percent))
         # Cycles of the polling thread, so that what else runs on its core does not count.
-        kept = calm_cycles / (hit["cycles"] * (1 - percent / 100))
-        return hit | {"kept_percent": 100 * kept, "calm_cycles": calm_cycles,
-                      "calm_spread_percent": 100 * abs(before["cycles"] - after["cycles"]) / calm_cycles}
+        calm_cycles, hit_cycles = (statistics.mean(one["cycles"] for one in those) for those in (calm, hit))
+        spread = [100 * (max(cycles) - min(cycles)) / calm_cycles for cycles in ([one["cycles"] for one in those] for those in (calm, hit))]
+        return hit[0] | {"mpps": statistics.mean(one["mpps"] for one in hit), "cycles": hit_cycles,
+                         "kept_percent": 100 * calm_cycles / (hit_cycles * honest_share), "calm_cycles": calm_cycles,
+                         "calm_spread_percent": spread[0], "hit_spread_percent": spread[1]}
 
     return measure
 
@@ -55,9 +64,9 @@ def attack(options):
     allowed port. "bits": crafted packets differ from each allowed value in one bit, 8,192 patterns; "random": all three fields at
     random. Captures of 131,072 frames are replayed as in `forward`. A replay takes as many crafted packets as its share says, however
     slow the switch is, so the fair measure is: honest packets forwarded per second, by (honest share of the packets x packets forwarded
-    per second with no attack), measured without attack, with it, and without again in every round. 100 % means that a crafted packet
-    costs no more than an honest one. Cycles are per honest packet; calm_spread is how far apart the two measurements without attack
-    are: a kept share is no better known than that."""
+    per second with no attack). Two switches with the attack and two without are up at once and take turns of 0.2 s, the others being
+    stopped meanwhile. 100 % means that a crafted packet costs no more than an honest one. Cycles are per honest packet; calm_spread
+    and hit_spread are how far apart two switches are that do the same."""
     points = []
     for kind in options.pick(("bits", "random"), ("bits",)):
         for percent in options.pick((0.1, 1, 10, 50), (10,)):
