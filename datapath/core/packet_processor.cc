@@ -316,8 +316,8 @@ PacketProcessor::Outlook PacketProcessor::look_at_shortcuts(uint32_t some) {
   return {drops & some, port_no};
 }
 
-// Packets whose flows only drop. REQUIRES: look_at_shortcuts() said so.
-void PacketProcessor::drop(PacketBatch& batch, uint32_t some) {
+// Packets whose flows only drop, as shortcuts_ says. Returns how many there are.
+size_t PacketProcessor::drop(PacketBatch& batch, uint32_t some) {
   std::array<Packet*, kBatch> dropped;
   size_t count = 0, booked = 0;
   uint32_t in_port = 0;
@@ -338,6 +338,7 @@ void PacketProcessor::drop(PacketBatch& batch, uint32_t some) {
   });
   book();
   free_packets(dropped.data(), count);
+  return count;
 }
 
 // Packets whose flows only send to this port.
@@ -443,6 +444,17 @@ void PacketProcessor::process_once(PacketBatch& batch, uint32_t sole_port) {
 // What the cache remembers of a packet depends on its hash alone, so none overtakes another that has the same: of one
 // connection, or of the fragments between two hosts.
 void PacketProcessor::process_drops(PacketBatch& batch, uint32_t recalled) {
+  const uint32_t drops = cache_.confirm_drops(key_pointers_.data(), recalled, found_.data(), shortcuts_.data());
+  if (drops != 0) {
+    const size_t count = drop(batch, drops);
+    counters_.cache_hits.add(count);
+    counters_.hits.add(count);
+  }
+  if (__builtin_expect(drops != recalled, 0)) process_other_than_recalled(batch, recalled & ~drops);
+}
+
+// Packets that were recalled as dropped by a flow that is not theirs, or no longer drops.
+void PacketProcessor::process_other_than_recalled(PacketBatch& batch, uint32_t recalled) {
   const uint32_t found = look_up(recalled, 0);
   if (__builtin_expect(found != recalled, 0)) give_misses(batch, recalled & ~found);
   const uint32_t dropped = found == 0 ? 0 : dispatch(batch, found);

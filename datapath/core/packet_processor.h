@@ -146,6 +146,7 @@ class PacketProcessor : public ActionSink {
   uint32_t dispatch(PacketBatch& batch, uint32_t found);
   // What is left of the batch: packets that the cache remembers as dropped.
   [[gnu::noinline]] void process_drops(PacketBatch& batch, uint32_t recalled);
+  void process_other_than_recalled(PacketBatch& batch, uint32_t recalled);
   [[gnu::noinline]] void remember_anew(uint32_t some);
   uint32_t common_output(uint32_t some) const;
   void count_in_flows(const PacketBatch& batch);
@@ -157,7 +158,7 @@ class PacketProcessor : public ActionSink {
   };
   // Each of `some`: a bit for each packet that is meant.
   Outlook look_at_shortcuts(uint32_t some);
-  void drop(PacketBatch& batch, uint32_t some);
+  size_t drop(PacketBatch& batch, uint32_t some);
   void send_some(PacketBatch& batch, uint32_t some, uint32_t port_no);
   void dispatch_mixed(PacketBatch& batch, uint32_t some);
   void send_to_only_output(PacketBatch& batch, size_t i, uint32_t port_no);

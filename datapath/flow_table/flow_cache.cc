@@ -60,9 +60,24 @@ inline FlowCache::Entry FlowCache::first_with_tag(const Bucket& bucket, uint16_t
   return found == 0 ? Entry{} : bucket.entries[static_cast<size_t>(std::countr_zero(found))];
 }
 
+// A bit for each entry that drops.
+inline uint32_t FlowCache::drops_among(const std::array<Entry, kBatch>& entries) {
+  uint32_t drops = 0;
+#if defined(__SSE2__)
+  static_assert(sizeof(Entry) == 8 && Entry::kDrops == 1, "a lane each, whose lowest bit becomes its sign");
+  for (size_t i = 0; i < kBatch; i += 2) {
+    const __m128i pair = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&entries[i]));
+    drops |= static_cast<uint32_t>(_mm_movemask_pd(_mm_castsi128_pd(_mm_slli_epi64(pair, 63)))) << i;
+  }
+#else
+  for (size_t i = 0; i < kBatch; ++i) drops |= uint32_t{entries[i].drops()} << i;
+#endif
+  return drops;
+}
+
 FlowCache::Recalled FlowCache::recall_batch(const uint64_t hashes[], uint32_t wanted, Flow* flows[]) {
   asked_ += count_likely_bits(wanted);
-  std::array<Entry, kBatch> entries;
+  std::array<Entry, kBatch> entries;  // set for those that are known
   uintptr_t any = 0;
   // Bits are taken away where something is missing, which is rare.
   uint32_t known = wanted;
@@ -82,11 +97,7 @@ FlowCache::Recalled FlowCache::recall_batch(const uint64_t hashes[], uint32_t wa
         flows[i] = entry.flow();
         flows[i]->prefetch();
       });
-  uint32_t drops = 0;
-  if (__builtin_expect((any & Entry::kDrops) != 0, 0)) {
-    for_each_likely_bit(known, [&](size_t i) { drops |= uint32_t{entries[i].drops()} << i; });
-  }
-  return {known, drops};
+  return {known, __builtin_expect((any & Entry::kDrops) != 0, 0) ? drops_among(entries) & known : 0};
 }
 
 uint32_t FlowCache::confirm_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t known,
@@ -100,6 +111,18 @@ uint32_t FlowCache::confirm_batch(const uint64_t hashes[], const FlowKey* const 
         if (flows[i] == nullptr) hits &= ~(uint32_t{1} << i);
       });
   return hits;
+}
+
+uint32_t FlowCache::confirm_drops(const FlowKey* const keys[], uint32_t drops, Flow* const flows[],
+                                  uint32_t shortcuts[]) const {
+  uint32_t confirmed = 0;
+  for_each_bit(drops, [&](size_t i) {
+    if (!is_flow_of(*flows[i], *keys[i])) return;
+    const Flow::Shortcut shortcut = flows[i]->shortcut();
+    shortcuts[i] = shortcut.value();
+    confirmed |= uint32_t{shortcut.drops()} << i;
+  });
+  return confirmed;
 }
 
 // Where an entry with this tag may go in the bucket without any other being lost; kWays: nowhere. One with the same tag

@@ -55,6 +55,9 @@ class FlowCache {
   // Of the `known` ones, or some of them: the bits of those whose flow is found to be that of keys[i], with flows[i]
   // set.
   uint32_t confirm_batch(const uint64_t hashes[], const FlowKey* const keys[], uint32_t known, Flow* flows[]) const;
+  // Of recall_batch()'s `drops`: the bits of those whose flow is that of keys[i], and still only drops as shortcuts[i]
+  // then says. The others are for confirm_batch().
+  uint32_t confirm_drops(const FlowKey* const keys[], uint32_t drops, Flow* const flows[], uint32_t shortcuts[]) const;
 
   // Replaces what was remembered for the hash.
   void insert(uint64_t hash, Flow* flow);
@@ -96,6 +99,7 @@ class FlowCache {
   Flow* find(uint64_t hash, const FlowKey& key) const;
   static Flow* find_in(const Bucket& bucket, uint16_t tag, const FlowKey& key);
   static Entry first_with_tag(const Bucket& bucket, uint16_t tag);
+  static uint32_t drops_among(const std::array<Entry, kBatch>& entries);
   static size_t free_place(const Bucket& bucket, uint16_t tag);
   void review();
   void grow();

@@ -180,6 +180,29 @@ TEST_F(FlowCacheTest, RemembersDrops) {
   EXPECT_EQ(flows[7], now_drops);
 }
 
+// Only flows of these very packets that drop now; the reason is that of now, too.
+TEST_F(FlowCacheTest, ConfirmsDrops) {
+  const Flow* still_drops = add(0, {});
+  const Flow* for_another_reason = add(1, {});
+  const Flow* sends = add(2, {});
+  const Flow* gone = add(3, {});
+  const Flow* of_another = add(4, {});
+  ASSERT_TRUE(table_.set_actions(for_another_reason->ufid(), {DropAction{DropReason::ttl_exceeded}}));
+  ASSERT_TRUE(table_.set_actions(sends->ufid(), {OutputAction{3}}));
+  Flow* const flows[] = {table_.lookup(key_to(0)), table_.lookup(key_to(1)), table_.lookup(key_to(2)),
+                         table_.lookup(key_to(3)), table_.lookup(key_to(4))};
+  ASSERT_EQ(flows[4], of_another);
+  ASSERT_TRUE(table_.remove(gone->ufid()));
+  const FlowKey keys[] = {key_to(0), key_to(1), key_to(2), key_to(3), key_to(5)};
+  const FlowKey* const pointers[] = {&keys[0], &keys[1], &keys[2], &keys[3], &keys[4]};
+  uint32_t shortcuts[FlowCache::kBatch] = {};
+  EXPECT_EQ(cache_.confirm_drops(pointers, 0b11111, flows, shortcuts), 0b00011u);
+  EXPECT_EQ(shortcuts[0], still_drops->shortcut().value());
+  EXPECT_EQ(Flow::Shortcut(shortcuts[0]).reason(), DropReason::of_pipeline);
+  EXPECT_EQ(Flow::Shortcut(shortcuts[1]).reason(), DropReason::ttl_exceeded);
+  EXPECT_EQ(cache_.confirm_drops(pointers, 0b11110, flows, shortcuts), 0b00010u) << "of those asked for";
+}
+
 TEST_F(FlowCacheTest, FindsBatches) {
   std::vector<FlowKey> keys;
   std::vector<const FlowKey*> pointers;
