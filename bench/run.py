@@ -85,7 +85,7 @@ def list_workloads(points):
             print()
 
 
-def one_after_the_other(sides):
+def one_by_one(sides):
     """{side: figures, or what it raised}"""
     outcomes = {}
     for name, side in sides.items():
@@ -120,7 +120,7 @@ class Run:
         start, printed = time.monotonic(), io.StringIO()
         with contextlib.redirect_stdout(printed):  # a lab prints its logs when something went wrong
             try:
-                outcomes = (point.together or one_after_the_other)(sides)
+                outcomes = (point.together or one_by_one)(sides)
             except FAILURES as failure:
                 outcomes = dict.fromkeys(sides, failure)
         took = f"{time.monotonic() - start:.0f} s" + (" for all" if len(sides) > 1 else "")

@@ -9,7 +9,7 @@ import time
 
 import machine
 from lab import Failure
-from workload import FAILURES
+from workload import FAILURES, Skip
 
 TURN = 0.2  # seconds: short beside what changes, long beside filling the caches anew
 
@@ -67,18 +67,22 @@ def measure(starts, seconds):
     """{name: {mpps, cycles, core_share, ...}, or what it raised}, each of them having run that long.
 
     `starts`: {name: function that returns a context manager of a Replay}. One that fails does not keep the others from going on."""
+    sides = {name: contextlib.ExitStack() for name in starts}
     replays, failed = {}, {}
 
     def attempt(name, step):
         try:
-            return step()
-        except FAILURES as failure:
+            step()
+        except (Skip, *FAILURES) as failure:
             failed[name] = failure
             replays.pop(name, None)
+            # Taken down by what went wrong, a lab tells its logs.
+            with contextlib.suppress(Skip, *FAILURES):
+                sides[name].__exit__(type(failure), failure, failure.__traceback__)
 
-    def start(name, stack):
-        replay = stack.enter_context(starts[name]())
-        stack.callback(replay.let_go)
+    def start(name):
+        replay = sides[name].enter_context(starts[name]())
+        sides[name].callback(replay.let_go)
         replay.stop()
         replays[name] = replay
 
@@ -90,11 +94,15 @@ def measure(starts, seconds):
         for name, replay in list(replays.items()):
             attempt(name, lambda: turn(replay, step))
 
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as whatever_happens:
+        for side in sides.values():
+            whatever_happens.push(side)
         for name in starts:
-            attempt(name, lambda: start(name, stack))
+            attempt(name, lambda: start(name))
         all_by_turns(Replay.begin)
         for _ in range(round(seconds / TURN)):
             all_by_turns(lambda _: time.sleep(TURN))
         all_by_turns(Replay.end)
+        for name, side in sides.items():
+            attempt(name, side.close)
     return {name: replay.figures for name, replay in replays.items()} | failed

@@ -47,7 +47,7 @@ class Point:
     name: str
     metric: str  # the one in the table's column of values
     unit: str
-    sides: dict[str, Callable[[], dict]]
+    sides: dict[str, Callable[[], object]]
     required: tuple[Required, ...] = ()
     derive: Optional[Callable[[dict], None]] = None  # adds metrics to {side: {metric: number}} of a round
     # From {side: what is in `sides`} to {side: {metric: number}, or what it raised}.

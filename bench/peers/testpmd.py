@@ -21,7 +21,8 @@ def forwarding(devices, buffers, memory_mib):
         process.stdin.write("start\n")
         read_until(process, "packet forwarding - ports=")
         yield process
-        process.stdin.write("stop\nquit\n")
+        if process.poll() is None:
+            process.stdin.write("stop\nquit\n")
         process.communicate(timeout=30)
     finally:
         if process.poll() is None:

@@ -65,7 +65,8 @@ def attack(options):
     random. Captures of 131,072 frames are replayed as in `forward`. A replay takes as many crafted packets as its share says, however
     slow the switch is, so the fair measure is: honest packets forwarded per second, by (honest share of the packets x packets forwarded
     per second with no attack). Two switches with the attack and two without are up at once and take turns of 0.2 s, the others being
-    stopped meanwhile. 100 % means that a crafted packet costs no more than an honest one. Cycles are per honest packet; calm_spread
+    stopped meanwhile; each was given up to 10 s for its flows, which Open vSwitch does not have all by then with "bits" from 10 % on.
+    100 % means that a crafted packet costs no more than an honest one. Cycles are per honest packet; calm_spread
     and hit_spread are how far apart two switches are that do the same."""
     points = []
     for kind in options.pick(("bits", "random"), ("bits",)):

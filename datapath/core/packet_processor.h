@@ -188,7 +188,7 @@ class PacketProcessor : public ActionSink {
   std::array<const FlowKey*, kBatch> key_pointers_;
   std::array<uint64_t, kBatch> hashes_{};
   std::array<Flow*, kBatch + 1> found_;                 // one more than there are: where a run of equal ones ends
-  alignas(16) std::array<uint32_t, kBatch> shortcuts_;  // read once each, where flows do different things
+  alignas(16) std::array<uint32_t, kBatch> shortcuts_;  // read once each, where not all do the same
   std::array<Group, kBatch> groups_;
   size_t group_count_ = 0;
 

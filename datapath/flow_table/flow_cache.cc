@@ -60,7 +60,7 @@ inline FlowCache::Entry FlowCache::first_with_tag(const Bucket& bucket, uint16_t
   return found == 0 ? Entry{} : bucket.entries[static_cast<size_t>(std::countr_zero(found))];
 }
 
-// A bit for each entry that drops.
+// A bit for each entry that drops; anything for those that are not set, as recall_batch() asks for no more.
 inline uint32_t FlowCache::drops_among(const std::array<Entry, kBatch>& entries) {
   uint32_t drops = 0;
 #if defined(__SSE2__)

@@ -373,6 +373,10 @@ TEST_P(PacketProcessorTest, WhatIsRememberedAsDroppedComesBehindTheOthers) {
   }
   EXPECT_EQ(dropped(DropReason::of_pipeline), 15u);
   EXPECT_EQ(dropped(DropReason::no_output), 30u);
+  // Whatever way they went: once each, and in the cache from the second batch on.
+  EXPECT_EQ(processor_->counters().hits.get(), 9 * 30u);
+  EXPECT_EQ(processor_->counters().misses.get(), 0u);
+  EXPECT_EQ(processor_->counters().cache_hits.get(), GetParam().options.cache ? 8 * 30u : 0u);
 }
 
 // What was dropped once and is not any more stays in the order of its connection, neither lost nor sent twice, whether
