@@ -14,27 +14,34 @@ from workload import FAILURES, Skip
 TURN = 0.2  # seconds: short beside what changes, long beside filling the caches anew
 
 
-class Replay:
-    """A process whose polling thread has the packet core while it runs.
+class Side:
+    """What has its turns. Its process, if there is one to stop, runs meanwhile."""
 
-    `transmitted` tells how many packets have come out, `more` tells further figures, once at the end; both are asked while the
-    process runs."""
-
-    def __init__(self, pid, polling_thread, transmitted, more=dict):
+    def __init__(self, pid):
         self.pid = pid
-        self.thread = machine.pin_polling_thread(pid, polling_thread)
-        self.transmitted = transmitted
-        self.more = more
         self.ran = 0.0  # seconds, up to the latest stop
         self.resumed = time.monotonic()
+        self.figures = {}
+
+    def begin(self):
+        """Before its first turn, while it runs."""
+
+    def spend(self):
+        """One turn."""
+        time.sleep(TURN)
+
+    def end(self):
+        """After its last turn, while it runs: fills `figures`."""
 
     def stop(self):
-        os.kill(self.pid, signal.SIGSTOP)
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGSTOP)
         self.ran += time.monotonic() - self.resumed
 
     def resume(self):
         self.resumed = time.monotonic()
-        os.kill(self.pid, signal.SIGCONT)
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGCONT)
 
     def let_go(self):
         """Who is stopped cannot end; who has ended need not."""
@@ -48,6 +55,19 @@ class Replay:
             yield
         finally:
             self.stop()
+
+
+class Replay(Side):
+    """A process whose polling thread has the packet core while it runs.
+
+    `transmitted` tells how many packets have come out, `more` tells further figures, once at the end; both are asked while the
+    process runs."""
+
+    def __init__(self, pid, polling_thread, transmitted, more=dict):
+        super().__init__(pid)
+        self.thread = machine.pin_polling_thread(pid, polling_thread)
+        self.transmitted = transmitted
+        self.more = more
 
     def read(self):
         packets = self.transmitted()
@@ -63,46 +83,46 @@ class Replay:
         self.figures = {"mpps": packets / ran / 1e6, "cycles": used * machine.tsc_hz() / packets, "core_share": used / ran} | self.more()
 
 
-def measure(starts, seconds):
-    """{name: {mpps, cycles, core_share, ...}, or what it raised}, each of them having run that long.
+def measure(starts, turns):
+    """{name: its figures, or what it raised}, each having had so many turns.
 
-    `starts`: {name: function that returns a context manager of a Replay}. One that fails does not keep the others from going on."""
-    sides = {name: contextlib.ExitStack() for name in starts}
-    replays, failed = {}, {}
+    `starts`: {name: function that returns a context manager of a Side}. One that fails does not keep the others from going on."""
+    stacks = {name: contextlib.ExitStack() for name in starts}
+    sides, failed = {}, {}
 
     def attempt(name, step):
         try:
             step()
         except (Skip, *FAILURES) as failure:
             failed[name] = failure
-            replays.pop(name, None)
+            sides.pop(name, None)
             # Taken down by what went wrong, a lab tells its logs.
             with contextlib.suppress(Skip, *FAILURES):
-                sides[name].__exit__(type(failure), failure, failure.__traceback__)
+                stacks[name].__exit__(type(failure), failure, failure.__traceback__)
 
     def start(name):
-        replay = sides[name].enter_context(starts[name]())
-        sides[name].callback(replay.let_go)
-        replay.stop()
-        replays[name] = replay
+        side = stacks[name].enter_context(starts[name]())
+        stacks[name].callback(side.let_go)
+        side.stop()
+        sides[name] = side
 
-    def turn(replay, step):
-        with replay.running():
-            step(replay)
+    def turn(side, step):
+        with side.running():
+            step(side)
 
     def all_by_turns(step):
-        for name, replay in list(replays.items()):
-            attempt(name, lambda: turn(replay, step))
+        for name, side in list(sides.items()):
+            attempt(name, lambda: turn(side, step))
 
     with contextlib.ExitStack() as whatever_happens:
-        for side in sides.values():
-            whatever_happens.push(side)
+        for stack in stacks.values():
+            whatever_happens.push(stack)
         for name in starts:
             attempt(name, lambda: start(name))
-        all_by_turns(Replay.begin)
-        for _ in range(round(seconds / TURN)):
-            all_by_turns(lambda _: time.sleep(TURN))
-        all_by_turns(Replay.end)
-        for name, side in sides.items():
-            attempt(name, side.close)
-    return {name: replay.figures for name, replay in replays.items()} | failed
+        all_by_turns(lambda side: side.begin())
+        for _ in range(turns):
+            all_by_turns(lambda side: side.spend())
+        all_by_turns(lambda side: side.end())
+        for name, stack in stacks.items():
+            attempt(name, stack.close)
+    return {name: side.figures for name, side in sides.items()} | failed

@@ -62,6 +62,10 @@ class Options:
         return quick if self.quick else full
 
 
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
 WORKLOADS = {}
 
 

@@ -2,9 +2,12 @@
 
 A side is described by a Kind. Where a switch cannot pass on large frames or partial checksums, the namespaces send none, as its manual
 asks."""
+import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
+import select
 import subprocess
 from typing import Optional
 
@@ -14,11 +17,12 @@ from lab import Failure, Lab, eventually
 from peers.kernel import KernelBridge
 from peers.openvswitch import OpenVSwitch
 from peers.ours import Ours
-from workload import Skip
+from workload import Skip, percentile
 
 VNI = 100
 UNDERLAY = ("192.0.2.1", "192.0.2.2")
 PROBE_PORT = 7000
+ANSWER_SECONDS = 120
 
 
 def start_probe(host, *arguments, **options):
@@ -51,6 +55,10 @@ OVS_POLLING = Kind("openvswitch", polling=True)
 KERNEL, WIRE = Kind("kernel"), Kind("none")
 
 
+# Networks that take turns are up at once, each in namespaces of its own.
+numbers = itertools.count()
+
+
 class Network:
     """Two namespaces that reach each other through the switch: `a` is 10.0.0.1 and `b` is 10.0.0.2."""
 
@@ -59,7 +67,11 @@ class Network:
     def __init__(self, lab, kind):
         self.lab, self.kind = lab, kind
         self.switch = None
-        self.a, self.b = lab.host("a"), lab.host("b")
+        self.number = next(numbers)
+        self.a, self.b = self.host("a"), self.host("b")
+
+    def host(self, name):
+        return self.lab.host(f"{name}{self.number}")
 
     @property
     def pid(self):
@@ -73,13 +85,30 @@ class Network:
             if not self.kind.large_frames:
                 send_plain(host, "eth0")
 
-    def request_response(self, count, gap_us=0):
-        """Percentiles in microseconds of `count` exchanges of one byte over TCP, one after the other."""
+    @contextlib.contextmanager
+    def asker(self):
+        """A function of a count and a gap: the microseconds that each of so many exchanges of one byte over TCP takes, one after the
+        other over one connection, with the gap before each."""
         server = start_probe(self.b, "serve", PROBE_PORT)
         eventually(lambda: f":{PROBE_PORT}" in self.b.run("ss", "-ltn").stdout, "the server listens")
-        figures = probe(self.a, "ask", self.B, PROBE_PORT, count, gap_us)
-        server.terminate()
-        return figures
+        client = start_probe(self.a, "ask", self.B, PROBE_PORT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+        def ask(count, gap_us=0):
+            client.stdin.write(f"{count} {gap_us}\n")
+            client.stdin.flush()
+            if not select.select([client.stdout], [], [], ANSWER_SECONDS)[0]:
+                raise Failure(f"{count} exchanges not within {ANSWER_SECONDS} s")
+            answer = client.stdout.readline()
+            if not answer:
+                raise Failure(client.stderr.read().strip() or "the client ended")
+            return json.loads(answer)
+
+        try:
+            yield ask
+        finally:
+            client.kill()  # it may wait for an answer for ever
+            client.communicate()
+            server.terminate()
 
     def small_packets(self, seconds, flows=1):
         """(sent per second, received per second, lost share) of 64-byte frames sent as fast as one thread can."""
@@ -91,6 +120,12 @@ class Network:
         sink.wait(timeout=30)
         received = json.loads(path.read_text())
         return sent["sent"] / sent["seconds"], received["received"] / sent["seconds"], 1 - received["received"] / max(sent["sent"], 1)
+
+
+def percentiles(times):
+    """Of microseconds, one after the other."""
+    shares = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+    return {name: percentile(times, share) for name, share in shares.items()} | {"max": max(times), "per_second": 1e6 * len(times) / sum(times)}
 
 
 def send_plain(host, device):
@@ -133,7 +168,7 @@ def bridged(lab, kind):
     if kind.switch == "none":
         lab.wire(network.a, "eth0", network.b, "eth0")
     else:
-        middle = lab.host("sw")
+        middle = network.host("sw")
         middle.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
         lab.wire(network.a, "eth0", middle, "pa")
         lab.wire(network.b, "eth0", middle, "pb")
@@ -152,7 +187,7 @@ def bridged(lab, kind):
 def overlaid(lab, kind):
     """Two namespaces on two switches, joined by VXLAN: `kind` beside a, the kernel's bridge and vxlan device beside b."""
     network = Network(lab, kind)
-    hosts = [lab.host("u1"), lab.host("u2")]
+    hosts = [network.host("left"), network.host("right")]
     lab.wire(hosts[0], "u", hosts[1], "u")
     for host, end, address in zip(hosts, (network.a, network.b), UNDERLAY):
         host.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")

@@ -1,16 +1,20 @@
-// netprobe: small packets and request/response over sockets, for the benchmarks. One JSON object on standard output.
+// netprobe: small packets and request/response over sockets, for the benchmarks. Answers are JSON, one per line.
 //
-//   netprobe sink PORT SECONDS                  counts UDP datagrams that come in until none has for SECONDS
-//   netprobe send ADDRESS PORT SECONDS FLOWS    sends UDP datagrams of 18 bytes (64-byte frames) as fast as it can,
-//   from FLOWS sockets netprobe serve PORT                         answers each byte over TCP with one netprobe ask
-//   ADDRESS PORT COUNT GAP_US      COUNT requests, one at a time, GAP_US apart; percentiles of the time to the answer
+//   netprobe sink PORT SECONDS
+//       counts UDP datagrams that come in until none has for SECONDS
+//   netprobe send ADDRESS PORT SECONDS FLOWS
+//       sends UDP datagrams of 18 bytes (64-byte frames) as fast as it can, from FLOWS sockets
+//   netprobe serve PORT
+//       answers each byte over TCP with one
+//   netprobe ask ADDRESS PORT
+//       for each line "COUNT GAP_US" of standard input: COUNT requests over one connection, one at a time, GAP_US
+//       apart; the microseconds from each to its answer
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -150,21 +154,27 @@ double exchange(int fd) {
   return seconds_since(start) * 1e6;
 }
 
-void ask(const char* address, int port, int count, int gap_us) {
+void ask(const char* address, int port) {
   int fd = connected_socket(SOCK_STREAM, address, port);
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   for (int i = 0; i < 10; ++i) exchange(fd);  // flows are set up
-  std::vector<double> times;
-  const Clock::time_point start = Clock::now();
-  for (int i = 0; i < count; ++i) {
-    if (gap_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(gap_us));
-    times.push_back(exchange(fd));
+  size_t count = 0;
+  int gap_us = 0;
+  while (std::scanf("%zu %d", &count, &gap_us) == 2) {
+    std::vector<double> times;
+    times.reserve(count);
+    while (times.size() < count) {
+      if (gap_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(gap_us));
+      times.push_back(exchange(fd));
+    }
+    const char* before = "[";
+    for (const double time : times) {
+      std::printf("%s%.2f", before, time);
+      before = ", ";
+    }
+    std::puts("]");
+    std::fflush(stdout);
   }
-  const double elapsed = seconds_since(start);
-  std::sort(times.begin(), times.end());
-  auto percentile = [&](double p) { return times[std::min(times.size() - 1, static_cast<size_t>(p * count))]; };
-  std::printf("{\"p50\": %.2f, \"p99\": %.2f, \"p99.9\": %.2f, \"max\": %.2f, \"per_second\": %.1f}\n", percentile(0.5),
-              percentile(0.99), percentile(0.999), times.back(), count / elapsed);
 }
 
 std::vector<uint8_t> from_hex(const std::string& hex) {
@@ -185,13 +195,12 @@ int run(int argc, char** argv) {
          argc == 7 ? from_hex(argv[6]) : std::vector<uint8_t>(kPayload));
   } else if (verb == "serve" && argc == 3) {
     serve(number(2));
-  } else if (verb == "ask" && argc == 6 && number(4) > 0) {
-    ask(argv[2], number(3), number(4), number(5));
+  } else if (verb == "ask" && argc == 4) {
+    ask(argv[2], number(3));
   } else {
     std::fprintf(
         stderr,
-        "usage: netprobe sink PORT SECONDS | send ADDRESS PORT SECONDS FLOWS [HEX] | serve PORT | ask ADDRESS PORT "
-        "COUNT GAP_US\n");
+        "usage: netprobe sink PORT SECONDS | send ADDRESS PORT SECONDS FLOWS [HEX] | serve PORT | ask ADDRESS PORT\n");
     return 2;
   }
   return 0;

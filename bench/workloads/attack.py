@@ -9,7 +9,7 @@ from workload import Point, Required, workload
 
 HONEST_FLOWS = 10_000
 FRAMES = 131_072  # in a capture: enough for each pattern from 10 % on, and few enough for every pool
-SECONDS = 2.0  # of each switch
+TURNS = 10  # of each switch
 STARTS = 2
 KINDS = {"bits": rulesets.bit_flip_frame, "random": rulesets.random_frame}
 
@@ -41,7 +41,7 @@ def side(make, kind, percent):
 
     def measure():
         starts = {(share, number): switch(make, kind, share) for number in range(STARTS) for share in (0, percent)}
-        outcomes = turns.measure(starts, SECONDS)
+        outcomes = turns.measure(starts, TURNS)
         for outcome in outcomes.values():
             if isinstance(outcome, Exception):
                 raise outcome

@@ -5,7 +5,7 @@ from peers import replay
 from traffic import Captures
 from workload import Point, Required, workload
 
-SECONDS = 2.0
+TURNS = 10
 
 
 def sides(rule_set, flows):
@@ -37,5 +37,5 @@ def forward(options):
     for flows in options.pick((1, 1_000, 10_000, 100_000, 1_000_000), (1, 10_000)):
         for rule_set in rulesets.forwarding():
             points.append(Point(f"forward/{flows}/{rule_set.name}", "mpps", "Mpps", sides(rule_set, flows), required, above_floor,
-                                together=lambda starts: turns.measure(starts, SECONDS)))
+                                together=lambda starts: turns.measure(starts, TURNS)))
     return points

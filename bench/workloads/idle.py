@@ -35,7 +35,8 @@ def cpu(kind):
 def wake_up(kind, count):
     def measure():
         with Lab() as lab:
-            return network.bridged(lab, kind).request_response(count, gap_us=20_000)
+            with network.bridged(lab, kind).asker() as ask:
+                return network.percentiles(ask(count, gap_us=20_000))
 
     return measure
 

@@ -1,4 +1,8 @@
 """Latency."""
+import contextlib
+import time
+
+import turns
 from lab import Lab
 from peers import network
 from peers.network import KERNEL, OURS, OURS_DAEMON, OURS_XDP, OVS, OVS_POLLING, OVS_XDP, WIRE
@@ -7,14 +11,36 @@ from workload import Point, Required, workload
 BRIDGED = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_XDP, "openvswitch": OVS,
            "openvswitch-polling": OVS_POLLING, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL, "wire": WIRE}
 OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
+TURNS = 20
+PAUSE = 0.05  # seconds: what a switch does by the clock, late as it was stopped, is done by then
 
 
-def exchanges(make, kind, count, gap_us=0):
-    def measure():
+class Exchanges(turns.Side):
+    """So many exchanges through a switch in each turn."""
+
+    def __init__(self, pid, ask, count):
+        super().__init__(pid)
+        self.ask = ask
+        self.count = count
+        self.times = []
+
+    def spend(self):
+        time.sleep(PAUSE)
+        self.times += self.ask(self.count)
+
+    def end(self):
+        self.figures = network.percentiles(self.times)
+
+
+def exchanges(make, kind, count):
+    @contextlib.contextmanager
+    def start():
         with Lab() as lab:
-            return make(lab, kind).request_response(count, gap_us)
+            switched = make(lab, kind)
+            with switched.asker() as ask:
+                yield Exchanges(switched.pid, ask, count // TURNS)
 
-    return measure
+    return start
 
 
 @workload("rr")
@@ -22,8 +48,13 @@ def rr(options):
     """Time from a request of one byte to its answer of one byte over TCP, one after the other: p50, p99 and p99.9 in microseconds.
 
     The namespaces of `tcp`; 50,000 exchanges on one connection. "openvswitch-polling" has its ports on a thread that polls for ever
-    (DPDK's net_af_packet), "openvswitch" on its main thread, which sleeps."""
+    (DPDK's net_af_packet), "openvswitch" on its main thread, which sleeps. All sides are up at once and take 20 turns, each of a pause
+    and 2,500 exchanges, the others being stopped meanwhile."""
     count = options.pick(50_000, 5_000)
-    return [Point("rr/veth", "p99", "us p99", {name: exchanges(network.bridged, kind, count) for name, kind in BRIDGED.items()},
-                  (Required("p99", "<=", 1, "openvswitch-polling"),)),
-            Point("rr/vxlan", "p99", "us p99", {name: exchanges(network.overlaid, kind, count) for name, kind in OVERLAID.items()})]
+
+    def point(name, make, kinds, *required):
+        sides = {side: exchanges(make, kind, count) for side, kind in kinds.items()}
+        return Point(name, "p99", "us p99", sides, required, together=lambda starts: turns.measure(starts, TURNS))
+
+    return [point("rr/veth", network.bridged, BRIDGED, Required("p99", "<=", 1, "openvswitch-polling")),
+            point("rr/vxlan", network.overlaid, OVERLAID)]

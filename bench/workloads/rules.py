@@ -12,7 +12,7 @@ from peers import replay
 from peers.openvswitch import OpenVSwitch
 from peers.ours import Asker, Ours
 from traffic import Captures
-from workload import Point, Required, workload
+from workload import Point, Required, percentile, workload
 
 
 def rule_file(kind, count):
@@ -66,10 +66,6 @@ def moves_at_once(changer, apply):
     if after != before:
         raise Failure(f"{after - before} packets went the old way after the reply")
     return elapsed
-
-
-def percentile(values, share):
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def change(match, changes, more=()):

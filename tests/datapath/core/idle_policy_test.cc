@@ -55,21 +55,60 @@ TEST(IdlePolicy, WorkIsNotAWait) {
   EXPECT_EQ(policy.looking_for(), 0ns);
 }
 
+// Who slept then would be late for the next ones, too.
+TEST(IdlePolicy, StaysAwakeForOneThatIsLateAmongMany) {
+  IdlePolicy policy;
+  Nanoseconds now = 1s;
+  for (int i = 0; i < 20; ++i) wait(policy, now, 60us);
+  EXPECT_EQ(wait(policy, now, 400us), 400us);
+  EXPECT_EQ(wait(policy, now, 60us), 60us);
+}
+
+TEST(IdlePolicy, DoesNotStayAwakeForOneThatIsLateAmongFew) {
+  IdlePolicy policy;
+  Nanoseconds now = 1s;
+  for (int i = 0; i < 4; ++i) wait(policy, now, 60us);
+  EXPECT_LT(wait(policy, now, 3ms), 1ms);
+}
+
+// Both ends sleep and wake each other, which takes long. Awake, they would be quick.
+TEST(IdlePolicy, GetsOutOfSleepingAndBeingWoken) {
+  IdlePolicy policy;
+  Nanoseconds now = 1s;
+  bool slept = true;
+  for (int i = 0; i < 10; ++i) {
+    const Nanoseconds before = now;
+    const Nanoseconds looked = wait(policy, now, slept ? 600us : 30us);
+    slept = looked < now - before;
+  }
+  EXPECT_FALSE(slept);
+}
+
+TEST(IdlePolicy, WastesLittleOnWhatKeepsComingNotQuiteSoon) {
+  IdlePolicy policy;
+  Nanoseconds now = 1s, looked{};
+  for (int i = 0; i < 10'000; ++i) looked += wait(policy, now, 500us);
+  EXPECT_LT(looked, (now - 1s) / 20);
+}
+
 TEST(IdlePolicy, WastesLittleWhateverComes) {
   ASSERT_TRUE(rc::check([] {
     IdlePolicy policy;
-    Nanoseconds now = 1s, end = now;
-    const auto gaps = *rc::gen::container<std::vector<int>>(rc::gen::inRange(0, 100'000));
+    Nanoseconds now = 1s, end = now, all{};
+    const auto some =
+        rc::gen::oneOf(rc::gen::inRange(0, 200), rc::gen::inRange(0, 2'000), rc::gen::inRange(0, 100'000));
+    const auto gaps = *rc::gen::container<std::vector<int>>(some);
     size_t late = 0;
     for (const int gap : gaps) {
       const Nanoseconds looked = wait(policy, now, std::chrono::microseconds(gap));
-      RC_ASSERT(looked <= IdlePolicy::kLongest);
+      all += looked;
       // Three late ones in a row at most before it stops looking.
-      late = std::chrono::microseconds(gap) > IdlePolicy::kLongest ? late + 1 : 0;
+      late = gap > 3'000 ? late + 1 : 0;
       if (late > 3) RC_ASSERT(looked == 0ns);
       RC_ASSERT(now >= end);
       end = now;
     }
+    RC_ASSERT(all <= 2 * IdlePolicy::kLongest * gaps.size() + 8 * IdlePolicy::kMostSaved);
   }));
 }
 
