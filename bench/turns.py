@@ -5,6 +5,7 @@ Sides that take turns of a part of a second meet the same of it."""
 import contextlib
 import os
 import signal
+import sys
 import time
 
 import machine
@@ -123,6 +124,9 @@ def measure(starts, turns):
         for _ in range(turns):
             all_by_turns(lambda side: side.spend())
         all_by_turns(lambda side: side.end())
+        figures = {name: side.figures for name, side in sides.items()}
         for name, stack in stacks.items():
             attempt(name, stack.close)
-    return {name: side.figures for name, side in sides.items()} | failed
+    for name in figures.keys() & failed.keys():
+        print(f"bench: {name} was measured, but could not be taken down: {failed[name]}", file=sys.stderr)
+    return failed | figures

@@ -40,7 +40,7 @@ class OpenVSwitch:
                          "pmd-cpu-mask": hex(1 << machine.packet_core())}
         if settings:
             self.vsctl("--no-wait", "set", "Open_vSwitch", ".", *(f'other_config:{key}="{value}"' for key, value in settings.items()))
-        self._start_switch()
+        self._start_switch(lab)
 
     def _start(self, *command, log):
         with open(self.directory / log, "ab") as file:
@@ -56,11 +56,13 @@ class OpenVSwitch:
 
         eventually(ready, "ovsdb-server serves")
 
-    def _start_switch(self):
+    def _start_switch(self, lab):
         # What is not a polling thread stays off the packet core.
         placed = ["taskset", "-c", machine.other_core()] if self.binary == DPDK else []
         self.process = self._start(*placed, self.binary, self.database, f"--unixctl={self.directory}/vswitchd.ctl",
                                    log="ovs-vswitchd.log")
+
+        lab.switches.append(self)  # whose logs are told when something fails
 
         def ready():
             if self.process.poll() is not None:

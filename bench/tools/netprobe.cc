@@ -8,7 +8,7 @@
 //       answers each byte over TCP with one
 //   netprobe ask ADDRESS PORT
 //       for each line "COUNT GAP_US" of standard input: COUNT requests over one connection, one at a time, GAP_US
-//       apart; the microseconds from each to its answer
+//       apart, after a few that do not count; the microseconds from each to its answer
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -155,23 +155,20 @@ double exchange(int fd) {
 }
 
 void ask(const char* address, int port) {
+  constexpr int kUnmeasured = 20;  // flows are set up, and who slept is awake
   int fd = connected_socket(SOCK_STREAM, address, port);
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  for (int i = 0; i < 10; ++i) exchange(fd);  // flows are set up
   size_t count = 0;
   int gap_us = 0;
   while (std::scanf("%zu %d", &count, &gap_us) == 2) {
+    for (int i = 0; i < kUnmeasured; ++i) exchange(fd);
     std::vector<double> times;
-    times.reserve(count);
     while (times.size() < count) {
       if (gap_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(gap_us));
       times.push_back(exchange(fd));
     }
-    const char* before = "[";
-    for (const double time : times) {
-      std::printf("%s%.2f", before, time);
-      before = ", ";
-    }
+    std::putchar('[');
+    for (size_t i = 0; i < count; ++i) std::printf("%s%.2f", i == 0 ? "" : ", ", times[i]);
     std::puts("]");
     std::fflush(stdout);
   }

@@ -12,7 +12,9 @@ BRIDGED = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_
            "openvswitch-polling": OVS_POLLING, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL, "wire": WIRE}
 OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 TURNS = 20
-PAUSE = 0.05  # seconds: what a switch does by the clock, late as it was stopped, is done by then
+# Seconds at both ends of a turn: what a switch does by the clock, late as it was stopped, is done by then; and TCP has acknowledged
+# the last answer.
+PAUSE = 0.05
 
 
 class Exchanges(turns.Side):
@@ -27,9 +29,10 @@ class Exchanges(turns.Side):
     def spend(self):
         time.sleep(PAUSE)
         self.times += self.ask(self.count)
+        time.sleep(PAUSE)
 
     def end(self):
-        self.figures = network.percentiles(self.times)
+        self.figures = network.percentiles(self.times) | {"per_second": 1e6 * len(self.times) / sum(self.times)}
 
 
 def exchanges(make, kind, count):
@@ -48,8 +51,8 @@ def rr(options):
     """Time from a request of one byte to its answer of one byte over TCP, one after the other: p50, p99 and p99.9 in microseconds.
 
     The namespaces of `tcp`; 50,000 exchanges on one connection. "openvswitch-polling" has its ports on a thread that polls for ever
-    (DPDK's net_af_packet), "openvswitch" on its main thread, which sleeps. All sides are up at once and take 20 turns, each of a pause
-    and 2,500 exchanges, the others being stopped meanwhile."""
+    (DPDK's net_af_packet), "openvswitch" on its main thread, which sleeps. All sides are up at once and take 20 turns, each of 2,500
+    exchanges between two pauses, the switches of the others being stopped meanwhile."""
     count = options.pick(50_000, 5_000)
 
     def point(name, make, kinds, *required):

@@ -11,6 +11,7 @@
 #include "datapath/base/rcu.h"
 #include "datapath/base/thread_heap.h"
 #include "datapath/base/thread_name.h"
+#include "datapath/base/thread_slice.h"
 #include "datapath/base/word_hash.h"
 #include "datapath/core/help_policy.h"
 
@@ -246,6 +247,7 @@ void ForwardingThread::set_sources(SourceList sources, bool renew) {
 void ForwardingThread::run() {
   name_this_thread("forward-" + std::to_string(ctx_.index));
   prepare_thread_heap();
+  lengthen_thread_slice();
   pool_.claim();
   waiting_room_.claim();
   processor_->show_connections(sampler_.get());

@@ -56,19 +56,29 @@ TEST(IdlePolicy, WorkIsNotAWait) {
 }
 
 // Who slept then would be late for the next ones, too.
-TEST(IdlePolicy, StaysAwakeForOneThatIsLateAmongMany) {
+TEST(IdlePolicy, LearnsToStayAwakeForOneThatIsLateAmongMany) {
   IdlePolicy policy;
   Nanoseconds now = 1s;
-  for (int i = 0; i < 20; ++i) wait(policy, now, 60us);
-  EXPECT_EQ(wait(policy, now, 400us), 400us);
+  Nanoseconds looked{};
+  for (int late = 0; late < 6; ++late) {
+    for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
+    looked = wait(policy, now, 700us);
+  }
+  EXPECT_EQ(looked, 700us);
   EXPECT_EQ(wait(policy, now, 60us), 60us);
 }
 
-TEST(IdlePolicy, DoesNotStayAwakeForOneThatIsLateAmongFew) {
+TEST(IdlePolicy, LearnsThatPatienceDoesNotPay) {
   IdlePolicy policy;
   Nanoseconds now = 1s;
-  for (int i = 0; i < 4; ++i) wait(policy, now, 60us);
-  EXPECT_LT(wait(policy, now, 3ms), 1ms);
+  for (int late = 0; late < 6; ++late) {
+    for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
+    wait(policy, now, 700us);
+  }
+  for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
+  EXPECT_EQ(wait(policy, now, 20ms), IdlePolicy::kLongest + IdlePolicy::kMostPatience);
+  for (int i = 0; i < 4; ++i) wait(policy, now, 20ms);
+  EXPECT_EQ(wait(policy, now, 20ms), 0ns);
 }
 
 // Both ends sleep and wake each other, which takes long. Awake, they would be quick.
@@ -76,7 +86,7 @@ TEST(IdlePolicy, GetsOutOfSleepingAndBeingWoken) {
   IdlePolicy policy;
   Nanoseconds now = 1s;
   bool slept = true;
-  for (int i = 0; i < 10; ++i) {
+  for (int i = 0; i < 100; ++i) {
     const Nanoseconds before = now;
     const Nanoseconds looked = wait(policy, now, slept ? 600us : 30us);
     slept = looked < now - before;
@@ -84,31 +94,66 @@ TEST(IdlePolicy, GetsOutOfSleepingAndBeingWoken) {
   EXPECT_FALSE(slept);
 }
 
-TEST(IdlePolicy, WastesLittleOnWhatKeepsComingNotQuiteSoon) {
+TEST(IdlePolicy, WhoIsKeptFromTheCoreDoesNotLook) {
   IdlePolicy policy;
-  Nanoseconds now = 1s, looked{};
-  for (int i = 0; i < 10'000; ++i) looked += wait(policy, now, 500us);
-  EXPECT_LT(looked, (now - 1s) / 20);
+  Nanoseconds now = 1s;
+  for (int i = 0; i < 4; ++i) wait(policy, now, 60us);
+  EXPECT_TRUE(policy.look_again(now));
+  EXPECT_TRUE(policy.look_again(now + 4ms));
+  policy.found(now + 4ms);
+  now += 5ms;
+  EXPECT_EQ(wait(policy, now, 60us), 60us);
+}
+
+// So many packets, so far apart, and then a pause, for ever: what share of a core do looks take, in percent?
+double share_of_core(int packets, Nanoseconds apart, Nanoseconds pause) {
+  IdlePolicy policy;
+  const Nanoseconds start = 1s;
+  Nanoseconds now = start, looked{};
+  while (now < start + 5s) {
+    for (int i = 1; i < packets; ++i) looked += wait(policy, now, apart);
+    looked += wait(policy, now, pause);
+  }
+  return 100.0 * static_cast<double>(looked.count()) / static_cast<double>((now - start).count());
+}
+
+TEST(IdlePolicy, TakesNextToNothingOfACoreWhenPacketsAreFewAndFarBetween) {
+  for (const Nanoseconds pause : {1100us, 2000us, 5000us, 20'000us}) {
+    EXPECT_LT(share_of_core(1, 0us, pause), 0.1) << pause.count();
+  }
+  for (const int packets : {2, 3, 4, 13, 100}) {
+    for (const Nanoseconds apart : {1us, 10us, 60us}) {
+      const double needed = 100.0 * static_cast<double>((packets * apart).count()) / 20e6;
+      EXPECT_LT(share_of_core(packets, apart, 20ms), needed + 0.6) << packets << " " << apart.count();
+    }
+  }
+}
+
+TEST(IdlePolicy, TakesLittleOfACoreWhenPacketsKeepComingNotQuiteSoon) {
+  for (const Nanoseconds gap : {110us, 155us, 205us, 305us, 500us, 900us, 1000us}) {
+    EXPECT_LT(share_of_core(1, 0us, gap), 1.5) << gap.count();
+  }
 }
 
 TEST(IdlePolicy, WastesLittleWhateverComes) {
   ASSERT_TRUE(rc::check([] {
     IdlePolicy policy;
-    Nanoseconds now = 1s, end = now, all{};
+    const Nanoseconds start = 1s;
+    Nanoseconds now = start, all{};
     const auto some =
         rc::gen::oneOf(rc::gen::inRange(0, 200), rc::gen::inRange(0, 2'000), rc::gen::inRange(0, 100'000));
-    const auto gaps = *rc::gen::container<std::vector<int>>(some);
-    size_t late = 0;
+    const auto gaps = *rc::gen::container<std::vector<int>>(1'000, some);
+    Nanoseconds in_vain{};
     for (const int gap : gaps) {
       const Nanoseconds looked = wait(policy, now, std::chrono::microseconds(gap));
       all += looked;
-      // Three late ones in a row at most before it stops looking.
-      late = gap > 3'000 ? late + 1 : 0;
-      if (late > 3) RC_ASSERT(looked == 0ns);
-      RC_ASSERT(now >= end);
-      end = now;
+      RC_ASSERT(looked <= IdlePolicy::kLongest + IdlePolicy::kMostPatience);
+      // Late ones in a row teach it to sleep at once.
+      in_vain = gap > 2'000 ? in_vain + looked : Nanoseconds{};
+      RC_ASSERT(in_vain < 2 * (IdlePolicy::kLongest + IdlePolicy::kMostPatience));
     }
-    RC_ASSERT(all <= 2 * IdlePolicy::kLongest * gaps.size() + 8 * IdlePolicy::kMostSaved);
+    RC_ASSERT(all <=
+              IdlePolicy::kLongest * gaps.size() + (now - start) / IdlePolicy::kQuickly + IdlePolicy::kMostPatience);
   }));
 }
 
