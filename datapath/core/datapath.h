@@ -98,7 +98,8 @@ class Datapath {
   virtual std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) = 0;
   virtual void visit_flows(const std::function<bool(Flow&)>& visit) const = 0;
   // The same in parts, which hold nobody up however many flows there are: see FlowTable::visit().
-  virtual bool visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const = 0;
+  virtual bool visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit,
+                           const HotWords& without) const = 0;
   virtual std::vector<FlowTable::MaskInfo> masks() const = 0;
   // No flow is installed beyond so many; packets that would need one are then translated one by one. Before that, the
   // handler is told by UpcallHandler::crowded(), so that it can take out flows that are of little use.

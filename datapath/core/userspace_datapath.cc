@@ -391,9 +391,10 @@ void UserspaceDatapath::visit_flows(const std::function<bool(Flow&)>& visit) con
   flows_.for_each(visit);
 }
 
-bool UserspaceDatapath::visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const {
+bool UserspaceDatapath::visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit,
+                                    const HotWords& without) const {
   if (cursor.at_begin()) kernel_->collect();
-  return flows_.visit(cursor, most, visit);
+  return flows_.visit(cursor, most, visit, without);
 }
 
 std::vector<FlowTable::MaskInfo> UserspaceDatapath::masks() const { return flows_.masks(); }

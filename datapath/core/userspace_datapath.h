@@ -60,7 +60,8 @@ class UserspaceDatapath final : public Datapath, private VportHost {
   void set_flow_actions(std::vector<FlowTable::NewActions>& flows) override;
   std::vector<std::shared_ptr<const Flow>> remove_flows(std::span<const Ufid> ufids) override;
   void visit_flows(const std::function<bool(Flow&)>& visit) const override;
-  bool visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const override;
+  bool visit_flows(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit,
+                   const HotWords& without) const override;
   std::vector<FlowTable::MaskInfo> masks() const override;
   void set_max_flows(size_t max_flows) override;
   void set_kernel_path(bool enabled) override;

@@ -44,7 +44,9 @@ Flow::SharedActions::SharedActions(ActionList actions)
       shallow(is_shallow(list)) {}
 
 Flow& FlowImplementation::fill_in(Flow* flow, const MaskPattern& pattern, const FlowKey& key) {
-  for (size_t i = 0; i < kHotWords; ++i) flow->hot_[i] = words(key)[i] & pattern.hot()[i];
+  for (size_t i = 0; i < kHotWords; ++i) {
+    __atomic_store_n(&flow->hot_[i], words(key)[i] & pattern.hot()[i], __ATOMIC_RELAXED);  // Flow::has_any_of()
+  }
   auto* value = reinterpret_cast<uint64_t*>(flow + 1);
   for (const MaskPattern::Word& word : pattern.rest()) *value++ = words(key)[word.index] & word.mask;
   flow->pattern_ = &pattern;

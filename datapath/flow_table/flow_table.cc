@@ -581,21 +581,37 @@ void FlowTable::clear() {
   for (const Ufid& ufid : all) remove(ufid);
 }
 
-bool FlowTable::visit(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const {
+bool FlowTable::visit(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit,
+                      const HotWords& without) const {
   const rcu::ReaderScope reader;
+  std::array<Flow*, kVisitAhead> coming{};  // their second lines are on their way
+  size_t next = 0;
+  const auto take = [&](Flow* flow) {
+    std::swap(flow, coming[next]);
+    next = (next + 1) % kVisitAhead;
+    if (flow != nullptr && !flow->dead()) visit(*flow);
+  };
+  const auto take_those_coming = [&] {
+    for (size_t i = 0; i < kVisitAhead; ++i) take(nullptr);
+  };
   while (most > 0) {
     const FlowArena::Run run = impl_->arena->next_run(cursor, most);
-    if (run.first == nullptr) return false;
+    if (run.first == nullptr) {
+      take_those_coming();
+      return false;
+    }
     auto* at = reinterpret_cast<uint8_t*>(run.first);
     for (size_t i = 0; i < run.count; ++i, at += run.size) {
       auto* flow = reinterpret_cast<Flow*>(at);
-      // The two lines that tell most about a flow. Behind the run's end it is a hint that comes to nothing.
+      // Behind the run's end it is a hint that comes to nothing.
       __builtin_prefetch(at + kVisitAhead * run.size);
-      __builtin_prefetch(at + kVisitAhead * run.size + 64);
-      if (!flow->dead()) visit(*flow);
+      if (flow->has_any_of(without)) continue;
+      __builtin_prefetch(at + 64);
+      take(flow);
     }
     most -= run.count;
   }
+  take_those_coming();
   return true;
 }
 

@@ -83,6 +83,13 @@ class alignas(64) Flow {
   // The hot words of the masked key and of the mask, where they lie.
   const HotWords& hot_key() const { return hot_; }
   const HotWords& hot_mask() const;
+  // Whether the masked key has one of these bits. Any thread, at any time: of a flow that is being made it says
+  // anything.
+  bool has_any_of(const HotWords& bits) const {
+    uint64_t found = 0;
+    for (size_t i = 0; i < kHotWords; ++i) found |= __atomic_load_n(&hot_[i], __ATOMIC_RELAXED) & bits[i];
+    return found != 0;
+  }
   // The hot words, a bit each, in which no packet of this flow agrees with `value` where `mask` has bits. 0: some
   // packet of the flow may (as far as the hot words tell).
   uint32_t disagreeing_words(const HotWords& value, const HotWords& mask) const;
@@ -315,8 +322,10 @@ class FlowTable {
   void for_each(const std::function<bool(Flow&)>& visit) const;
   // The same in parts: looks at the next `most` places for flows, and moves the cursor on. False: that was the last of
   // them. Between two calls the caller may pass quiescent states, so a walk through all flows holds nobody up. In the
-  // order of memory: as fast as it can be read.
-  bool visit(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit) const;
+  // order of memory: as fast as it can be read. Flows whose masked key has one of the bits `without` are passed over,
+  // which takes but their first line, and nobody writes to that.
+  bool visit(FlowCursor& cursor, size_t most, const std::function<void(Flow&)>& visit,
+             const HotWords& without = {}) const;
   Flow* find(const Ufid& ufid) const;  // RCU readers, or while nothing is removed
   Counters counters() const;
   size_t memory_bytes() const;  // of flows and tables; actions and installer data not included

@@ -160,6 +160,7 @@ const Outcome* Revalidator::judge(const Flow& flow, Outcomes& outcomes) {
   if (output.actions.empty()) output.actions.push_back(DropAction{output.drop_reason});
   Outcome outcome;
   outcome.installer_bits = FlowOrigin::bits_of(output);
+  slow_path_.note_bits(outcome.installer_bits);
   outcome.view_generation = view.generation;
   outcome.actions = outcomes.share(flow, std::move(output.actions));
   // Most flows of a walk keep theirs: new ones would only be more memory to touch.
@@ -187,7 +188,7 @@ void Revalidator::give_way(int& pauses) const {
 }
 
 template <typename Visit, typename EndOfPart>
-size_t Revalidator::walk(Urgency urgency, const Visit& visit, const EndOfPart& end_of_part) {
+size_t Revalidator::walk(Urgency urgency, const HotWords& without, const Visit& visit, const EndOfPart& end_of_part) {
   const bool awaited = urgency == Urgency::awaited;
   if (awaited) awaited_.fetch_add(1, std::memory_order_acq_rel);
   size_t removed = 0;
@@ -198,7 +199,8 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit, const EndOfPart& e
     if (!awaited) give_way(pauses);
     OfflineLock lock(mutex_);
     const rcu::ReaderScope reader;
-    more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, [&](Flow& flow) { visit(flow, doomed); });
+    const auto visit_flow = [&](Flow& flow) { visit(flow, doomed); };
+    more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, visit_flow, without);
     end_of_part(doomed);
     if (!more) doomed.now.insert(doomed.now.end(), doomed.in_kernel.begin(), doomed.in_kernel.end());
     Addresses addresses;
@@ -213,7 +215,7 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit, const EndOfPart& e
 
 template <typename Visit>
 size_t Revalidator::walk(Urgency urgency, const Visit& visit) {
-  return walk(urgency, visit, [](Doomed&) {});
+  return walk(urgency, {}, visit, [](Doomed&) {});
 }
 
 // One walk of revalidation. Of each part, the flows that are likely to be concerned are collected first, so that what
@@ -266,14 +268,14 @@ class Revalidator::Renewal {
   std::vector<FlowTable::NewActions> changed_;
 };
 
-template <typename Likely, typename Surely>
-void Revalidator::revalidate_if(Urgency urgency, const Likely& likely, const Surely& surely) {
+template <typename Without, typename Likely, typename Surely>
+void Revalidator::revalidate_if(Urgency urgency, const Without& without, const Likely& likely, const Surely& surely) {
   const uint64_t changes_before = action_changes_.load(std::memory_order_acquire);
   // Upcalls that began before the caller's change may still install flows that they derived from what was before.
   datapath_.quiesce();
   Renewal<Surely> renewal(*this, surely);
   walk(
-      urgency,
+      urgency, without(),
       [&](Flow& flow, Doomed&) {
         if (likely(flow)) renewal.add_likely(flow);
       },
@@ -287,21 +289,26 @@ void Revalidator::revalidate_if(Urgency urgency, const Likely& likely, const Sur
   if (urgency == Urgency::awaited && changed) datapath_.quiesce();
 }
 
+namespace {
+HotWords no_bits() { return {}; }
+}  // namespace
+
 void Revalidator::revalidate() {
   const auto all = [](const Flow&) { return true; };
-  revalidate_if(Urgency::awaited, all, all);
+  revalidate_if(Urgency::awaited, no_bits, all, all);
 }
 
 void Revalidator::revalidate(const RuleChanges& changes) {
   if (changes.empty()) return;
   revalidate_if(
-      Urgency::awaited, [&changes](const Flow& flow) { return changes.may_concern(flow); },
+      Urgency::awaited, [&] { return changes.foreign_bits(slow_path_.rewritten_words()); },
+      [&changes](const Flow& flow) { return changes.may_concern(flow); },
       [&changes](const Flow& flow) { return changes.concern(flow); });
 }
 
 void Revalidator::revalidate_addresses(Urgency urgency) {
   const auto uses = [](const Flow& flow) { return (flow.installer_bits() & FlowOrigin::kUsesAddresses) != 0; };
-  revalidate_if(urgency, uses, [](const Flow&) { return true; });
+  revalidate_if(urgency, no_bits, uses, [](const Flow&) { return true; });
 }
 
 void Revalidator::push_statistics(Urgency urgency) {

@@ -78,17 +78,20 @@ class Revalidator {
     }
   };
 
-  // Calls visit(flow, doomed) for every flow, and end_of_part(doomed) now and then, in parts, and removes those that
-  // they doom. Returns how many went.
+  // Calls visit(flow, doomed) for every flow whose key has none of the bits `without`, and end_of_part(doomed) now and
+  // then, in parts, and removes those that they doom. Returns how many went.
   template <typename Visit, typename EndOfPart>
-  size_t walk(Urgency urgency, const Visit& visit, const EndOfPart& end_of_part) EXCLUDES(mutex_);
+  size_t walk(Urgency urgency, const HotWords& without, const Visit& visit, const EndOfPart& end_of_part)
+      EXCLUDES(mutex_);
   template <typename Visit>
   size_t walk(Urgency urgency, const Visit& visit) EXCLUDES(mutex_);
   void give_way(int& pauses) const;
-  // Translates those flows again of which likely(flow) and surely(flow) are true; the first is asked of all, and costs
-  // less.
-  template <typename Likely, typename Surely>
-  void revalidate_if(Urgency urgency, const Likely& likely, const Surely& surely) EXCLUDES(mutex_);
+  // Translates those flows again of which likely(flow) and surely(flow) are true; the first is asked of all whose key
+  // has none of the bits of without() (which is called when all flows of translations that have begun are there), and
+  // costs less.
+  template <typename Without, typename Likely, typename Surely>
+  void revalidate_if(Urgency urgency, const Without& without, const Likely& likely, const Surely& surely)
+      EXCLUDES(mutex_);
 
   // What the flow has counted since this was last asked.
   Unsettled take_counts(const Flow& flow) REQUIRES(mutex_);

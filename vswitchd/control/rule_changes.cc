@@ -68,6 +68,17 @@ void RuleChanges::add(const Rule& rule, bool removed, const BridgeView& bridge) 
   rules_.push_back(changed);
 }
 
+HotWords RuleChanges::foreign_bits(uint16_t rewritten_words) const {
+  HotWords bits{};
+  if (too_many_ || rules_.empty()) return bits;
+  for (size_t i = 0; i < kHotWords; ++i) {
+    if ((rewritten_words & (1u << i)) != 0) continue;
+    bits[i] = ~uint64_t{0};
+    for (const Changed& rule : rules_) bits[i] &= rule.mask[i] & ~rule.value[i];
+  }
+  return bits;
+}
+
 bool RuleChanges::may_concern(const Flow& flow) const {
   return any_of(flow, [&flow](const Changed& rule) { return may_meet(rule, flow); });
 }

@@ -49,6 +49,9 @@ class RuleChanges {
   // Too many: every flow is to be looked at.
   bool too_many() const { return too_many_; }
   bool empty() const { return rules_.empty() && !too_many_; }
+  // Bits that no flow which any of the rules may concern has in its masked key: the rules look at them and want 0
+  // there. `rewritten_words`: the words in which a rule may have met something else than the key.
+  HotWords foreign_bits(uint16_t rewritten_words) const;
   // Whether `flow` may have to change. RCU reader.
   bool concern(const Flow& flow) const;
   // The same as far as the flow itself tells, without asking what it met: quicker, and more often true.

@@ -122,6 +122,7 @@ MissResult SlowPath::miss(const FlowKey& key, const Packet&) {
   if (output.actions.empty()) output.actions.push_back(DropAction{output.drop_reason});
 
   const uint16_t bits = FlowOrigin::bits_of(output);
+  note_bits(bits);
   KnownTerms::Shared shared = place.known.share(output);
   MissResult result{.actions = std::move(shared.actions),
                     .mask = output.mask,

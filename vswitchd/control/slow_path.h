@@ -103,6 +103,13 @@ class SlowPath final : public UpcallHandler {
                                        const Packet& packet) override;
 
   Contexts& contexts() { return contexts_; }
+  // The words, a bit each, that any translation so far found rewritten (FlowOrigin::kRewrittenWords). Any thread.
+  uint16_t rewritten_words() const { return rewritten_words_.load(std::memory_order_acquire); }
+  // For others who translate, before a flow gets these bits.
+  void note_bits(uint16_t installer_bits) {
+    const uint16_t words = installer_bits & FlowOrigin::kRewrittenWords;
+    if ((words & ~rewritten_words()) != 0) rewritten_words_.fetch_or(words, std::memory_order_acq_rel);
+  }
   // For others who translate or learn: tells the switch as miss() does.
   void addresses_learned() const { learned_(); }
   // What became of a packet-in. A callback that wants it counts itself as a listener, and says when it took it.
@@ -117,6 +124,7 @@ class SlowPath final : public UpcallHandler {
   const Clock& clock_;
   const std::function<void()> learned_, crowded_;
   Contexts contexts_;
+  std::atomic<uint16_t> rewritten_words_{0};
   Subscribers<const PacketIn&, Delivery&> packet_ins_;
 };
 

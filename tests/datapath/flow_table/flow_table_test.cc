@@ -508,6 +508,27 @@ TEST_F(FlowTableTest, PreparedRoomIsUsed) {
   EXPECT_GT(table.memory_bytes(), empty);
 }
 
+// Those that have one of the bits, and only those, are passed over; of all others each is visited once.
+TEST_F(FlowTableTest, VisitPassesOverFlowsWithTheseBits) {
+  FlowTable table(clock_);
+  constexpr uint32_t kFlows = 100;
+  for (uint32_t i = 0; i < kFlows; ++i) {
+    ASSERT_TRUE(table.insert(key_to(i), mask_of(~0u), ActionList{}, {}, nullptr).ok());
+  }
+  FlowKey bits;
+  bits.nw_dst = key_to(0x11).nw_dst;
+  HotWords without{};
+  for (size_t i = 0; i < kHotWords; ++i) without[i] = words(bits)[i];
+  for (const size_t most : {1, 7, 1000}) {
+    std::vector<int> seen(kFlows);
+    FlowCursor cursor;
+    while (table.visit(
+        cursor, most, [&](Flow& flow) { ++seen[flow.key().nw_dst.host()]; }, without)) {
+    }
+    for (uint32_t i = 0; i < kFlows; ++i) EXPECT_EQ(seen[i], (i & 0x11) == 0 ? 1 : 0) << i;
+  }
+}
+
 // What a mask looks at that only the last overflow mask has.
 TEST_F(FlowTableTest, AnyMaskFitsAnOverflowMask) {
   FlowTable table(clock_);
