@@ -1,6 +1,7 @@
 #include "datapath/flow_table/flow_table.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstring>
