@@ -503,15 +503,13 @@ void Switch::visit_datapath_flows(const std::function<bool(const DatapathFlow&)>
   for (bool more = true; more;) {
     const Nanoseconds now = impl_->clock_.now();
     flows.clear();
-    more = impl_->datapath_->visit_flows(cursor, kPart,
-                                         [&](Flow& flow) {
-                                           const FlowStats stats = flow.stats();
-                                           const Nanoseconds idle =
-                                               stats.used == Nanoseconds{} ? Nanoseconds{-1} : now - stats.used;
-                                           flows.push_back({flow.ufid(), flow.key(), flow.mask(), flow.actions(), stats,
-                                                            now - flow.created(), idle, flow.in_kernel_path()});
-                                         },
-                                         {});
+    const auto collect = [&](Flow& flow) {
+      const FlowStats stats = flow.stats();
+      const Nanoseconds idle = stats.used == Nanoseconds{} ? Nanoseconds{-1} : now - stats.used;
+      flows.push_back({flow.ufid(), flow.key(), flow.mask(), flow.actions(), stats, now - flow.created(), idle,
+                       flow.in_kernel_path()});
+    };
+    more = impl_->datapath_->visit_flows(cursor, kPart, collect, {});
     for (const DatapathFlow& flow : flows) {
       if (!visit(flow)) return;
     }
