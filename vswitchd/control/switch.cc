@@ -95,10 +95,11 @@ Switch::Implementation::~Implementation() {
   {
     MutexLock lock(timer_mutex_);
     stopping_ = true;
-    timer_wakeup_.notify_all();
+    tick_wakeup_.notify_all();
     upkeep_wakeup_.notify_all();
   }
-  if (timer_.joinable()) timer_.join();
+  if (ageing_.thread.joinable()) ageing_.thread.join();
+  if (expiry_.thread.joinable()) expiry_.thread.join();
   if (upkeep_.joinable()) upkeep_.join();
   revalidator_.reset();
   datapath_.reset();  // stops the packet threads; persistent devices stay
@@ -219,7 +220,8 @@ Status Switch::Implementation::load() {
     log_port(*configuration_, name);
   }
   datapath_->release_new_ports();
-  timer_ = std::thread([this] { run_timer(); });
+  ageing_.thread = std::thread([this] { run_ageing(); });
+  expiry_.thread = std::thread([this] { run_expiry(); });
   upkeep_ = std::thread([this] { run_upkeep(); });
   return {};
 }
@@ -592,20 +594,25 @@ void Switch::Implementation::addresses_changed() {
   upkeep_wakeup_.notify_one();
 }
 
-void Switch::Implementation::run_timer() {
-  name_this_thread("timer");
-  for (;;) {
-    {
-      MutexLock lock(timer_mutex_);
-      timer_busy_since_ = Nanoseconds::max();
-      if (!stopping_) timer_wakeup_.wait_for(timer_mutex_, kTick);
-      if (stopping_) return;
-      timer_busy_since_ = clock_.now();
-    }
+bool Switch::Implementation::wait_for_tick(TickThread& self) {
+  self.busy_since = Nanoseconds::max().count();
+  MutexLock lock(timer_mutex_);
+  if (!stopping_) tick_wakeup_.wait_for(timer_mutex_, kTick);
+  self.busy_since = clock_.now().count();
+  return !stopping_;
+}
+
+void Switch::Implementation::run_ageing() {
+  name_this_thread("ageing");
+  while (wait_for_tick(ageing_)) {
     expire_addresses();
-    expire_rules();
     port_log_.flush();
   }
+}
+
+void Switch::Implementation::run_expiry() {
+  name_this_thread("expiry");
+  while (wait_for_tick(expiry_)) expire_rules();
 }
 
 Switch::Implementation::UpkeepWork Switch::Implementation::wait_for_upkeep() {

@@ -284,8 +284,8 @@ class Switch {
   std::optional<std::string> dp_port_name(uint32_t dp_port) const;
 
   // Health: true while every forwarding and handler thread has made progress within the last second or sleeps, the
-  // revalidator has not been at one round for more than ten, and the timer, which may have a million rules to take out,
-  // not for more than sixty.
+  // revalidator and the ageing of addresses have not been at one round for more than ten, and the expiry of rules,
+  // which may have a million to take out, not for more than sixty.
   bool healthy() const;
 
  private:

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 
 #include "datapath/actions/execute.h"
@@ -13,10 +14,16 @@
 namespace vswitch {
 namespace {
 
-// Beyond these a thread counts as stuck. The timer's rounds are short, but for one in which a million rules time out.
-// The parts of a walk through all flows are short, and nothing holds it up.
-constexpr Nanoseconds kMaxTimerRound = std::chrono::seconds(60);
+// Beyond these a thread counts as stuck. Ageing waits for nobody for long. A round in which a million rules time out is
+// long. The parts of a walk through all flows are short, and nothing holds it up.
+constexpr Nanoseconds kMaxAgeingRound = std::chrono::seconds(10);
+constexpr Nanoseconds kMaxExpiryRound = std::chrono::seconds(60);
 constexpr Nanoseconds kMaxUpkeepRound = std::chrono::seconds(10);
+
+bool is_stuck(const std::atomic<int64_t>& busy_since, Nanoseconds now, Nanoseconds at_most) {
+  const Nanoseconds since{busy_since.load()};
+  return since != Nanoseconds::max() && now - since > at_most;
+}
 
 Status no_bridge(const std::string& name) { return not_found(fmt::format("no bridge named \"{}\"", name), "bridge"); }
 Status no_port(const std::string& name) { return not_found(fmt::format("no port named \"{}\"", name), "port"); }
@@ -557,12 +564,10 @@ Result<size_t> Switch::receive_on_dummy(const std::string& port, std::span<const
 }
 
 bool Switch::healthy() const {
-  {
-    MutexLock lock(impl_->timer_mutex_);
-    const Nanoseconds since = impl_->timer_busy_since_;
-    if (since != Nanoseconds::max() && impl_->clock_.now() - since > kMaxTimerRound) return false;
-  }
-  const Nanoseconds now = impl_->clock_.now(), upkeep_since{impl_->upkeep_busy_since_.load()};
+  const Nanoseconds now = impl_->clock_.now();
+  if (is_stuck(impl_->ageing_.busy_since, now, kMaxAgeingRound)) return false;
+  if (is_stuck(impl_->expiry_.busy_since, now, kMaxExpiryRound)) return false;
+  const Nanoseconds upkeep_since{impl_->upkeep_busy_since_.load()};
   if (upkeep_since != Nanoseconds::max() &&
       now - std::max(upkeep_since, impl_->revalidator_->last_progress()) > kMaxUpkeepRound) {
     return false;

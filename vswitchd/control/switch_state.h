@@ -6,8 +6,11 @@
 // rules, and the second only while it puts the result in place: listings take the second alone, so they never wait for
 // a change. Translation and upcalls take none of them. A thread that is an RCU reader goes offline before it waits for
 // one of them: who holds it may wait for a grace period. Datapath flows are made true to a change after its lock has
-// been let go of, and before its caller has an answer. The timer thread wakes once per kTick for timeouts; the upkeep
-// thread for learned addresses, for crowded flow tables, and once per kTick for statistics and idle datapath flows.
+// been let go of, and before its caller has an answer. Each kind of timeout has a thread of its own, so that none waits
+// for what another's round may wait for: once per kTick the ageing thread wakes for learned addresses, which needs
+// nobody, and the expiry thread for rules' timeouts, which waits for the disk and until datapath flows know. The upkeep
+// thread wakes for what was learned, for crowded flow tables, and once per kTick for statistics and idle datapath
+// flows.
 #pragma once
 
 #include <array>
@@ -78,9 +81,17 @@ struct Switch::Implementation {
   void announce(std::vector<ChangeEvent> events);
 
   // ---- time (switch.cc)
-  // Each of two threads runs one of them: what goes through all datapath flows never keeps timeouts waiting.
-  void run_timer();
+  // Each is run by a thread of its own.
+  void run_ageing();
+  void run_expiry();
   void run_upkeep();
+  // A thread whose rounds begin kTick after the last one's end.
+  struct TickThread {
+    std::atomic<int64_t> busy_since{Nanoseconds::max().count()};  // max: sleeps
+    std::thread thread;
+  };
+  // Until the next round of `self`; false: there is none, as the switch is going.
+  bool wait_for_tick(TickThread& self) EXCLUDES(timer_mutex_);
   struct UpkeepWork {
     bool stop = false, addresses = false, crowded = false;
   };
@@ -124,11 +135,10 @@ struct Switch::Implementation {
   Subscribers<const ChangeEvent&> watchers_;
 
   Mutex timer_mutex_;
-  CondVar timer_wakeup_;
+  CondVar tick_wakeup_;  // told only when the switch is going
   bool stopping_ GUARDED_BY(timer_mutex_) = false;
   std::atomic<uint32_t> max_idle_ms_{10'000};
-  Nanoseconds timer_busy_since_ GUARDED_BY(timer_mutex_) = Nanoseconds::max();  // max: sleeps
-  std::thread timer_;
+  TickThread ageing_, expiry_;
   CondVar upkeep_wakeup_;
   bool addresses_changed_ GUARDED_BY(timer_mutex_) = false;
   bool crowded_ GUARDED_BY(timer_mutex_) = false;

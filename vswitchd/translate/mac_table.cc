@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 #include <shared_mutex>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
@@ -16,6 +17,10 @@ constexpr size_t kMinEntries = 10, kMaxEntries = 1'000'000;
 constexpr Nanoseconds kMinAgeing = std::chrono::seconds(15), kMaxAgeing = std::chrono::seconds(3600);
 // An entry that was seen this recently is not refreshed again: readers stay readers.
 constexpr Nanoseconds kRefreshInterval = std::chrono::seconds(1);
+// What is done under the lock in one go, when the whole table has to be gone through.
+constexpr size_t kEntriesPerPart = 256, kBucketsPerPart = 1024;
+// Whoever makes up a new address for each packet always has somebody waiting to learn.
+constexpr int kMostYields = 100;
 
 uint64_t key_of(uint16_t vlan, const MacAddress& mac) { return uint64_t{vlan} << 48 | mac.to_u64(); }
 
@@ -34,6 +39,7 @@ struct MacTable::Implementation {
 
   const Clock& clock;
   mutable std::shared_mutex mutex;
+  std::atomic<uint32_t> learners{0};  // those who wait to learn
   Table table;
   std::unordered_map<OfPort, Lru> by_port;       // least recently seen first; no empty lists
   std::set<std::pair<size_t, OfPort>> by_usage;  // (length of the list, port)
@@ -75,11 +81,75 @@ struct MacTable::Implementation {
     lru.splice(lru.end(), lru, entry.place);
   }
 
-  void expire_port(OfPort port, Nanoseconds now) {
-    for (auto it = by_port.find(port); it != by_port.end(); it = by_port.find(port)) {
+  std::unique_lock<std::shared_mutex> lock_to_learn() {
+    learners.fetch_add(1, std::memory_order_relaxed);
+    std::unique_lock lock(mutex);
+    learners.fetch_sub(1, std::memory_order_relaxed);
+    return lock;
+  }
+
+  // Between two parts: the lock itself would let who has just let go of it in again before who waits to learn.
+  void give_way() const {
+    for (int n = 0; n < kMostYields && learners.load(std::memory_order_relaxed) != 0; ++n) std::this_thread::yield();
+  }
+
+  std::vector<OfPort> ports_with_learned() const {
+    const std::shared_lock lock(mutex);
+    std::vector<OfPort> ports;
+    for (const auto& [port, lru] : by_port) ports.push_back(port);
+    return ports;
+  }
+
+  // One part of the learned entries of a port, least recently seen first, as long as `goes(entry)`. Returns how many.
+  size_t erase_part(OfPort port, const auto& goes) {
+    size_t gone = 0;
+    for (auto it = by_port.find(port); it != by_port.end() && gone < kEntriesPerPart; it = by_port.find(port)) {
       const MacEntry& oldest = it->second.front()->value;
-      if (!expired(oldest, now)) return;
+      if (!goes(oldest)) break;
       erase(table.find(key_of(oldest.vlan, oldest.mac)));
+      ++gone;
+    }
+    return gone;
+  }
+
+  size_t erase_oldest(OfPort port, const auto& goes) {
+    for (size_t all = 0;;) {
+      give_way();
+      const std::unique_lock lock(mutex);
+      const size_t gone = erase_part(port, goes);
+      all += gone;
+      if (gone < kEntriesPerPart) return all;
+    }
+  }
+
+  size_t erase_oldest(const auto& goes) {
+    size_t all = 0;
+    for (OfPort port : ports_with_learned()) all += erase_oldest(port, goes);
+    return all;
+  }
+
+  // Copies of the entries that are wanted, bucket by bucket, in no order.
+  std::vector<MacEntry> collect(const auto& wanted) const {
+    std::vector<MacEntry> all;
+    size_t bucket = 0, buckets = 0;
+    do {
+      give_way();
+      const std::shared_lock lock(mutex);
+      if (buckets != table.bucket_count()) {  // first, or the table has grown: every entry has another place
+        all.clear();
+        bucket = 0;
+        buckets = table.bucket_count();
+        all.reserve(std::min(buckets, 2 * table.size() + kBucketsPerPart));  // little is moved under the lock
+      }
+      const size_t end = std::min(bucket + kBucketsPerPart, buckets);
+      for (; bucket < end; ++bucket) collect_bucket(bucket, wanted, all);
+    } while (bucket < buckets);
+    return all;
+  }
+
+  void collect_bucket(size_t bucket, const auto& wanted, std::vector<MacEntry>& all) const {
+    for (auto it = table.cbegin(bucket); it != table.cend(bucket); ++it) {
+      if (wanted(it->second.value)) all.push_back(it->second.value);
     }
   }
 
@@ -138,7 +208,7 @@ bool MacTable::learn(uint16_t vlan, const MacAddress& mac, OfPort port) {
     const std::shared_lock lock(impl_->mutex);
     if (impl_->is_fresh(vlan, mac, port)) return false;
   }
-  const std::unique_lock lock(impl_->mutex);
+  const auto lock = impl_->lock_to_learn();
   auto it = impl_->table.find(key_of(vlan, mac));
   if (it == impl_->table.end()) {
     if (!impl_->insert(vlan, mac, port, false)) return false;
@@ -188,39 +258,33 @@ bool MacTable::remove(uint16_t vlan, const MacAddress& mac) {
 }
 
 void MacTable::remove_port(OfPort port) {
-  const std::unique_lock lock(impl_->mutex);
-  for (auto it = impl_->table.begin(); it != impl_->table.end();) {
-    it = it->second.value.port == port ? impl_->erase(it) : std::next(it);
+  impl_->erase_oldest(port, [](const MacEntry&) { return true; });
+  const auto is_static = [port](const MacEntry& entry) { return entry.is_static && entry.port == port; };
+  for (const MacEntry& entry : impl_->collect(is_static)) {
+    const std::unique_lock lock(impl_->mutex);
+    const auto it = impl_->table.find(key_of(entry.vlan, entry.mac));
+    if (it != impl_->table.end() && is_static(it->second.value)) impl_->erase(it);
   }
 }
 
 void MacTable::flush() {
-  const std::unique_lock lock(impl_->mutex);
-  for (auto it = impl_->table.begin(); it != impl_->table.end();) {
-    it = it->second.value.is_static ? std::next(it) : impl_->erase(it);
-  }
+  const Nanoseconds now = impl_->clock.now();
+  impl_->erase_oldest([now](const MacEntry& entry) { return entry.seen <= now; });
 }
 
 bool MacTable::expire() {
-  const std::unique_lock lock(impl_->mutex);
   const Nanoseconds now = impl_->clock.now();
-  const size_t before = impl_->table.size();
-  std::vector<OfPort> ports;
-  for (const auto& [port, lru] : impl_->by_port) ports.push_back(port);
-  for (OfPort port : ports) impl_->expire_port(port, now);
-  const size_t gone = before - impl_->table.size();
+  const size_t gone = impl_->erase_oldest([this, now](const MacEntry& entry) { return impl_->expired(entry, now); });
+  if (gone == 0) return false;
+  const std::unique_lock lock(impl_->mutex);
   impl_->counts.expired += gone;
-  return gone != 0;
+  return true;
 }
 
 std::vector<MacEntry> MacTable::entries() const {
-  const std::shared_lock lock(impl_->mutex);
   const Nanoseconds now = impl_->clock.now();
-  std::vector<MacEntry> all;
-  all.reserve(impl_->table.size());
-  for (const auto& [key, entry] : impl_->table) {
-    if (!impl_->expired(entry.value, now)) all.push_back(entry.value);
-  }
+  std::vector<MacEntry> all =
+      impl_->collect([this, now](const MacEntry& entry) { return !impl_->expired(entry, now); });
   std::sort(all.begin(), all.end(), [](const MacEntry& a, const MacEntry& b) {
     return std::pair(a.vlan, a.mac.to_u64()) < std::pair(b.vlan, b.mac.to_u64());
   });

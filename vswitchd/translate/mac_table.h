@@ -4,7 +4,8 @@
 // evict the others'), least recently seen first. Entries age; static entries do not. A gratuitous ARP locks an entry
 // for 5 s against moves from a bond member (not used before bonds exist).
 //
-// Thread safety: all functions from any thread (reader/writer lock inside; used in the slow path only).
+// Thread safety: all functions from any thread (reader/writer lock inside; used in the slow path only). Listing,
+// ageing, flushing and removing a port go through the table in parts, between which whoever learns comes first.
 #pragma once
 
 #include <cstddef>
@@ -47,9 +48,11 @@ class MacTable {
   Status add_static(uint16_t vlan, const MacAddress& mac, OfPort port);
   bool remove(uint16_t vlan, const MacAddress& mac);
   void remove_port(OfPort port);
-  void flush();
+  void flush();  // what is learned while it goes on stays
   // Removes what has expired; true if anything went.
   bool expire();
+  // By VLAN and address. Has all that are there from beginning to end, and each once; what comes or goes meanwhile may
+  // be in it.
   std::vector<MacEntry> entries() const;
 
   // Changes whenever forwarding might: revalidation depends on it.

@@ -157,9 +157,21 @@ TEST_F(SwitchTest, WatchersHearChangesInOrder) {
   EXPECT_GT(heard.size(), before);
 }
 
+class AgeingTest : public FailingStoreTest {
+ protected:
+  // Whether br0 has let go of what it learned ten minutes ago. A listing leaves out what has aged even while it is
+  // there, so it is asked as of then.
+  bool has_aged() {
+    clock_.advance(-601s);
+    const bool gone = sw_->mac_entries("br0")->empty();
+    clock_.advance(601s);
+    return gone;
+  }
+};
+
 // While a change waits for the disk, whoever asks is answered with what was before it, and addresses age. Rules whose
 // timeout passes meanwhile go when it is through.
-TEST_F(FailingStoreTest, NobodyWaitsForAChangeButWhoAskedForIt) {
+TEST_F(AgeingTest, NobodyWaitsForAChangeButWhoAskedForIt) {
   ASSERT_NO_FATAL_FAILURE(open_with_failing_store());
   add_three_ports();
   apply({rules("br0", {"priority=9,udp,hard_timeout=600,actions=drop"})});
@@ -190,12 +202,44 @@ TEST_F(FailingStoreTest, NobodyWaitsForAChangeButWhoAskedForIt) {
   request.key.packet.in_port = 1;
   EXPECT_TRUE(sw_->trace(request).ok());
   clock_.advance(601s);
-  EXPECT_TRUE(eventually([&] { return sw_->mac_entries("br0")->empty(); })) << "ageing waits for the change";
+  EXPECT_TRUE(eventually([&] { return has_aged(); })) << "ageing waits for the change";
   EXPECT_EQ(rule_list().size(), 2u);
   busy.unlock();
   changer.join();
   EXPECT_EQ(sw_->bridges().size(), 2u);
   EXPECT_TRUE(eventually([&] { return rule_list().size() == 2; })) << "one came, one went";
+}
+
+// Nor do addresses wait for rules that time out, and for the disk that has to be told.
+TEST_F(AgeingTest, AddressesAgeWhileRulesTimeOut) {
+  struct Disk {  // outlives this function, as the store does
+    std::atomic<bool> blocks{false}, asked{false};
+    std::mutex mutex;
+  };
+  const auto disk = std::make_shared<Disk>();
+  *before_commit_ = [disk] {
+    if (!disk->blocks) return;
+    disk->asked = true;
+    const std::lock_guard wait(disk->mutex);
+  };
+  ASSERT_NO_FATAL_FAILURE(open_with_failing_store());
+  add_three_ports();
+  apply({rules("br0", {"priority=9,udp,hard_timeout=1,actions=drop"})});
+  inject("p1", {PacketBuilder().ethernet(kHost1, kHost2).eth_type(0x88b5).pad_to(60).build()});  // meets `normal`
+  ASSERT_TRUE(eventually([&] { return sw_->mac_entries("br0")->size() == 1; }));
+
+  std::unique_lock busy(disk->mutex);
+  disk->blocks = true;
+  EXPECT_TRUE(sw_->healthy());
+  clock_.advance(2s);
+  EXPECT_TRUE(eventually([&] { return disk->asked.load(); }));
+  clock_.advance(601s);
+  EXPECT_TRUE(eventually([&] { return has_aged(); })) << "ageing waits for the disk";
+  EXPECT_FALSE(sw_->healthy()) << "rules have been timing out for ten minutes";
+  EXPECT_EQ(rule_list().size(), 2u);
+  busy.unlock();
+  EXPECT_TRUE(eventually([&] { return rule_list().size() == 1; }));
+  EXPECT_TRUE(eventually([&] { return sw_->healthy(); }));
 }
 
 // What listings with states and counters say, without asking devices and flows.

@@ -176,5 +176,46 @@ TEST(MacTable, IsUsedFromManyThreads) {
   EXPECT_LE(table.entries().size(), 100u);
 }
 
+// A listing goes through the table in parts, and begins anew when the table grows meanwhile.
+TEST(MacTable, AListingHasEachEntryOnceWhileOthersLearn) {
+  constexpr uint64_t kThere = 5000, kMore = 20'000;
+  ManualClock clock;
+  MacTable table(clock);
+  table.configure(kThere + kMore, MacTable::kDefaultAgeing);
+  for (uint64_t i = 0; i < kThere; ++i) table.learn(1, mac(i), 1);
+  const std::jthread learner([&] {
+    for (uint64_t i = kThere; i < kThere + kMore; ++i) table.learn(1, mac(i), 2);
+  });
+  for (size_t listed = 0; listed < kThere + kMore;) {
+    const std::vector<MacEntry> entries = table.entries();
+    listed = entries.size();
+    ASSERT_GE(listed, kThere);
+    for (uint64_t i = 0; i < kThere; ++i) ASSERT_EQ(entries[i].mac, mac(i));  // sorted, so none is missing or twice
+  }
+}
+
+TEST(MacTable, AllOfManyGo) {
+  constexpr uint64_t kEach = 3000;  // several parts
+  ManualClock clock;
+  MacTable table(clock);
+  table.configure(4 * kEach, MacTable::kDefaultAgeing);
+  const auto learn_all = [&] {
+    for (uint64_t i = 0; i < 2 * kEach; ++i) table.learn(1, mac(i), 1 + i % 2);
+  };
+  learn_all();
+  ASSERT_TRUE(table.add_static(2, mac(1), 1).ok());
+  clock.advance(301s);
+  for (uint64_t i = 0; i < kEach; ++i) table.learn(3, mac(i), 1);
+  EXPECT_TRUE(table.expire());
+  EXPECT_EQ(table.counters().expired, 2 * kEach);
+  EXPECT_EQ(table.entries().size(), kEach + 1);
+  EXPECT_FALSE(table.expire());
+  learn_all();
+  table.remove_port(1);
+  EXPECT_EQ(table.entries().size(), kEach) << "those of port 2";
+  table.flush();
+  EXPECT_TRUE(table.entries().empty());
+}
+
 }  // namespace
 }  // namespace vswitch
