@@ -33,4 +33,12 @@ Status read_number_option(const VportConfig& config, const char* option, uint32_
   return {};
 }
 
+Status read_flag_option(const VportConfig& config, const char* option, bool& out) {
+  const auto found = config.options.find(option);
+  if (found == config.options.end()) return {};
+  if (found->second != "true" && found->second != "false") return wrong_option(config, option, "true or false");
+  out = found->second == "true";
+  return {};
+}
+
 }  // namespace vswitch

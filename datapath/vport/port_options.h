@@ -16,5 +16,7 @@ Status wrong_option(const VportConfig& config, const char* option, std::string_v
 // A decimal number, `least` to `most`. REQUIRES: `most` fits `out`.
 Status read_number_option(const VportConfig& config, const char* option, uint32_t least, uint32_t most, uint32_t& out);
 Status read_number_option(const VportConfig& config, const char* option, uint32_t least, uint32_t most, uint16_t& out);
+// "true" or "false".
+Status read_flag_option(const VportConfig& config, const char* option, bool& out);
 
 }  // namespace vswitch

@@ -23,16 +23,6 @@ Status read_ring_size(const VportConfig& config, const char* option, uint32_t& o
   return wrong_option(config, option, fmt::format("a power of two, {} to {}", kLeast, kMost));
 }
 
-Status read_flag(const VportConfig& config, const char* option, bool& out) {
-  const auto found = config.options.find(option);
-  if (found == config.options.end()) return {};
-  if (found->second != "true" && found->second != "false") {
-    return wrong_option(config, option, "true or false");
-  }
-  out = found->second == "true";
-  return {};
-}
-
 Status read_mode(const VportConfig& config, AfxdpOptions& out) {
   const auto found = config.options.find("xdp-mode");
   if (found == config.options.end() || found->second == "best-effort") return {};
@@ -64,7 +54,7 @@ Result<AfxdpOptions> parse_afxdp_options(const VportConfig& config) {
   VSWITCH_RETURN_IF_ERROR(check_kernel_device_name(config));
   AfxdpOptions options;
   VSWITCH_RETURN_IF_ERROR(read_mode(config, options));
-  VSWITCH_RETURN_IF_ERROR(read_flag(config, "use-need-wakeup", options.need_wakeup));
+  VSWITCH_RETURN_IF_ERROR(read_flag_option(config, "use-need-wakeup", options.need_wakeup));
   VSWITCH_RETURN_IF_ERROR(read_number_option(config, "n_rxq", 1, DeviceIo::kMaxQueues, options.n_rxq));
   VSWITCH_RETURN_IF_ERROR(read_ring_size(config, "n_rxq_desc", options.n_rxq_desc));
   VSWITCH_RETURN_IF_ERROR(read_ring_size(config, "n_txq_desc", options.n_txq_desc));

@@ -154,6 +154,7 @@ Status Device::configure_queues(const DeviceConfig& config) {
   rte_eth_conf conf{};
   if (info.dev_flags != nullptr) conf.intr_conf.lsc = (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
   conf.rxmode.mtu = config.mtu;
+  if (config.tx_offloads) conf.txmode.offloads = TxOffload::of_use(info.tx_offload_capa);
   if (n_rxq_ > 1 && info.flow_type_rss_offloads != 0) {
     conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
     conf.rx_adv_conf.rss_conf.rss_hf =
@@ -164,8 +165,23 @@ Status Device::configure_queues(const DeviceConfig& config) {
     return failed(fmt::format("{} cannot be set up with {} receive and {} transmit queues", name_, n_rxq_, n_txq_),
                   error, log);
   }
+  tx_offload_ = TxOffload(tx_limits(info, conf.txmode.offloads));
   configured_ = true;
   return {};
+}
+
+TxLimits Device::tx_limits(const rte_eth_dev_info& info, uint64_t enabled) const {
+  TxLimits limits;
+  limits.enabled = enabled;
+  limits.room = pool_->buffer_size() - MbufPool::kReceiveHeadroom;
+  limits.mbufs = info.tx_desc_lim.nb_seg_max == UINT16_MAX ? 0 : info.tx_desc_lim.nb_seg_max;
+  // It cuts TCP over IPv4 only (librte_gso) and sends the rest as it is, and counts the Ethernet header as part of what
+  // its MTU limits.
+  if (info.driver_name != nullptr && std::string_view(info.driver_name) == "net_tap") {
+    limits.cuts_ipv6 = false;
+    limits.longest_piece = mtu();
+  }
+  return limits;
 }
 
 Status Device::set_up_queues(const DeviceConfig& config) {
@@ -256,6 +272,7 @@ void Device::describe(VportState& state) const {
   status["max_tx_queues"] = std::to_string(info.max_tx_queues);
   status["max_rx_pktlen"] = std::to_string(info.max_rx_pktlen);
   status["max_mtu"] = std::to_string(info.max_mtu);
+  status["tx_offloads"] = tx_offload_.names();
   status["mbufs"] = std::to_string(pool_->packet_count());
   status["mbuf_size"] = std::to_string(pool_->buffer_size() - MbufPool::kReceiveHeadroom);
 }

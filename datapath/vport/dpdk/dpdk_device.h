@@ -13,6 +13,7 @@
 #include "datapath/base/address.h"
 #include "datapath/base/status.h"
 #include "datapath/vport/dpdk/mbuf_pool.h"
+#include "datapath/vport/dpdk/tx_offload.h"
 #include "datapath/vport/vport.h"
 
 namespace vswitch::dpdk {
@@ -24,10 +25,11 @@ struct DeviceConfig {
   uint16_t n_txq = 0;          // 0: one per thread that sends, as far as the device has them
   uint16_t n_rxq_desc = 2048;  // brought into the device's limits
   uint16_t n_txq_desc = 2048;
-  uint32_t mtu = 0;        // 0: the device's own
-  MacAddress mac{};        // zero: the device's own
-  uint32_t mbufs = 0;      // 0: as MbufPoolConfig
-  uint32_t mbuf_size = 0;  // bytes of frame per buffer; 0: by MTU
+  uint32_t mtu = 0;         // 0: the device's own
+  MacAddress mac{};         // zero: the device's own
+  uint32_t mbufs = 0;       // 0: as MbufPoolConfig
+  uint32_t mbuf_size = 0;   // bytes of frame per buffer; 0: by MTU
+  bool tx_offloads = true;  // those of use that the device has
   // Called on a thread of DPDK's when the link goes up or down, if the device tells.
   std::function<void()> on_link_change;
 };
@@ -45,6 +47,7 @@ class Device {
   uint16_t n_rxq() const { return n_rxq_; }
   uint16_t n_txq() const { return n_txq_; }
   MbufPool& pool() const { return *pool_; }
+  const TxOffload& tx_offload() const { return tx_offload_; }
 
   uint32_t mtu() const;
   void describe(VportState& state) const;
@@ -58,6 +61,7 @@ class Device {
   Status attach(const DeviceConfig& config);
   Status configure(const DeviceConfig& config);
   Status configure_queues(const DeviceConfig& config);
+  TxLimits tx_limits(const rte_eth_dev_info& info, uint64_t enabled) const;
   Status set_up_queues(const DeviceConfig& config);
   Status start(const DeviceConfig& config);
 
@@ -74,6 +78,7 @@ class Device {
   uint16_t n_rxq_ = 0, n_txq_ = 0;
   int numa_node_ = -1;
   std::shared_ptr<MbufPool> pool_;
+  TxOffload tx_offload_;
 };
 
 }  // namespace vswitch::dpdk

@@ -10,8 +10,8 @@
 namespace vswitch {
 namespace {
 
-constexpr std::array<std::string_view, 7> kOptions = {"dpdk-devargs", "n_rxq",      "n_txq",         "n_rxq_desc",
-                                                      "n_txq_desc",   "dpdk-mbufs", "dpdk-mbuf-size"};
+constexpr std::array<std::string_view, 8> kOptions = {
+    "dpdk-devargs", "n_rxq", "n_txq", "n_rxq_desc", "n_txq_desc", "dpdk-mbufs", "dpdk-mbuf-size", "dpdk-tx-offloads"};
 constexpr uint32_t kMostQueues = 1024;
 constexpr uint32_t kMostMbufs = 64u << 20;
 
@@ -35,6 +35,7 @@ Result<DpdkOptions> parse_dpdk_options(const VportConfig& config) {
   VSWITCH_RETURN_IF_ERROR(read_number_option(config, "n_txq_desc", 1, 32768, options.n_txq_desc));
   VSWITCH_RETURN_IF_ERROR(read_number_option(config, "dpdk-mbufs", 1024, kMostMbufs, options.mbufs));
   VSWITCH_RETURN_IF_ERROR(read_number_option(config, "dpdk-mbuf-size", 64, 65000, options.mbuf_size));
+  VSWITCH_RETURN_IF_ERROR(read_flag_option(config, "dpdk-tx-offloads", options.tx_offloads));
   return options;
 }
 

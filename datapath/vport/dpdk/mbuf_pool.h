@@ -6,7 +6,7 @@
 // in the switch its Packet says where the frame is, while it is in a device its mbuf does: they are set from each other
 // on the way in and out.
 //
-// Every mbuf in this process comes from a pool made here, so every one has its Packet.
+// Every mbuf that comes to the switch is from a pool made here, so every one has its Packet.
 //
 // Thread safety: a packet may be allocated and freed on any thread; threads that DPDK knows (eal.h) have a cache.
 #pragma once

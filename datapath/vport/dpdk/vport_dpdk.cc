@@ -12,6 +12,7 @@
 #include "datapath/vport/dpdk/dpdk_device.h"
 #include "datapath/vport/dpdk/dpdk_options.h"
 #include "datapath/vport/dpdk/eal.h"
+#include "datapath/vport/dpdk/tx_offload.h"
 #include "datapath/vport/tx_finish.h"
 #include "datapath/vport/vnet_header.h"
 #include "datapath/vport/vxlan_retry.h"
@@ -156,7 +157,30 @@ class DpdkVport final : public Vport {
   [[gnu::noinline]] void send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
   template <bool kCheck>
   bool transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters);
+  bool send_super_frame(ThreadContext& ctx, PacketPtr& packet, const dpdk::TxWork& work, VportCounters::Slot& counters);
+  uint16_t prepare(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count);
+  void prepare_all(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count);
   uint16_t burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count);
+  // Where threads share transmit queues: one at a time uses one.
+  class QueueLock {
+   public:
+    QueueLock(DpdkVport& port, uint16_t queue)
+        : lock_(port.n_txq_ < kMaxThreads ? &port.tx_locks_[queue].lock : nullptr) {
+      if (lock_ != nullptr) rte_spinlock_lock(lock_);
+    }
+    ~QueueLock() {
+      if (lock_ != nullptr) rte_spinlock_unlock(lock_);
+    }
+    QueueLock(const QueueLock&) = delete;
+    QueueLock& operator=(const QueueLock&) = delete;
+
+   private:
+    rte_spinlock_t* const lock_;
+  };
+  // Without a division where each thread has a queue.
+  uint16_t queue_of(const ThreadContext& ctx) const {
+    return static_cast<uint16_t>(ctx.index < n_txq_ ? ctx.index : ctx.index % n_txq_);
+  }
 
   VportHost& host_;
   const std::shared_ptr<VportCounters> counters_ = std::make_shared<VportCounters>();
@@ -169,6 +193,7 @@ class DpdkVport final : public Vport {
   uint32_t mtu_ = 0;
   uint32_t max_frame_ = 0;
   MbufPool* pool_ = nullptr;
+  dpdk::TxOffload tx_offload_;
   std::array<TxLock, kMaxThreads> tx_locks_;
   std::array<Counter, kMaxThreads> unsent_;
   std::atomic<uint64_t> link_changes_{0};
@@ -225,6 +250,7 @@ Status DpdkVport::open() {
   wanted.mac = config_.mac;
   wanted.mbufs = options->mbufs;
   wanted.mbuf_size = options->mbuf_size;
+  wanted.tx_offloads = options->tx_offloads;
   wanted.on_link_change = [this] {
     link_changes_.fetch_add(1, std::memory_order_relaxed);
     host_.state_changed(*this);
@@ -242,6 +268,7 @@ void DpdkVport::publish(std::unique_ptr<dpdk::Device> device) {
   mtu_ = device_->mtu();
   max_frame_ = mtu_ == 0 ? UINT16_MAX : mtu_ + kEthernetHeader;
   pool_ = &device_->pool();
+  tx_offload_ = device_->tx_offload();
   for (uint16_t queue = 0; queue < device_->n_rxq(); ++queue) {
     queues_.push_back(std::make_shared<Queue>(device_id_, queue, port_no(), counters_));
   }
@@ -260,12 +287,15 @@ void DpdkVport::send(ThreadContext& ctx, PacketBatch& batch) {
   if (__builtin_expect(!transmit<true>(ctx, batch, counters), 0)) send_one_by_one(ctx, batch, counters);
 }
 
-// Brings packets into wire form and into mbufs, in order.
+// Brings packets into mbufs and into wire form, but for what the device does itself, in order.
 void DpdkVport::send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
   // Pieces of super-frames are made in mbufs at once.
   ThreadContext in_mbufs{ctx.index, *pool_, ctx.ledger, ctx.now};
   PacketBatch out;
-  const auto add = [&](PacketPtr packet) {
+  const auto flush = [&] {
+    if (!out.empty()) transmit<false>(ctx, out, counters);
+  };
+  const auto add = [&](PacketPtr packet, const dpdk::TxWork& work) {
     if (!MbufPool::holds(*packet)) {
       PacketPtr copy = clone_packet(*packet, *pool_);
       if (!copy) {
@@ -275,19 +305,65 @@ void DpdkVport::send_one_by_one(ThreadContext& ctx, PacketBatch& batch, VportCou
       }
       packet = std::move(copy);
     }
+    work.tell(*MbufPool::mbuf_of(packet.get()));
     out.add(std::move(packet));
-    if (out.full()) transmit<false>(ctx, out, counters);
+    if (out.full()) flush();
+  };
+  const auto finish = [&](PacketPtr packet) {
+    finish_packet(in_mbufs, std::move(packet), counters, [&](PacketPtr piece) { add(std::move(piece), {}); });
   };
   for (size_t i = 0; i < batch.size(); ++i) {
     PacketPtr packet = batch.release(i);
     if (!fits_mtu(*packet, mtu_)) {
       drop_on_send(ctx, std::move(packet), DropReason::tx_too_big, counters);
+    } else if (const auto work = tx_offload_.work_on(*packet); !work) {
+      finish(std::move(packet));
+    } else if (packet->offload.gso == GsoType::none) {
+      add(std::move(packet), *work);
     } else {
-      finish_packet(in_mbufs, std::move(packet), counters, add);
+      flush();
+      if (!send_super_frame(ctx, packet, *work, counters)) finish(std::move(packet));
     }
   }
   batch.reset_released();
-  if (!out.empty()) transmit<false>(ctx, out, counters);
+  flush();
+}
+
+// Whole, for the device to cut. False, and nothing is changed, if there are too few mbufs, or the driver will not do
+// it.
+bool DpdkVport::send_super_frame(ThreadContext& ctx, PacketPtr& packet, const dpdk::TxWork& work,
+                                 VportCounters::Slot& counters) {
+  rte_mbuf* chain = dpdk::copy_super_frame(*packet, work, *pool_);
+  if (chain == nullptr) return false;
+  if (prepare(ctx, &chain, 1) != 1) {
+    rte_pktmbuf_free(chain);
+    return false;
+  }
+  if (burst(ctx, &chain, 1) == 1) {
+    book_sent(ctx, std::move(packet), counters);
+    return true;
+  }
+  rte_pktmbuf_free(chain);
+  unsent_[ctx.index].add();
+  drop_on_send(ctx, std::move(packet), DropReason::tx_queue_full, counters);
+  return true;
+}
+
+// Lets the driver look at what it is told to do. Returns how many it will do, from the first.
+uint16_t DpdkVport::prepare(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count) {
+  const uint16_t queue = queue_of(ctx);
+  const QueueLock lock(*this, queue);
+  return rte_eth_tx_prepare(device_id_, queue, mbufs, count);
+}
+
+// What the driver will not do after all is finished in software.
+void DpdkVport::prepare_all(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count) {
+  for (uint16_t at = 0; at < count; ++at) {
+    at = static_cast<uint16_t>(at + prepare(ctx, mbufs + at, static_cast<uint16_t>(count - at)));
+    if (at == count) return;
+    dpdk::TxWork{}.tell(*mbufs[at]);
+    complete_checksum(*MbufPool::packet_of(mbufs[at]));
+  }
 }
 
 // Books packets as sent by the ports that they came in by: a frame that was sent is not ours any more, so the ports are
@@ -311,7 +387,8 @@ class InPorts {
 };
 
 // One pass over the packets: their lines come into the cache once. With `kCheck`: false, and nothing sent, if one
-// cannot go as it is. Without: REQUIRES that all are in mbufs and in wire form. REQUIRES: there are some.
+// cannot go as it is. Without: REQUIRES that all are in mbufs, in wire form but for what their mbufs tell the device to
+// do. REQUIRES: there are some.
 template <bool kCheck>
 bool DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::Slot& counters) {
   rte_mbuf* mbufs[PacketBatch::kMaxPackets];
@@ -330,10 +407,11 @@ bool DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::
     mbuf->data_off = static_cast<uint16_t>(packet.data() - static_cast<uint8_t*>(mbuf->buf_addr));
     mbuf->data_len = static_cast<uint16_t>(size);
     mbuf->pkt_len = size;
-    mbuf->ol_flags = 0;
+    if (kCheck) mbuf->ol_flags = 0;
     mbufs[i] = mbuf;
   }
   const InPorts in_ports(batch, difference != 0);
+  if (!kCheck && tx_offload_.any()) prepare_all(ctx, mbufs, count);
   batch.reset_released();  // they are the device's now
   const uint16_t sent = burst(ctx, mbufs, count);
   for (uint16_t i = sent; i < count; ++i) {
@@ -348,10 +426,8 @@ bool DpdkVport::transmit(ThreadContext& ctx, PacketBatch& batch, VportCounters::
 }
 
 uint16_t DpdkVport::burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t count) {
-  // Without a division where each thread has a queue.
-  const auto queue = static_cast<uint16_t>(ctx.index < n_txq_ ? ctx.index : ctx.index % n_txq_);
-  const bool shared = n_txq_ < kMaxThreads;
-  if (shared) rte_spinlock_lock(&tx_locks_[queue].lock);
+  const uint16_t queue = queue_of(ctx);
+  const QueueLock lock(*this, queue);
   uint16_t sent = rte_eth_tx_burst(device_id_, queue, mbufs, count);
   // A device may take a part and have room again at once, having freed what it sent before.
   while (sent < count) {
@@ -359,7 +435,6 @@ uint16_t DpdkVport::burst(const ThreadContext& ctx, rte_mbuf** mbufs, uint16_t c
     if (more == 0) break;
     sent = static_cast<uint16_t>(sent + more);
   }
-  if (shared) rte_spinlock_unlock(&tx_locks_[queue].lock);
   return sent;
 }
 
