@@ -16,17 +16,25 @@ namespace {
 const OptionSpec kNames = {"--names", "", "port names in place of numbers (default on a terminal)", ""};
 const OptionSpec kNoNames = {"--no-names", "", "port numbers", ""};
 
+constexpr char kCounters[] =
+    "lookups: packets that found a flow (hit), that the rules were asked about (missed), and that were dropped because "
+    "too many waited for that (lost). flows: how many there are, and how many went early to make room (evicted). "
+    "masks: sets of fields that flows match on (total), how many were asked in all (hit) and by one packet on average "
+    "(hit/pkt), and flows that match on more than they need as there are as many masks as there may be (narrowed). "
+    "cache: packets whose flow was remembered, and what it forgot to make room (evicted). kernel path: connections "
+    "that the kernel passes on by itself, the ports they use, and their packets (hit).";
+
 const std::vector<Verb> kVerbs = {
     {"show",
      "",
      "Print counters and ports of the datapath",
-     "",
+     kCounters,
      "show\nshow -s",
      0,
      0,
      {{"--statistics", "", "with counters of each port", "-s"}},
      "Datapath"},
-    {"stats", "", "Print counters of the datapath", "", "stats --format json", 0, 0, {}, "Datapath"},
+    {"stats", "", "Print counters of the datapath", kCounters, "stats --format json", 0, 0, {}, "Datapath"},
     {"dump-flows",
      "",
      "Print the flows: what the rules came to for the traffic there is",
