@@ -79,6 +79,25 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+class Meter:
+    """What the threads of a process take from here on, in user space and in system calls. Of what is no process (pid None) nothing is
+    known."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.start, self.used = time.monotonic(), self.cpu_seconds()
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.pid) if self.pid else 0.0
+
+    def figures(self, packets=None):
+        """{share of one core, and cycles of the time stamp counter for each of so many packets}"""
+        if not self.pid:
+            return {}
+        used, elapsed = self.cpu_seconds() - self.used, time.monotonic() - self.start
+        return {"switch_cores": used / elapsed} | ({"cycles": used * tsc_hz() / packets} if packets else {})
+
+
 def resident_bytes(pid):
     return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -99,6 +118,20 @@ def pin_polling_thread(pid, name):
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(thread, {packet_core() if thread == polling else other_core()})
     return polling
+
+
+@contextlib.contextmanager
+def on_one_core(pid):
+    """Gives all threads of a process the packet core, and who asks it, and what that starts meanwhile, the other one."""
+    packet, other, mine = packet_core(), other_core(), os.sched_getaffinity(0)
+    for thread in thread_seconds(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, {packet})
+    os.sched_setaffinity(0, {other})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 # ---------------------------------------------------------------- huge pages

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import pathlib
 import pkgutil
 import signal
@@ -17,6 +18,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "e2e")]
+import compare  # noqa: E402
 import lab  # noqa: E402
 import machine  # noqa: E402
 import table  # noqa: E402
@@ -35,8 +37,11 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each side of each point (3)")
     parser.add_argument("--quick", action="store_true", help="fewer points and smaller sizes")
     parser.add_argument("--sides", metavar="SIDE,...", help="only these: ours, openvswitch, kernel, floor, ...")
-    parser.add_argument("--save", metavar="NAME", help="write the run to bench/results/NAME.json")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a required figure is missed, or a side failed")
+    parser.add_argument("--save", metavar="NAME",
+                        help="write the run to bench/results/NAME.json after each round (last, for a run of everything)")
+    parser.add_argument("--against", metavar="NAME", help="say what of ours is worse than in bench/results/NAME.json")
+    parser.add_argument("--check", action="store_true",
+                        help="exit status 1 if a required figure is missed, a side failed, or something is worse than --against")
     parser.add_argument("--list", action="store_true", help="say what there is, run nothing")
     return parser.parse_args()
 
@@ -101,6 +106,7 @@ class Run:
 
     def __init__(self, points, sides):
         self.points = points
+        self.complete = 0  # rounds
         self.rounds = {point.name: {side: [] for side in point.sides if not sides or side in sides} for point in points}
         self.problems = {point.name: {} for point in points}
 
@@ -115,6 +121,7 @@ class Run:
                 continue
             for name, side in wanted.items():
                 self.measure(point, {name: side}, number)
+        self.complete += 1
 
     def measure(self, point, sides, number):
         start, printed = time.monotonic(), io.StringIO()
@@ -143,11 +150,34 @@ class Run:
         return [table.make_row(point, self.rounds[point.name], self.problems[point.name]) for point in self.points]
 
 
+def result_file(name):
+    return HERE / "results" / f"{name}.json"
+
+
 def save(name, result):
-    path = HERE / "results" / f"{name}.json"
+    """The file is always a whole one, whenever the run ends."""
+    path = result_file(name)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"bench: wrote {path.relative_to(HERE.parent)}", file=sys.stderr)
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(unfinished, path)
+    options = result["options"]
+    print(f"bench: wrote {path.relative_to(HERE.parent)}: {options['complete']} of {options['rounds']} rounds", file=sys.stderr, flush=True)
+
+
+def load(name):
+    try:
+        return json.loads(result_file(name).read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"bench: there is no run to compare with: {error}") from None
+
+
+def name_to_save_as(options):
+    """None if the run is not to be saved."""
+    if options.save or options.names or options.quick or options.sides:
+        return options.save
+    print("bench: a run of everything is kept in bench/results/last.json, unless --save names another", file=sys.stderr)
+    return "last"
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -160,19 +190,35 @@ def stop(number, _):
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def measure_all(points, sides, options):
-    """A run's rows. Whatever happens, labs take themselves down, and captures and huge pages go."""
-    run = Run(points, sides)
+def measure_all(run, rounds, keep):
+    """`keep` is called after each round. Whatever happens, labs take themselves down, and captures and huge pages go."""
     with machine.only_one_run(), tempfile.TemporaryDirectory(prefix="vswitch-bench-") as directory:
         traffic.Captures.directory = directory
         try:
-            for number in range(options.rounds):
+            for number in range(rounds):
                 run.round(number)
+                keep()
         except KeyboardInterrupt:
             print("bench: interrupted; these are the figures so far", file=sys.stderr)
         finally:
             machine.hugepages.give_back()
-    return run.rows()
+
+
+def print_text(result):
+    about, options = result["machine"], result["options"]
+    rounds = f"{options['complete']} of " if options["complete"] < options["rounds"] else ""
+    print(f"{about['cpu']}, {about['cores']} cores, TSC {about['tsc_mhz']} MHz, Linux {about['kernel']}; "
+          f"medians of {rounds}{options['rounds']} interleaved rounds")
+    print(table.text(result["rows"]))
+    wanted = table.summary(result["rows"])
+    if wanted:
+        print(wanted)
+
+
+def went_wrong(rows, compared):
+    missed = any(required["holds"] is False for row in rows for required in row["required"])
+    failed = any(problem.startswith("failed") for row in rows for problem in row["problems"].values())
+    return missed or failed or any(one["worse"] for one in compared)
 
 
 def main():
@@ -183,23 +229,29 @@ def main():
     if options.list:
         list_workloads(points)
         return 0
+    before = load(options.against) if options.against else None
+    name = name_to_save_as(options)
     for number in SIGNALS:
         signal.signal(number, stop)
-    result = {"machine": machine.describe(lab.BIN / "vswitchd"), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-              "options": {"rounds": options.rounds, "quick": options.quick}}
-    result["rows"] = measure_all(points, sides, options)
-    if options.save:
-        save(options.save, result)
-    about = result["machine"]
+    run = Run(points, sides)
+    about = {"machine": machine.describe(lab.BIN / "vswitchd"), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+    def so_far():
+        return about | {"options": {"rounds": options.rounds, "complete": run.complete, "quick": options.quick}, "rows": run.rows()}
+
+    measure_all(run, options.rounds, lambda: name and save(name, so_far()))
+    result = so_far()
+    # What was cut short in its first round does not take the place of a whole run, unless it was asked for.
+    if name and run.complete < options.rounds and (run.complete or options.save):
+        save(name, result)
+    compared = compare.compare(result["rows"], before["rows"]) if before else []
     if options.format == "json":
-        print(json.dumps(result, indent=1))
+        print(json.dumps(result | ({"against": before["when"], "compared": compared} if before else {}), indent=1))
     else:
-        print(f"{about['cpu']}, {about['cores']} cores, TSC {about['tsc_mhz']} MHz, Linux {about['kernel']}; "
-              f"medians of {options.rounds} interleaved rounds")
-        print(table.text(result["rows"]))
-    missed = any(required["holds"] is False for row in result["rows"] for required in row["required"])
-    failed = any(problem.startswith("failed") for row in result["rows"] for problem in row["problems"].values())
-    return 1 if options.check and (missed or failed) else 0
+        print_text(result)
+        if before:
+            print(compare.text(compared, f"{options.against} ({before['when']})", table.number))
+    return 1 if options.check and went_wrong(result["rows"], compared) else 0
 
 
 if __name__ == "__main__":

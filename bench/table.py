@@ -17,7 +17,8 @@ def make_row(point, rounds, problems):
         for number in range(max(map(len, rounds.values()))):
             point.derive({name: done[number] for name, done in rounds.items() if number < len(done)})
     sides = {name: medians(done) for name, done in rounds.items() if done}
-    row = {"workload": point.name, "metric": point.metric, "unit": point.unit, "order": list(rounds), "sides": {}, "required": [], "problems": problems}
+    row = {"workload": point.name, "metric": point.metric, "unit": point.unit, "judged": point.judged(), "order": list(rounds), "sides": {},
+           "required": [], "problems": problems}
     for name, figures in sides.items():
         values = [r[point.metric] for r in rounds[name]]
         row["sides"][name] = {"median": figures, "min": min(values), "max": max(values), "rounds": rounds[name]}
@@ -27,6 +28,18 @@ def make_row(point, rounds, problems):
         figure, holds = required.judge(sides) or (None, None)
         row["required"].append({"text": str(required), "figure": figure, "holds": holds})
     return row
+
+
+def summary(rows):
+    """One line: how many of the required figures hold, and which do not. Empty if none is required."""
+    wanted = [(f"{row['workload']} {required['text']}", required["holds"]) for row in rows for required in row["required"]]
+    if not wanted:
+        return ""
+    line = f"{len(wanted)} {'figure is' if len(wanted) == 1 else 'figures are'} wanted: {sum(holds is True for _, holds in wanted)} hold"
+    for what, state in (("missed", False), ("not measured", None)):
+        names = [name for name, holds in wanted if holds is state]
+        line += f"; {what}: {', '.join(names)}" if names else ""
+    return line
 
 
 def number(value):

@@ -22,6 +22,10 @@ class Required:
     peer: Optional[str] = None
     noise: float = 0.0  # absolute difference that never counts as worse
 
+    @property
+    def better(self):
+        return "higher" if self.relation == ">=" else "lower"
+
     def __str__(self):
         return f"{self.metric} {self.relation} {self.factor:g}" + (f" x {self.peer}" if self.peer else "")
 
@@ -52,6 +56,15 @@ class Point:
     derive: Optional[Callable[[dict], None]] = None  # adds metrics to {side: {metric: number}} of a round
     # From {side: what is in `sides`} to {side: {metric: number}, or what it raised}.
     together: Optional[Callable[[dict], dict]] = None
+    better: str = "higher"  # or "lower": `metric`, where nothing is required of it
+    peer: Optional[str] = "openvswitch"  # who shows what a machine can give; None: the figure hardly depends on that
+
+    def judged(self):
+        """How the metric in the table and the required ones of two runs are compared: {metric: {better, peer, noise}}."""
+        out = {self.metric: {"better": self.better, "peer": self.peer, "noise": 0.0}}
+        for required in reversed(self.required):  # of several, the first says who the peer is
+            out[required.metric] = {"better": required.better, "peer": required.peer or self.peer, "noise": required.noise}
+        return out
 
 
 @dataclasses.dataclass

@@ -125,12 +125,19 @@ def of_no_switch(capture, frames):
 
     @contextlib.contextmanager
     def start():
-        size = buffers(frames) * 2500
-        machine.hugepages.need(size + 128 * MIB)
-        with testpmd.forwarding([source(capture()), SINK], buffers(frames), size // MIB + 64) as process:
+        with no_switch(capture(), frames, SINK) as process:
             yield Replay(process.pid, "worker", lambda: testpmd.received(process))
 
     return start
+
+
+@contextlib.contextmanager
+def no_switch(capture, frames, sink, host=None):
+    """The process that replays into a DPDK device."""
+    size = buffers(frames) * 2500
+    machine.hugepages.need(size + 128 * MIB)
+    with testpmd.forwarding([source(capture), sink], buffers(frames), size // MIB + 64, host) as process:
+        yield process
 
 
 def replay_of(switch):

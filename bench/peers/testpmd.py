@@ -8,13 +8,14 @@ from lab import Failure
 
 
 @contextlib.contextmanager
-def forwarding(devices, buffers, memory_mib):
-    """The process that forwards from the first virtual device to the second, on one core."""
+def forwarding(devices, buffers, memory_mib, host=None):
+    """The process that forwards from the first virtual device to the second, on one core; in a host of a lab where it needs its devices."""
+    place = ["ip", "netns", "exec", host.namespace] if host else []
     main, packet = str(machine.other_core()), str(machine.packet_core())
     eal = ["-l", f"{main},{packet}", "--main-lcore", main, "--no-pci", "--in-memory", "--no-telemetry", "-m", str(memory_mib),
            *(f"--vdev={device}" for device in devices)]
     # Its output is a pipe, and is wanted line by line.
-    command = ["stdbuf", "-oL", "dpdk-testpmd", *eal, "--", "-i", "--forward-mode=io", f"--total-num-mbufs={buffers}", "--nb-cores=1"]
+    command = [*place, "stdbuf", "-oL", "dpdk-testpmd", *eal, "--", "-i", "--forward-mode=io", f"--total-num-mbufs={buffers}", "--nb-cores=1"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
     try:
         # Commands are read once everything is up; each answer of "show" is followed by the next prompt.

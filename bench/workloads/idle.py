@@ -51,4 +51,4 @@ def idle(options):
     count = options.pick(500, 100)
     woken = {"ours": OURS, "openvswitch": OVS, "openvswitch-polling": OVS_POLLING, "kernel": KERNEL}
     return [Point("idle/cpu", "percent", "% of a core", {"ours": cpu(OURS), "openvswitch": cpu(OVS)}, (Required("percent", "<=", 1),)),
-            Point("idle/wake-up", "p50", "us p50", {name: wake_up(kind, count) for name, kind in woken.items()})]
+            Point("idle/wake-up", "p50", "us p50", {name: wake_up(kind, count) for name, kind in woken.items()}, better="lower")]

@@ -12,6 +12,7 @@ BRIDGED = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_
            "openvswitch-polling": OVS_POLLING, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL, "wire": WIRE}
 OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 TURNS = 20
+MANY = 64  # connections at once
 # Seconds at both ends of a turn: what a switch does by the clock, late as it was stopped, is done by then; and TCP has acknowledged
 # the last answer.
 PAUSE = 0.05
@@ -20,9 +21,10 @@ PAUSE = 0.05
 class Exchanges(turns.Side):
     """So many exchanges through a switch in each turn."""
 
-    def __init__(self, pid, ask, count):
+    def __init__(self, pid, ask, connections, count):
         super().__init__(pid)
         self.ask = ask
+        self.connections = connections
         self.count = count
         self.times = []
 
@@ -32,16 +34,16 @@ class Exchanges(turns.Side):
         time.sleep(PAUSE)
 
     def end(self):
-        self.figures = network.percentiles(self.times) | {"per_second": 1e6 * len(self.times) / sum(self.times)}
+        self.figures = network.percentiles(self.times) | {"per_second": 1e6 * self.connections * len(self.times) / sum(self.times)}
 
 
-def exchanges(make, kind, count):
+def exchanges(make, kind, connections, count):
     @contextlib.contextmanager
     def start():
         with Lab() as lab:
             switched = make(lab, kind)
-            with switched.asker() as ask:
-                yield Exchanges(switched.pid, ask, count // TURNS)
+            with switched.asker(connections) as ask:
+                yield Exchanges(switched.pid, ask, connections, count // TURNS)
 
     return start
 
@@ -52,12 +54,17 @@ def rr(options):
 
     The namespaces of `tcp`; 50,000 exchanges on one connection. "openvswitch-polling" has its ports on a thread that polls for ever
     (DPDK's net_af_packet), "openvswitch" on its main thread, which sleeps. All sides are up at once and take 20 turns, each of 2,500
-    exchanges between two pauses, the switches of the others being stopped meanwhile."""
-    count = options.pick(50_000, 5_000)
+    exchanges between two pauses, the switches of the others being stopped meanwhile.
 
-    def point(name, make, kinds, *required):
-        sides = {side: exchanges(make, kind, count) for side, kind in kinds.items()}
-        return Point(name, "p99", "us p99", sides, required, together=lambda starts: turns.measure(starts, TURNS))
+    "64": as many connections at once, each with one request on its way; 200,000 exchanges on all together, 10,000 in a turn. Both ends
+    are one thread each, so an answer that has come waits until those before it have been read."""
 
+    def point(name, make, kinds, *required, connections=1, count=options.pick(50_000, 5_000)):
+        sides = {side: exchanges(make, kind, connections, count) for side, kind in kinds.items()}
+        return Point(name, "p99", "us p99", sides, required, together=lambda starts: turns.measure(starts, TURNS), better="lower")
+
+    many = {"connections": MANY, "count": options.pick(200_000, 20_000)}
     return [point("rr/veth", network.bridged, BRIDGED, Required("p99", "<=", 1, "openvswitch-polling")),
-            point("rr/vxlan", network.overlaid, OVERLAID)]
+            point("rr/vxlan", network.overlaid, OVERLAID),
+            point(f"rr/veth/{MANY}", network.bridged, BRIDGED, **many),
+            point(f"rr/vxlan/{MANY}", network.overlaid, OVERLAID, **many)]

@@ -1,6 +1,4 @@
 """TCP and small packets between namespaces."""
-import time
-
 import machine
 from lab import Lab
 from peers import network
@@ -14,15 +12,6 @@ MIXED = {"ours-afxdp": OURS_MIXED, "openvswitch-afxdp": OVS_MIXED}
 OVERLAID = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 
 
-def with_cpu(net, measure):
-    """measure()'s figures, and the share of one core that the switch took, if it is a process."""
-    if net.pid is None:
-        return measure()
-    start, used = time.monotonic(), machine.cpu_seconds(net.pid)
-    figures = measure()
-    return figures | {"switch_cores": (machine.cpu_seconds(net.pid) - used) / (time.monotonic() - start)}
-
-
 def streams(make, kind, count, reverse=False):
     def measure():
         with Lab() as lab:
@@ -30,7 +19,8 @@ def streams(make, kind, count, reverse=False):
             options = ["-P", count] if count > 1 else []
             if reverse:
                 options.append("-R")
-            return with_cpu(net, lambda: {"gbps": net.a.iperf(net.b, net.B, seconds=SECONDS, options=options) / 1e9})
+            meter = machine.Meter(net.pid)
+            return {"gbps": net.a.iperf(net.b, net.B, seconds=SECONDS, options=options) / 1e9} | meter.figures()
 
     return measure
 
@@ -62,12 +52,10 @@ def small(make, kind, flows):
     def measure():
         with Lab() as lab:
             net = make(lab, kind)
-
-            def figures():
-                sent, received, lost = net.small_packets(SECONDS, flows)
-                return {"kpps": received / 1e3, "offered_kpps": sent / 1e3, "lost_percent": 100 * lost}
-
-            return with_cpu(net, figures)
+            meter = machine.Meter(net.pid)
+            sent, received, seconds = net.small_packets(SECONDS, flows)
+            return {"kpps": received / seconds / 1e3, "offered_kpps": sent / seconds / 1e3,
+                    "lost_percent": 100 * (1 - received / max(sent, 1))} | meter.figures(received)
 
     return measure
 
@@ -78,7 +66,8 @@ def udp64(options):
 
     UDP datagrams of 18 bytes from one socket or from 64 in turn, in batches of 64 (sendmmsg), into a socket with 8 MiB of buffer.
     "lost" is the share of what was sent that never arrived. The sender takes a core of its own, so on two cores the switch and the
-    receiver share the other."""
+    receiver share the other. Cycles are those that the switch's threads take, in user space and in system calls, for each packet that
+    arrives; "kernel" has no threads that could be asked."""
     sides = {name: kind for name, kind in BRIDGED.items() if name != "openvswitch-tso"}
     points = []
     for flows in options.pick((1, 64), (1,)):
