@@ -48,7 +48,7 @@ def messages_of(table, seed, ports):
 def burst_of(rng, maker, ports, flow):
     """The messages of a connection to some port."""
     port, frames = rng.choice(topology.DUMMIES), maker.burst()
-    way = "whole" if ports[port].whole_only else rng.choice(("whole", "partial", "super"))
+    way = rng.choice(ports[port].ways)
     cuts = [tuple(frames)] if way == "super" else [(frame,) for frame in frames]
     return [wires.Message(port, cut, way, flow) for cut in cuts]
 

@@ -27,8 +27,8 @@ def generate(directory):
 class Vswitch:
     name = "vswitch"
 
-    def __init__(self, directory, kind, ports="dummy", threads=1):
-        self.kind = kind  # how packets are looked up: port_kinds.py
+    def __init__(self, directory, lookup="all", ports="dummy", threads=1):
+        self.lookup = lookup  # how packets find their flows: port_kinds.LOOKUPS
         self.port_kinds = dict.fromkeys(topology.DUMMIES, ports) | (wires.MIXED if ports == "mixed" else {})  # wires.NAMES
         self.threads = threads  # forwarding
         self.directory = pathlib.Path(directory)
@@ -64,8 +64,8 @@ class Vswitch:
         host.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=1")
         self.log_path = self.directory / "vswitchd.log"
         with open(self.log_path, "ab") as log:
-            self.process = host.start(lab.BIN / "vswitchd", "--run-dir", self.directory / "run", "--state-dir", self.directory / "state", *self.kind.daemon,
-                                      stdout=log, stderr=log)
+            self.process = host.start(lab.BIN / "vswitchd", "--run-dir", self.directory / "run", "--state-dir", self.directory / "state",
+                                      *port_kinds.LOOKUPS[self.lookup], stdout=log, stderr=log)
 
     def _call(self, method, request, timeout=20):
         try:
@@ -96,7 +96,7 @@ class Vswitch:
         try:
             self._call(self.config.Apply, apply)
         except Refused as error:
-            raise port_kinds.Missing(error) if port_kinds.is_missing(str(error)) else error
+            raise port_kinds.MissingKind(error) if port_kinds.is_missing(str(error)) else error
         for port in self.ports.values():
             port.connect()
         for bridge in topology.BRIDGES:
@@ -110,14 +110,14 @@ class Vswitch:
         if kind == "dummy":
             return wires.DummyPort(plan, self.directory, self._receive_on_dummy)
         if kind == "dpdk":
-            for setting in wires.DPDK.settings:
+            for setting in port_kinds.DPDK.settings:
                 self._set(setting)
             return wires.DpdkPort(plan, self.host)
         if self.far is None:
             self.far = self.lab.host("f")
             self.far.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=1")
             self.program = wires.make_program(self.directory)
-        return {"netdev": wires.NetdevPort, "afxdp": wires.AfxdpPort}[kind](plan, self.lab, self.host, self.far, self.program)
+        return wires.WIRED[kind](plan, self.lab, self.host, self.far, self.program)
 
     def _ports_work(self):
         states = [self._call(self.config.GetPort, self.config_pb.GetPortRequest(name=name)).state for name in self.port_kinds]

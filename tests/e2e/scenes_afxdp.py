@@ -1,12 +1,13 @@
 """Ports of type afxdp: hosts behind veths, with nothing set up at their end; tags, tunnels, queues, devices that come and go.
 
-Without AF_XDP in the kernel or in the build the scenes say so and pass.
+Without AF_XDP in the kernel or in the build the scenes say so.
 """
 import re
 import signal
 import subprocess
 
 from lab import Failure, Lab, eventually, least
+from port_kinds import Missing, MissingKind, is_missing
 from scenes_ports import get, statistics
 
 SMALL = "umem-frames=8192"
@@ -18,7 +19,7 @@ def status(switch, port, key):
 
 
 def xdp_hosts(lab, count, *options, kinds=None):
-    """A switch with bridge br0, and hosts 10.0.0.1... on its ports p1...; None, and the reason told, where AF_XDP is missing."""
+    """A switch with bridge br0, and hosts 10.0.0.1... on its ports p1..."""
     middle = lab.host("sw")
     middle.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
     switch = lab.switch(middle)
@@ -33,9 +34,8 @@ def xdp_hosts(lab, count, *options, kinds=None):
         kind = kinds[i - 1] if kinds else "afxdp"
         words = [f"type={kind}", *options, SMALL] if kind == "afxdp" else []
         done = switch.tool("vsctl", "add-port", "br0", f"p{i}", *words, check=False)
-        if "built without AF_XDP" in done.stderr or "the kernel has no AF_XDP" in done.stderr:
-            print(f"        not tested: {done.stderr.strip()}")
-            return None
+        if is_missing(done.stderr):
+            raise MissingKind(done.stderr.strip())
         if done.returncode != 0:
             raise Failure(f"port p{i}: {done.stderr}")
     return switch, middle, hosts
@@ -66,10 +66,7 @@ def udp_echo(lab, client, server, address, port=7777):
 def scene_afxdp_carries_ping_udp_and_tcp_as_they_come():
     for mode in ("native", "generic"):
         with Lab() as lab:
-            there = xdp_hosts(lab, 3, f"xdp-mode={mode}")
-            if there is None:
-                return
-            switch, _, (h1, h2, h3) = there
+            switch, _, (h1, h2, h3) = xdp_hosts(lab, 3, f"xdp-mode={mode}")
             if mode == "generic":  # here the kernel does not keep super-frames away
                 for host in (h1, h2, h3):
                     host.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
@@ -91,10 +88,7 @@ def scene_afxdp_carries_ping_udp_and_tcp_as_they_come():
 
 def scene_afxdp_ports_pass_packets_without_a_copy():
     with Lab() as lab:
-        there = xdp_hosts(lab, 2)
-        if there is None:
-            return
-        switch, _, (h1, h2) = there
+        switch, _, (h1, h2) = xdp_hosts(lab, 2)
         h1.ping("10.0.0.2", count=2)
         before = {(p, key): int(status(switch, p, key)) for p in ("p1", "p2") for key in ("tx-in-place", "tx-copied")}
         h1.ping("10.0.0.2", count=200)
@@ -111,10 +105,7 @@ def scene_afxdp_ports_pass_packets_without_a_copy():
 
 def scene_afxdp_mixes_with_netdev_internal_and_vxlan():
     with Lab() as lab:
-        there = xdp_hosts(lab, 2, kinds=["afxdp", "netdev"])
-        if there is None:
-            return
-        switch, middle, (h1, h2) = there
+        switch, middle, (h1, h2) = xdp_hosts(lab, 2, kinds=["afxdp", "netdev"])
         for a, address in ((h1, "10.0.0.2"), (h2, "10.0.0.1")):
             a.ping(address, count=3)
         h1.iperf(h2, "10.0.0.2", seconds=1)
@@ -188,10 +179,7 @@ def received(host, device):
 def scene_afxdp_hands_super_frames_to_ports_that_take_them():
     """Segments that come in by AF_XDP leave together by a veth and by a TAP; by another AF_XDP port as they came."""
     with Lab() as lab:
-        there = xdp_hosts(lab, 3, kinds=["afxdp", "netdev", "afxdp"])
-        if there is None:
-            return
-        switch, middle, (h1, h2, h3) = there
+        switch, middle, (h1, h2, h3) = xdp_hosts(lab, 3, kinds=["afxdp", "netdev", "afxdp"])
         switch.vsctl("add-port", "br0", "in0", "type=internal")
         middle.address("in0", "10.0.0.9/24")
         for host, address in ((h1, "fd00::1/64"), (h2, "fd00::2/64")):
@@ -225,10 +213,7 @@ def scene_afxdp_hands_super_frames_to_ports_that_take_them():
 
 def scene_afxdp_tags():
     with Lab() as lab:
-        there = xdp_hosts(lab, 3)
-        if there is None:
-            return
-        switch, _, (h1, h2, h3) = there
+        switch, _, (h1, h2, h3) = xdp_hosts(lab, 3)
         switch.vsctl("set", "port", "p1", "tag=10", "--", "set", "port", "p2", "tag=20", "--", "set", "port", "p3", "trunks=10,30")
         h1.ping("10.0.0.2", expect=False, timeout=0.5)
         h3.run("ip", "address", "flush", "dev", "eth0")
@@ -256,13 +241,11 @@ def scene_afxdp_several_queues():
             lab.wire(host, "eth0", middle, f"p{i}")
             for where, device in ((host, "eth0"), (middle, f"p{i}")):
                 if where.run("ethtool", "-L", device, "rx", "2", "tx", "2", check=False).returncode != 0:
-                    print("        not tested: the kernel's veth has one queue")
-                    return
+                    raise Missing("the kernel's veth has one queue")
             host.address("eth0", f"10.0.0.{i}/24", mac=f"02:00:00:00:00:0{i}")
             done = switch.tool("vsctl", "add-port", "br0", f"p{i}", "type=afxdp", SMALL, check=False)
-            if "AF_XDP" in done.stderr:
-                print(f"        not tested: {done.stderr.strip()}")
-                return
+            if is_missing(done.stderr):
+                raise MissingKind(done.stderr.strip())
             if done.returncode != 0 or status(switch, f"p{i}", "n_rxq") != "2":
                 raise Failure(f"{done.stderr} {switch.vsctl('list', 'interface', f'p{i}')}")
             hosts.append(host)
@@ -284,10 +267,7 @@ def scene_afxdp_several_queues():
 
 def scene_afxdp_device_goes_and_returns_under_traffic():
     with Lab() as lab:
-        there = xdp_hosts(lab, 3)
-        if there is None:
-            return
-        switch, middle, (h1, h2, h3) = there
+        switch, middle, (h1, h2, h3) = xdp_hosts(lab, 3)
         number = get(switch, "p2", "ofport")
         steady = h1.start("ping", "-q", "-i", "0.01", "-c", "400", "-W", "2", "10.0.0.3", stdout=subprocess.PIPE, text=True)
         flood = h1.start("ping", "-q", "-f", "-W", "1", "10.0.0.2", stdout=subprocess.DEVNULL)
@@ -315,10 +295,7 @@ def scene_afxdp_device_goes_and_returns_under_traffic():
 
 def scene_afxdp_restart_kill_and_removal_leave_nothing_on_the_device():
     with Lab() as lab:
-        there = xdp_hosts(lab, 2)
-        if there is None:
-            return
-        switch, middle, (h1, h2) = there
+        switch, middle, (h1, h2) = xdp_hosts(lab, 2)
         has_program = lambda: "xdp" in middle.run("ip", "link", "show", "p1").stdout
         h1.ping("10.0.0.2")
         if not has_program():

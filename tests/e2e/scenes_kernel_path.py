@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from lab import Failure, Lab, eventually
-from port_kinds import Missing
+from port_kinds import Missing, MissingKind
 
 SEND = """
 import socket, sys
@@ -58,7 +58,7 @@ def two_hosts(lab, rules=("priority=0,actions=normal",), addresses=("10.0.0.{}/2
     switch.rules("br0", *rules)
     found = state(switch)[0]
     if "no kernel path" in found or "no TCX" in found or "CAP_BPF" in found:
-        raise Missing(found)
+        raise MissingKind(found)
     return switch, middle, hosts
 
 

@@ -8,7 +8,7 @@ import signal
 import time
 
 from lab import Failure, Lab, eventually
-from port_kinds import Missing
+from port_kinds import Missing, MissingKind
 from scenes_kernel_path import SEND, SINK, in_kernel, state
 from scenes_vxlan import UNDERLAY, Overlay
 
@@ -41,7 +41,7 @@ def overlay(lab, *options, peer="kernel", mtu=1430):
     switch = network.our_switch(0, *options)
     found = state(switch)[0]
     if "no kernel path" in found or "no TCX" in found or "CAP_BPF" in found:
-        raise Missing(found)
+        raise MissingKind(found)
     if peer == "kernel":
         network.kernel_switch(1)
     else:

@@ -8,7 +8,9 @@ import random
 import signal
 import subprocess
 
+import port_kinds
 from lab import Failure, Lab, eventually
+from port_kinds import every_lookup, every_port_kind
 
 SIZE = 48 << 20
 RECEIVE = """
@@ -54,6 +56,7 @@ def check_few(switch, port, counter, mss, before):
         raise Failure(f"{port}: {counter} moved by {packets}; {SIZE} bytes are {SIZE // mss} segments of {mss}")
 
 
+@every_port_kind()
 def scene_super_frames_out_of_an_internal_port_into_a_veth():
     with Lab() as lab:
         middle, far = lab.host("m"), lab.host("f")
@@ -67,10 +70,12 @@ def scene_super_frames_out_of_an_internal_port_into_a_veth():
             came, went = (switch.port_statistics("br0", port)[counter] for port, counter in (("br0", "rxPackets"), ("p1", "txPackets")))
             send_file(lab, middle, far, address)
             check_few(switch, "br0", "rxPackets", mss, came)
-            check_few(switch, "p1", "txPackets", mss, went)
+            if port_kinds.current.super_frames:
+                check_few(switch, "p1", "txPackets", mss, went)
         switch.check_balance()
 
 
+@every_lookup
 def scene_super_frames_out_of_an_internal_port_into_vxlan():
     with Lab() as lab:
         hosts = [lab.host("l"), lab.host("r")]
@@ -136,8 +141,9 @@ def datagrams(switch, sender, receiver, device, address, count):
     return receiver.counters(device)["rx"]["packets"] - before
 
 
+@every_port_kind()
 def scene_datagrams_leave_in_trains_and_arrive_as_sent():
-    count = 600
+    count = 600 if port_kinds.current.super_frames else 108  # twice as many fit the rings of a switch that is stopped
     with Lab() as lab:
         middle, near, far = lab.host("m"), lab.host("n"), lab.host("f")
         lab.wire(near, "eth0", middle, "p1")
@@ -151,7 +157,7 @@ def scene_datagrams_leave_in_trains_and_arrive_as_sent():
             for address in addresses:
                 near.ping(address)
                 frames = datagrams(switch, near, receiver, device, address, count)
-                if frames > count:  # two flows of `count` each, in runs of 12
+                if port_kinds.current.super_frames and frames > count:  # two flows of `count` each, in runs of 12
                     raise Failure(f"{address}: {2 * count} datagrams came in {frames} frames")
         switch.check_balance()
 

@@ -1,6 +1,7 @@
 """L2 switching between hosts: learning, VLANs, patch ports, internal ports."""
 import json
 import re
+import signal
 import subprocess
 
 from lab import Failure, Lab, eventually, least
@@ -55,7 +56,7 @@ def scene_vlan_access_and_trunk():
         switch, middle, (h1, h2, h3) = three_hosts(lab)
         switch.vsctl("set", "port", "p1", "tag=10")
         switch.vsctl("set", "port", "p2", "tag=20")
-        h1.ping("10.0.0.2", expect=False, timeout=1)
+        h1.ping("10.0.0.2", expect=False, timeout=0.5)
         switch.vsctl("set", "port", "p2", "tag=10")
         h1.ping("10.0.0.2", count=3)
         # h3 is on a trunk and speaks VLAN 10 with a tag: a switch of its own puts and takes the tags (not every kernel has
@@ -77,7 +78,7 @@ def scene_vlan_access_and_trunk():
         if rate < least(100e6):
             raise Failure(f"TCP from an access port to a trunk: {rate / 1e6:.0f} Mbit/s")
         switch.vsctl("set", "port", "p3", "trunks=30")
-        h1.ping("10.0.0.3", expect=False, timeout=1)
+        h1.ping("10.0.0.3", expect=False, timeout=0.5)
         switch.check_balance()
 
 
@@ -87,7 +88,7 @@ def scene_rule_change_reaches_the_next_packet():
         switch, _, (h1, h2, _) = three_hosts(lab)
         h1.ping("10.0.0.2", count=2)
         switch.ofctl("add-flow", "br0", "priority=100,icmp,actions=drop")
-        h1.ping("10.0.0.2", expect=False, timeout=1)
+        h1.ping("10.0.0.2", expect=False, timeout=0.5)
         switch.ofctl("--strict", "del-flows", "br0", "priority=100,icmp")
         h1.ping("10.0.0.2", count=2)
         drops = switch.dpctl("drops")
@@ -129,29 +130,33 @@ def scene_patch_ports_join_bridges():
         h1.ping("10.0.0.2", count=5)
         eventually(lambda: switch.port_statistics("br0", "to1")["txPackets"] >= 5, "the patch port counts what crosses it")
         switch.vsctl("del-port", "br1", "to0")
-        h1.ping("10.0.0.2", expect=False, timeout=1)
+        h1.ping("10.0.0.2", expect=False, timeout=0.5)
         if "to0" not in switch.vsctl("show"):
             raise Failure("vsctl show does not say that the peer is missing")
         switch.check_balance()
 
 
+# DPDK does not say that the device under a net_af_packet has gone.
+@every_port_kind(but=("dpdk",))
 def scene_device_leaves_and_returns_under_traffic():
     with Lab() as lab:
         switch, middle, (h1, h2, h3) = three_hosts(lab)
         h1.ping("10.0.0.3")
         before = switch.vsctl("get", "interface", "p2", "ofport")
-        background = h1.start("ping", "-i", "0.02", "-c", "400", "10.0.0.3", stdout=subprocess.PIPE, text=True)
+        background = h1.start("ping", "-q", "-i", "0.02", "10.0.0.3", stdout=subprocess.PIPE, text=True)
         h2.run("ip", "link", "del", "eth0")
         eventually(lambda: "does not exist" in switch.vsctl("show"), "vsctl show says that p2's device is gone")
         lab.wire(h2, "eth0", middle, "p2")
         h2.address("eth0", "10.0.0.2/24", mac="02:00:00:00:00:02")
-        eventually(lambda: "does not exist" not in switch.vsctl("show"), "the port recovers")
+        switch.vsctl("--timeout", "10", "wait-until", "interface", "p2", "error=[]")
         h1.ping("10.0.0.2", count=3)
         after = switch.vsctl("get", "interface", "p2", "ofport")
         if before != after:
             raise Failure(f"p2 changed its OpenFlow port number: {before} to {after}")
+        background.send_signal(signal.SIGINT)
         output, _ = background.communicate(timeout=30)
-        if " 0% packet loss" not in output:
-            raise Failure(f"traffic between h1 and h3 suffered from p2's changes:\n{output[-300:]}")
+        transmitted, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", output).groups())
+        if received < transmitted - 1:  # the last one was on its way
+            raise Failure(f"traffic between h1 and h3 suffered from p2's changes:\n{output}")
         switch.check_balance()
 

@@ -42,15 +42,14 @@ class Overlay:
 
     def check_traffic(self):
         # A thread that polls DPDK's packet sockets for ever takes its core from the hosts.
-        least_rate = 1e6 if port_kinds.current.name == "dpdk" else least(200e6)
+        least_rate = 1e6 if port_kinds.current.name == "dpdk" else least(100e6)
         w1, w2 = self.workloads
         w1.ping("10.1.0.2", count=1)  # the very first packet must not be lost
         w2.ping("10.1.0.1", count=5)
         w1.ping("fd00:1::2", count=3)
-        for client, server, address in ((w1, w2, "10.1.0.2"), (w2, w1, "10.1.0.1")):
-            rate = client.iperf(server, address, seconds=1)
-            if rate < least_rate:
-                raise Failure(f"TCP from {client.name} to {server.name}: {rate / 1e6:.0f} Mbit/s")
+        rate = w1.iperf_both_ways(w2, "10.1.0.2")
+        if rate < least_rate:
+            raise Failure(f"TCP between w1 and w2: {rate / 1e6:.0f} Mbit/s")
 
 
 @every_port_kind()
@@ -70,9 +69,13 @@ def scene_between_two_of_ours():
                 switch.check_balance()
 
 
+@every_port_kind()
 def scene_against_the_kernel():
-    for family, ours, kernel in ((4, (), ()), (4, ("csum=true",), ("udpcsum",)), (4, ("csum=false",), ("noudpcsum",)), (6, (), ()),
-                                 (6, ("csum=false",), ("udp6zerocsumrx", "udp6zerocsumtx"))):
+    tunnels = [(4, (), ()), (6, (), ())]
+    if port_kinds.current.lookup == "all":  # how flows are found has no part in checksums
+        tunnels += [(4, ("csum=true",), ("udpcsum",)), (4, ("csum=false",), ("noudpcsum",)),
+                    (6, ("csum=false",), ("udp6zerocsumrx", "udp6zerocsumtx"))]
+    for family, ours, kernel in tunnels:
         with Lab() as lab:
             overlay = Overlay(lab, family)
             switch = overlay.our_switch(0, *ours)
@@ -91,13 +94,14 @@ def scene_mtu_edge():
         w1.ping("10.1.0.2")
         # 1500 of the underlay less outer IPv4, UDP, VXLAN and inner Ethernet: 1450 bytes of inner IP, 1422 of ICMP payload.
         w1.ping("10.1.0.2", size=1422, dont_fragment=True)
-        w1.ping("10.1.0.2", size=1423, dont_fragment=True, expect=False, timeout=1)
+        w1.ping("10.1.0.2", size=1423, dont_fragment=True, expect=False, timeout=0.5)
         drops = switch.dpctl("drops")
         if "tunnel_too_big" not in drops:
             raise Failure(f"the packet that did not fit has no named reason:\n{drops}")
         switch.check_balance()
 
 
+@every_port_kind()
 def scene_wrong_vni_is_counted():
     with Lab() as lab:
         overlay = Overlay(lab, 4)
@@ -105,11 +109,12 @@ def scene_wrong_vni_is_counted():
         switch.vsctl("del-port", "vx0", "--", "add-port", "br0", "vx0", "type=vxlan", f"remote_ip={overlay.addresses[1]}", "key=5",
                      "ofport_request=2")
         overlay.kernel_switch(1)
-        overlay.workloads[1].ping("10.1.0.1", expect=False, timeout=1)
+        overlay.workloads[1].ping("10.1.0.1", expect=False, timeout=0.5)
         eventually(lambda: "tunnel_unknown_vni" in switch.dpctl("drops"), "unknown VNI is a named drop")
         switch.check_balance()
 
 
+@every_port_kind()
 def scene_deleting_one_tunnel_keeps_the_other():
     with Lab() as lab:
         overlay = Overlay(lab, 4)

@@ -20,7 +20,7 @@ struct Lookup {
 inline std::ostream& operator<<(std::ostream& out, const Lookup& lookup) { return out << lookup.name; }
 inline std::string lookup_name(const ::testing::TestParamInfo<Lookup>& info) { return info.param.name; }
 
-// As the end-to-end tests name them (tests/e2e/port_kinds.py), and the shallow lookup without the cache behind it.
+// As the end-to-end tests name them (tests/e2e/port_kinds.py).
 inline constexpr Lookup kLookups[] = {
     {"all", {}},
     {"no_shortcuts", {.shallow = false, .cache = false}},
