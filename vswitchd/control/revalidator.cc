@@ -15,9 +15,13 @@
 namespace vswitch {
 namespace {
 
-// Flows in one part of a walk: as many as take about a tenth of a millisecond to look at, but each part that removes
-// flows waits for a grace period; who waits for the end takes fewer, larger ones.
+// Flows in one part of a walk at most. Each part that removes flows waits for a grace period; who waits for the end
+// takes fewer, larger ones.
 constexpr size_t kPart = 1024, kAwaitedPart = 8192;
+// A part that nobody waits for also ends after so long: a change waits for it. To look at a flow takes 10 ns, to credit
+// what it counted a microsecond, to translate it some.
+constexpr Nanoseconds kPartTime = 100us;
+constexpr size_t kFlowsBetweenClockReads = 64, kCreditsBetweenClockReads = 16;
 constexpr auto kPause = 50us;
 // How often unhurried work pauses for changes: before one part, and in all.
 constexpr int kPausesBeforePart = 3, kMostPauses = 100;
@@ -133,10 +137,13 @@ void Revalidator::settle(Urgency urgency) {
     give_way(pauses);
     OfflineLock lock(mutex_);
     const rcu::ReaderScope reader;
-    for (size_t n = std::min(unsettled_.size(), kPart); n > 0; --n) {
-      unsettled_.back().settle();
-      unsettled_.pop_back();
-    }
+    const Nanoseconds end = clock_.now() + kPartTime;
+    do {
+      for (size_t n = std::min(unsettled_.size(), kCreditsBetweenClockReads); n > 0; --n) {
+        unsettled_.back().settle();
+        unsettled_.pop_back();
+      }
+    } while (!unsettled_.empty() && clock_.now() < end);
     more = !unsettled_.empty();
     if (!more) unsettled_.shrink_to_fit();
   }
@@ -183,6 +190,7 @@ size_t Revalidator::remove(const std::vector<Ufid>& ufids, Addresses& addresses)
 // A mutex is not fair: who takes it again at once would keep it from those who wait.
 void Revalidator::give_way(int& pauses) const {
   const rcu::Offline offline;
+  std::this_thread::yield();  // who was woken on this core need not wait until our time slice ends
   pauses -= changes_.give(std::min(pauses, kPausesBeforePart));
   while (awaited_.load(std::memory_order_acquire) != 0) std::this_thread::sleep_for(kPause);
 }
@@ -200,8 +208,14 @@ size_t Revalidator::walk(Urgency urgency, const HotWords& without, const Visit& 
     OfflineLock lock(mutex_);
     const rcu::ReaderScope reader;
     const auto visit_flow = [&](Flow& flow) { visit(flow, doomed); };
-    more = datapath_.visit_flows(cursor, awaited ? kAwaitedPart : kPart, visit_flow, without);
-    end_of_part(doomed);
+    const Nanoseconds end = clock_.now() + kPartTime;
+    for (size_t left = awaited ? kAwaitedPart : kPart; more && left > 0;) {
+      const size_t count = awaited ? left : kFlowsBetweenClockReads;
+      more = datapath_.visit_flows(cursor, count, visit_flow, without);
+      end_of_part(doomed);
+      left -= count;
+      if (clock_.now() >= end) break;
+    }
     if (!more) doomed.now.insert(doomed.now.end(), doomed.in_kernel.begin(), doomed.in_kernel.end());
     Addresses addresses;
     removed += remove(doomed.now, addresses);

@@ -6,6 +6,7 @@
 #include <rapidcheck.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <set>
 
@@ -416,6 +417,47 @@ TEST(RevalidatorTest, UnhurriedWorkGivesWayToChanges) {
   world.pauses = 0;
   world.revalidator.expire(3600s);
   EXPECT_GT(world.pauses, 0u);
+}
+
+// Each time somebody looks, some time has passed.
+class SlowClock final : public Clock {
+ public:
+  Nanoseconds now() const override { return Nanoseconds(now_.fetch_add(Nanoseconds(50us).count())); }
+
+ private:
+  mutable std::atomic<int64_t> now_{Nanoseconds(1s).count()};
+};
+
+// Background work lets changes go first after so much time, not after so many flows.
+TEST(RevalidatorTest, PartsOfBackgroundWorkAreShort) {
+  World world;
+  const char* actions = "actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15],output:2";
+  for (const char* match : {"udp,tp_src=0/1,", "udp,tp_src=1/1,"}) {  // flows take turns: each has its counts settled
+    world.change("br0", {rule(std::string(match) + actions)});
+  }
+  for (uint16_t port = 1; port <= 500; ++port) ASSERT_TRUE(world.set_up(udp_key(0x0a010001, port)));
+  const auto all_get_a_packet = [&] {
+    const rcu::ReaderScope reader;
+    world.datapath.visit_flows([&](Flow& flow) {
+      flow.count(1, 1, 100, world.clock.now(), 0);
+      return true;
+    });
+  };
+  const auto pauses_of = [&](const Clock& clock, bool settles) {
+    Revalidator revalidator{world.datapath, world.views, world.slow_path, world.right_of_way, clock};
+    revalidator.push_statistics(Revalidator::Urgency::background);
+    all_get_a_packet();
+    if (settles) revalidator.revalidate();  // flows count for other terms from now on, and those of before are settled
+    const RightOfWay::Taken taken = world.right_of_way.take();
+    world.pauses = 0;
+    revalidator.push_statistics(Revalidator::Urgency::unhurried);
+    return world.pauses;
+  };
+  const size_t of_one_part = pauses_of(world.clock, true);
+  EXPECT_GT(of_one_part, 0u);
+  const size_t of_crediting = pauses_of(SlowClock(), false);
+  EXPECT_GE(of_crediting, 2 * of_one_part);
+  EXPECT_GE(pauses_of(SlowClock(), true), of_crediting + 2 * of_one_part);
 }
 
 // What flows counted before a change belongs to the rules from before, what they count after it to those of now.
