@@ -7,11 +7,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <map>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "datapath/base/rcu.h"
 #include "datapath/core/userspace_datapath.h"
+#include "tests/support/eventually.h"
 #include "tests/support/fake_link_monitor.h"
 #include "tests/support/lookups.h"
 #include "tests/support/netns.h"
@@ -494,6 +498,104 @@ TEST(RevalidatorTest, CountsGoToTheRulesOfTheirTime) {
   EXPECT_EQ(counted(30), 5u * 7);
   world.revalidator.push_statistics(Revalidator::Urgency::background);
   EXPECT_EQ(counted(10) + counted(20) + counted(30), 10u * 15) << "each packet once";
+}
+
+// ---- Nobody waits for it
+
+// Stands still, and so does whoever asks for the time, until let go.
+class GatedClock final : public Clock {
+ public:
+  Nanoseconds now() const override {
+    const uint64_t mine = asked_.fetch_add(1) + 1;
+    while (mine > let_go_.load()) std::this_thread::yield();
+    return 1s;
+  }
+  bool somebody_waits() const { return asked_.load() > let_go_.load(); }
+  void let_go() { let_go_.store(asked_.load()); }
+
+ private:
+  mutable std::atomic<uint64_t> asked_{0};
+  std::atomic<uint64_t> let_go_{0};
+};
+
+class ForwardingTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (const uint32_t number : {1u, 2u}) {
+      VportConfig config;
+      config.name = number == 1 ? "a-br0" : "b-br0";
+      config.type = "dummy";
+      ASSERT_TRUE(world_.datapath.add_port(config, number, true).ok());
+    }
+    world_.datapath.set_upcall_handler(&world_.slow_path);
+    world_.change("br0", {rule("udp,actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15],output:2")});
+    for (int n = 0; n < 100; ++n) ASSERT_TRUE(forwards());
+  }
+  void TearDown() override { world_.datapath.set_upcall_handler(nullptr); }
+
+  // A packet of a flow that is there comes out, and so does one that needs a flow.
+  bool forwards() {
+    const uint64_t before = sent();
+    const auto frame = [](uint16_t source) {
+      return test::PacketBuilder()
+          .ethernet("02:00:00:00:00:01", "02:00:00:00:00:02")
+          .ipv4("10.1.0.1", "10.0.0.2")
+          .udp(source, 53)
+          .pad_to(60)
+          .build();
+    };
+    if (!world_.datapath.inject(1, std::vector{frame(1), frame(++last_source_)}).ok()) return false;
+    return test::eventually([&] { return sent() == before + 2; });
+  }
+  uint64_t sent() const { return world_.datapath.port_stats(2)->tx_packets; }
+
+  // Runs `work`, and sees that packets are forwarded whenever it looks at the clock, in the middle of whatever it does,
+  // with the locks that it holds. Returns how often that was.
+  size_t forwarding_goes_on_during(const std::function<void()>& work) {
+    std::atomic<bool> done{false};
+    std::thread worker([&] {
+      const rcu::ThreadRegistration registration;
+      work();
+      rcu::Offline offline;
+      done = true;
+    });
+    size_t looks = 0;
+    while (!done) {
+      if (!clock_.somebody_waits()) continue;
+      EXPECT_TRUE(forwards());
+      ++looks;
+      clock_.let_go();
+    }
+    worker.join();
+    return looks;
+  }
+
+  World world_;
+  GatedClock clock_;
+  Revalidator revalidator_{world_.datapath, world_.views, world_.slow_path, world_.right_of_way, clock_};
+  uint16_t last_source_ = 0;
+};
+
+TEST_F(ForwardingTest, GoesOnDuringRevalidation) {
+  EXPECT_GT(forwarding_goes_on_during([this] { revalidator_.revalidate(); }), 0u);
+}
+
+TEST_F(ForwardingTest, GoesOnWhileStatisticsAreCollected) {
+  const auto collect = [this] { revalidator_.push_statistics(Revalidator::Urgency::background); };
+  EXPECT_GT(forwarding_goes_on_during(collect), 0u);
+}
+
+TEST_F(ForwardingTest, GoesOnWhileFlowsExpire) {
+  EXPECT_GT(forwarding_goes_on_during([this] { revalidator_.expire(Nanoseconds(1)); }), 0u);
+}
+
+TEST_F(ForwardingTest, GoesOnDuringADump) {
+  size_t visited = 0;
+  world_.datapath.visit_flows([&](Flow&) {
+    EXPECT_TRUE(forwards());
+    return ++visited < 10;
+  });
+  EXPECT_EQ(visited, 10u);
 }
 
 // ---- Too many flows
