@@ -181,6 +181,7 @@ def name_to_save_as(options):
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130  # exit status, as a shell says it of SIGINT
 
 
 def stop(number, _):
@@ -191,15 +192,19 @@ def stop(number, _):
 
 
 def measure_all(run, rounds, keep):
-    """`keep` is called after each round. Whatever happens, labs take themselves down, and captures and huge pages go."""
+    """`keep` is called after each round. Whatever happens, labs take themselves down, and captures and huge pages go.
+
+    False if the run was interrupted."""
     with machine.only_one_run(), tempfile.TemporaryDirectory(prefix="vswitch-bench-") as directory:
         traffic.Captures.directory = directory
         try:
             for number in range(rounds):
                 run.round(number)
                 keep()
+            return True
         except KeyboardInterrupt:
             print("bench: interrupted; these are the figures so far", file=sys.stderr)
+            return False
         finally:
             machine.hugepages.give_back()
 
@@ -239,7 +244,7 @@ def main():
     def so_far():
         return about | {"options": {"rounds": options.rounds, "complete": run.complete, "quick": options.quick}, "rows": run.rows()}
 
-    measure_all(run, options.rounds, lambda: name and save(name, so_far()))
+    finished = measure_all(run, options.rounds, lambda: name and save(name, so_far()))
     result = so_far()
     # What was cut short in its first round does not take the place of a whole run, unless it was asked for.
     if name and run.complete < options.rounds and (run.complete or options.save):
@@ -251,6 +256,8 @@ def main():
         print_text(result)
         if before:
             print(compare.text(compared, f"{options.against} ({before['when']})", table.number))
+    if not finished:
+        return INTERRUPTED
     return 1 if options.check and went_wrong(result["rows"], compared) else 0
 
 

@@ -7,9 +7,10 @@
 
 namespace vswitch {
 
-// Gives the calling thread slices of twice the usual length, so that whom it wakes goes first. That takes nothing from
-// others: all get the same share of the core as before. (With much longer ones they would wait for theirs; and who
-// yields gives away what is left of a slice.)
+// Gives the calling thread slices of twice the usual length, so that whom it wakes goes first, and so does whoever else
+// is woken on its core (for a thread that works in the background). That takes nothing from others: all get the same
+// share of the core as before. (With much longer ones they would wait for theirs; and who yields gives away what is
+// left of a slice.)
 //
 // A hint: older kernels, and sandboxes that forbid the call, change nothing.
 void lengthen_thread_slice();

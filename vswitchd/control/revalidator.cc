@@ -18,10 +18,12 @@ namespace {
 // Flows in one part of a walk at most. Each part that removes flows waits for a grace period; who waits for the end
 // takes fewer, larger ones.
 constexpr size_t kPart = 1024, kAwaitedPart = 8192;
-// A part that nobody waits for also ends after so long: a change waits for it. To look at a flow takes 10 ns, to credit
-// what it counted a microsecond, to translate it some.
+// A part that nobody waits for also ends when it has looked at flows for so long: a change waits for it. To look at a
+// flow takes 10 ns, to credit what it counted a microsecond, to translate it some. (To remove flows takes longer.)
 constexpr Nanoseconds kPartTime = 100us;
 constexpr size_t kFlowsBetweenClockReads = 64, kCreditsBetweenClockReads = 16;
+// So many that are to be translated are collected first.
+constexpr size_t kTranslatedTogether = 32;
 constexpr auto kPause = 50us;
 // How often unhurried work pauses for changes: before one part, and in all.
 constexpr int kPausesBeforePart = 3, kMostPauses = 100;
@@ -190,7 +192,6 @@ size_t Revalidator::remove(const std::vector<Ufid>& ufids, Addresses& addresses)
 // A mutex is not fair: who takes it again at once would keep it from those who wait.
 void Revalidator::give_way(int& pauses) const {
   const rcu::Offline offline;
-  std::this_thread::yield();  // who was woken on this core need not wait until our time slice ends
   pauses -= changes_.give(std::min(pauses, kPausesBeforePart));
   while (awaited_.load(std::memory_order_acquire) != 0) std::this_thread::sleep_for(kPause);
 }
@@ -212,10 +213,10 @@ size_t Revalidator::walk(Urgency urgency, const HotWords& without, const Visit& 
     for (size_t left = awaited ? kAwaitedPart : kPart; more && left > 0;) {
       const size_t count = awaited ? left : kFlowsBetweenClockReads;
       more = datapath_.visit_flows(cursor, count, visit_flow, without);
-      end_of_part(doomed);
       left -= count;
       if (clock_.now() >= end) break;
     }
+    end_of_part(doomed);
     if (!more) doomed.now.insert(doomed.now.end(), doomed.in_kernel.begin(), doomed.in_kernel.end());
     Addresses addresses;
     removed += remove(doomed.now, addresses);
@@ -232,21 +233,21 @@ size_t Revalidator::walk(Urgency urgency, const Visit& visit) {
   return walk(urgency, {}, visit, [](Doomed&) {});
 }
 
-// One walk of revalidation. Of each part, the flows that are likely to be concerned are collected first, so that what
-// has to be read of them can be fetched ahead.
+// One walk of revalidation. The flows that are likely to be concerned are collected first, so many together, so that
+// what has to be read of them can be fetched ahead.
 template <typename Surely>
 class Revalidator::Renewal {
  public:
-  Renewal(Revalidator& revalidator, const Surely& surely) : revalidator_(revalidator), surely_(surely) {}
+  Renewal(Revalidator& revalidator, size_t together, const Surely& surely)
+      : revalidator_(revalidator), together_(together), surely_(surely) {}
 
-  void add_likely(Flow& flow) { likely_.push_back(&flow); }
+  void add_likely(Flow& flow, Doomed& doomed) REQUIRES(revalidator_.mutex_) {
+    likely_.push_back(&flow);
+    if (likely_.size() >= together_) renew_likely(doomed);
+  }
   void end_part(Doomed& doomed) REQUIRES(revalidator_.mutex_) {
-    for (size_t i = 0; i < likely_.size(); ++i) {
-      if (i + kAhead < likely_.size()) __builtin_prefetch(likely_[i + kAhead]->installer_data().get());
-      renew(*likely_[i], doomed);
-    }
+    renew_likely(doomed);
     publish();
-    likely_.clear();
     // Others may revalidate now, for later changes.
     outcomes_.forget();
     if (revalidator_.unsettled_.size() > kMostUnsettled) {
@@ -258,6 +259,13 @@ class Revalidator::Renewal {
  private:
   static constexpr size_t kAhead = 8, kChangedTogether = 256;
 
+  void renew_likely(Doomed& doomed) REQUIRES(revalidator_.mutex_) {
+    for (size_t i = 0; i < likely_.size(); ++i) {
+      if (i + kAhead < likely_.size()) __builtin_prefetch(likely_[i + kAhead]->installer_data().get());
+      renew(*likely_[i], doomed);
+    }
+    likely_.clear();
+  }
   void renew(Flow& flow, Doomed& doomed) REQUIRES(revalidator_.mutex_) {
     const Outcome* outcome = outcomes_.find(flow);
     if (outcome == nullptr) {
@@ -276,6 +284,7 @@ class Revalidator::Renewal {
   }
 
   Revalidator& revalidator_;
+  const size_t together_;
   const Surely& surely_;
   Outcomes outcomes_;
   std::vector<Flow*> likely_;
@@ -287,11 +296,12 @@ void Revalidator::revalidate_if(Urgency urgency, const Without& without, const L
   const uint64_t changes_before = action_changes_.load(std::memory_order_acquire);
   // Upcalls that began before the caller's change may still install flows that they derived from what was before.
   datapath_.quiesce();
-  Renewal<Surely> renewal(*this, surely);
+  Renewal<Surely> renewal(*this, urgency == Urgency::awaited ? kAwaitedPart : kTranslatedTogether, surely);
   walk(
       urgency, without(),
-      [&](Flow& flow, Doomed&) {
-        if (likely(flow)) renewal.add_likely(flow);
+      [&](Flow& flow, Doomed& doomed) {
+        mutex_.assert_held();
+        if (likely(flow)) renewal.add_likely(flow, doomed);
       },
       [&](Doomed& doomed) {
         mutex_.assert_held();

@@ -15,6 +15,7 @@
 
 #include "datapath/base/rcu.h"
 #include "datapath/base/thread_name.h"
+#include "datapath/base/thread_slice.h"
 #include "vswitchd/control/config_codec.h"
 #include "vswitchd/control/switch_state.h"
 #include "vswitchd/openflow/rule_codec.h"
@@ -627,6 +628,7 @@ Switch::Implementation::UpkeepWork Switch::Implementation::wait_for_upkeep() {
 
 void Switch::Implementation::run_upkeep() {
   name_this_thread("upkeep");
+  lengthen_thread_slice();  // so that who is woken on this core, to answer a call or to forward, goes first at once
   rcu::ThreadRegistration registration;
   Nanoseconds next_tick = clock_.now() + kTick;
   for (;;) {
