@@ -157,6 +157,28 @@ TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6) { check_ten_times<Uint128>(
 TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv4WithWideNodes) { check_ten_times<uint32_t>(Spread::dense); }
 TEST(PrefixIndexTest, AgreesWithLinearSearchForIpv6WithWideNodes) { check_ten_times<Uint128>(Spread::dense); }
 
+// That a value differs from all prefixes in every bit is known from its first one.
+TEST(PrefixIndexTest, TheFirstBitDecidesWhereAllDiffer) {
+  PrefixIndex<uint32_t> index;
+  for (unsigned length = 1; length <= 7; ++length) {
+    index.insert(0, length, length);
+    PrefixIndex<uint32_t>::Lookup other(index, ~uint32_t{0}), same(index, 0);
+    for (auto* lookup : {&other, &same}) {
+      while (lookup->walk()) {
+      }
+    }
+    EXPECT_EQ(other.search(), 1u) << length;
+    EXPECT_EQ(same.search(), length);
+    Numbers numbers{};
+    other.finish(numbers);
+    EXPECT_EQ(numbers, Numbers{}) << length;
+    size_t found = 0;
+    same.finish(numbers);
+    for (uint32_t subtable = 0; subtable < 64; ++subtable) found += numbers[0] >> subtable & 1;
+    EXPECT_EQ(found, length);
+  }
+}
+
 bool finds(const PrefixIndex<uint32_t>& index, const Prefix<uint32_t>& prefix) {
   PrefixIndex<uint32_t>::Lookup lookup(index, prefix.value);
   while (lookup.walk()) {
