@@ -19,6 +19,7 @@
 #include "vswitchd/control/config_codec.h"
 #include "vswitchd/control/switch_state.h"
 #include "vswitchd/openflow/rule_codec.h"
+#include "vswitchd/rules/rule_provision.h"
 
 namespace vswitch {
 namespace {
@@ -137,11 +138,13 @@ Result<Configuration> Switch::Implementation::load_configuration() {
 
 Status Switch::Implementation::load_rules() {
   std::map<std::string, std::vector<std::pair<uint64_t, RuleSpec>>, std::less<>> rules;
+  RuleProvision provision;
   VSWITCH_RETURN_IF_ERROR(
       store_->for_each_rule([&](uint64_t id, std::string_view bridge, std::string_view value) -> Status {
         Result<RuleSpec> spec = decode_rule(value);
         if (!spec.ok()) return spec.status().with_prefix(fmt::format("stored rule {}", id));
         rules[std::string(bridge)].emplace_back(id, std::move(*spec));
+        provision.expect_one();
         return {};
       }));
   for (auto& [bridge, specs] : rules) {

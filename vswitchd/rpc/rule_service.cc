@@ -82,13 +82,12 @@ class RuleService final : public v1::RuleService::Service {
     Result<std::string> bridge = bridge_name(message.bridge(), "bridge");
     if (!bridge.ok()) return to_grpc_status(bridge.status(), *call);
     load.bridge = *bridge;
-    if (Result<BridgeInfo> info = context_.sw.bridge(load.bridge); !info.ok()) {
-      return to_grpc_status(info.status(), *call);
-    }
+    Result<BridgeInfo> info = context_.sw.bridge(load.bridge);
+    if (!info.ok()) return to_grpc_status(info.status(), *call);
     // Parsed while the stream comes in, without the lock: only names of ports are looked up.
     ConfigSource source = config_source(context_.sw);
     LazyNames names(source, load.bridge);
-    RuleStream stream(names);
+    RuleStream stream(names, load.replace ? info->rules : 0);
     bool more = true;
     do {
       more = stream.add_text(message.text());

@@ -22,6 +22,7 @@ void RuleStream::fail(Status status, std::optional<size_t> mod, std::optional<ui
   if (failures_.empty()) {
     mods_ = {};
     origins_ = {};
+    provision_.reset();
   }
   if (failures_.size() < kMaxErrors) failures_.emplace_back(std::move(status), std::nullopt, mod, line);
 }
@@ -35,6 +36,7 @@ Failure RuleStream::failure_of(size_t index, Status status) const {
 
 void RuleStream::keep(RuleMod mod, uint64_t origin) {
   if (mod.spec.actions != nullptr) mod.spec.actions = actions_.intern(std::move(mod.spec.actions));
+  if (mod.command == RuleCommand::add) provision_->expect_one();
   mods_.push_back(std::move(mod));
   origins_.push_back(origin);
 }

@@ -6,13 +6,16 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "vswitchd/rpc/failure.h"
 #include "vswitchd/rpc/transaction_builder.h"
 #include "vswitchd/rules/action_interner.h"
+#include "vswitchd/rules/rule_provision.h"
 
 namespace vswitch {
 
@@ -21,7 +24,8 @@ class RuleStream {
   static constexpr size_t kMaxErrors = 20;
   static constexpr size_t kMaxLine = 256 * 1024;  // bytes; longer is an error, not memory
 
-  explicit RuleStream(LazyNames& names) : names_(names) {}
+  // `present`: so many of the rules to come are there already, as far as is known (rule_provision.h).
+  explicit RuleStream(LazyNames& names, size_t present = 0) : names_(names), provision_(std::in_place, present) {}
 
   // False: enough errors, nothing more need be sent.
   bool add_text(std::string_view chunk);
@@ -45,7 +49,8 @@ class RuleStream {
   uint64_t line_ = 0;
   uint64_t typed_ = 0;
   std::vector<RuleMod> mods_;
-  ActionInterner actions_;  // a million rules may come with a hundred different lists
+  std::optional<RuleProvision> provision_;  // for those that add, as long as there are any
+  ActionInterner actions_;                  // a million rules may come with a hundred different lists
   // Where each mod came from: a line (from 1), or a typed change (bit 63 and its index).
   std::vector<uint64_t> origins_;
   std::vector<Failure> failures_;

@@ -16,7 +16,6 @@
 namespace vswitch::rule_memory {
 namespace {
 
-constexpr size_t kChunk = 2 * 1024 * 1024;  // a huge page; chunks are aligned to it
 // So many chunks take pages as they are needed. From then on a huge page that is hardly used is little waste.
 constexpr size_t kPlainChunks = 3;
 constexpr size_t kGrain = 64 * 1024;  // what one size takes from a chunk at a time
@@ -31,15 +30,22 @@ constexpr std::align_val_t kLineAligned{64};
 size_t whole_chunks(size_t bytes) { return (bytes + kChunk - 1) / kChunk * kChunk; }
 
 // `bytes` is a multiple of kChunk. Aligned by mapping one chunk more and giving back what is too much at both ends.
-void* map_chunks(size_t bytes, bool huge) {
+// Null if there is none.
+void* try_map_chunks(size_t bytes, bool huge) {
   void* mapped = mmap(nullptr, bytes + kChunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) throw std::bad_alloc();
+  if (mapped == MAP_FAILED) return nullptr;
   auto* begin = static_cast<uint8_t*>(mapped);
   const size_t before = (kChunk - reinterpret_cast<uintptr_t>(begin) % kChunk) % kChunk;
   if (before > 0) munmap(begin, before);
   munmap(begin + before + bytes, kChunk - before);
   if (huge) (void)madvise(begin + before, bytes, MADV_HUGEPAGE);  // where there are none, small ones do
   return begin + before;
+}
+
+void* map_chunks(size_t bytes, bool huge) {
+  void* mapped = try_map_chunks(bytes, huge);
+  if (mapped == nullptr) throw std::bad_alloc();
+  return mapped;
 }
 
 bool is_cut(size_t bytes) { return bytes <= kLargestSmall || (bytes <= kLargestCut && std::has_single_bit(bytes)); }
@@ -109,10 +115,11 @@ class Grains {
     for (Chunk* chunk = with_free_; chunk != nullptr; chunk = chunk->next) {
       if (const size_t at = find(*chunk, n, with_header); at < kGrains) return take_from(*chunk, at, n);
     }
-    auto* made = new (map_chunks(kChunk, chunks_ >= kPlainChunks)) Chunk;
+    Chunk* chunk = take_provided();
+    if (chunk == nullptr) chunk = new (map_chunks(kChunk, chunks_ >= kPlainChunks)) Chunk;
     ++chunks_;
-    link(with_free_, *made);
-    return take_from(*made, find(*made, n, with_header), n);
+    link(with_free_, *chunk);
+    return take_from(*chunk, find(*chunk, n, with_header), n);
   }
   void give_back(const Place& place, size_t n) {
     Chunk& chunk = place.chunk;
@@ -123,6 +130,19 @@ class Grains {
     --chunks_;
     munmap(&chunk, kChunk);
   }
+  // Chunks that nothing has been taken from.
+  void add_provided(Chunk& chunk) {
+    link(provided_, chunk);
+    ++provided_count_;
+  }
+  Chunk* take_provided() {
+    Chunk* const chunk = provided_;
+    if (chunk == nullptr) return nullptr;
+    unlink(provided_, *chunk);
+    --provided_count_;
+    return chunk;
+  }
+  size_t provided_count() const { return provided_count_; }
 
  private:
   static uint32_t bits(size_t n) { return (uint32_t{1} << n) - 1; }
@@ -141,6 +161,8 @@ class Grains {
 
   Chunk* with_free_ = nullptr;
   size_t chunks_ = 0;
+  Chunk* provided_ = nullptr;
+  size_t provided_count_ = 0;
 };
 
 class SmallBlocks {
@@ -161,6 +183,19 @@ class SmallBlocks {
     ++span.live;
     if (!span.has_room(block)) unlink(with_room, span);
     return memory;
+  }
+
+  void add_provided(Chunk& chunk) {
+    MutexLock lock(mutex_);
+    grains_.add_provided(chunk);
+  }
+  Chunk* take_provided() {
+    MutexLock lock(mutex_);
+    return grains_.take_provided();
+  }
+  size_t provided_count() {
+    MutexLock lock(mutex_);
+    return grains_.provided_count();
   }
 
   void free(void* memory, size_t block) {
@@ -232,6 +267,27 @@ void free(void* memory, size_t bytes) noexcept {
   if (is_cut(bytes)) return small_blocks().free(memory, round_up(bytes, kBlockGrain));
   if (bytes < kSmallestOwnChunk) return ::operator delete(memory, kLineAligned);
   munmap(memory, whole_chunks(bytes));
+}
+
+bool provide_chunk() noexcept {
+  if (kSanitized) return false;
+  void* const memory = try_map_chunks(kChunk, true);
+  if (memory == nullptr) return false;
+#if defined(MADV_POPULATE_WRITE)
+  (void)madvise(memory, kChunk, MADV_POPULATE_WRITE);  // where pages are small, all; older kernels: as they are touched
+#endif
+  small_blocks().add_provided(*new (memory) Chunk);
+  return true;
+}
+
+size_t provided_chunks() noexcept { return small_blocks().provided_count(); }
+
+void give_back_chunks(size_t n) noexcept {
+  for (; n > 0; --n) {
+    Chunk* const chunk = small_blocks().take_provided();
+    if (chunk == nullptr) return;
+    munmap(chunk, kChunk);
+  }
 }
 
 void retire(void* memory, size_t bytes) {

@@ -6,7 +6,10 @@
 // memory. Each size takes 64 kB of a chunk at a time. What is freed is used again for the same size, or, when all of
 // its 64 kB is, for any: tables and nodes that grow leave little behind. A chunk that is empty goes back to the system.
 //
-// Thread safety: all functions, under one lock. Throw std::bad_alloc.
+// The kernel provides a huge page when it is first touched, and clears it, which takes up to milliseconds. Who knows
+// that rules are about to come has that done before (rule_provision.h).
+//
+// Thread safety: all functions, under one lock. Those that are not noexcept throw std::bad_alloc.
 #pragma once
 
 #include <cstddef>
@@ -20,5 +23,14 @@ void free(void* memory, size_t bytes) noexcept;
 // free() some time after a grace period: blocks wait for others, so that the growth of many small tables costs one
 // callback for hundreds of them.
 void retire(void* memory, size_t bytes);
+
+inline constexpr size_t kChunk = 2 * 1024 * 1024;  // a huge page; chunks are aligned to it
+
+// Has the kernel provide one chunk more, for allocations to come. Others may allocate meanwhile. False: there is none.
+bool provide_chunk() noexcept;
+// How many of these have not been used.
+size_t provided_chunks() noexcept;
+// Gives back so many of them, or all.
+void give_back_chunks(size_t n) noexcept;
 
 }  // namespace vswitch::rule_memory

@@ -3,7 +3,12 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <chrono>
+#include <thread>
+
+#include "datapath/base/sanitizer.h"
 #include "vswitchd/rpc/rule_difference.h"
+#include "vswitchd/rules/rule_memory.h"
 
 namespace vswitch {
 namespace {
@@ -45,6 +50,20 @@ TEST(RuleStream, ErrorsNameTheirLines) {
   EXPECT_EQ(stream.failures()[0].line, 2u);
   EXPECT_EQ(stream.failures()[1].line, 4u);
   EXPECT_TRUE(stream.mods().empty());
+}
+
+TEST(RuleStream, MemoryForManyRulesIsProvidedMeanwhile) {
+  if (kSanitized) GTEST_SKIP() << "memory is the library's with a sanitizer";
+  {
+    ConfigSource source = no_ports();
+    LazyNames names(source, "br0");
+    RuleStream stream(names);
+    for (int i = 0; i < 20'000; ++i) ASSERT_TRUE(stream.add_text("tcp,actions=drop\n"));
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (rule_memory::provided_chunks() == 0 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    EXPECT_GT(rule_memory::provided_chunks(), 0u);
+  }
+  EXPECT_EQ(rule_memory::provided_chunks(), 0u);
 }
 
 TEST(RuleStream, StopsAfterEnoughErrors) {

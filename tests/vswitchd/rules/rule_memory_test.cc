@@ -1,11 +1,16 @@
 #include "vswitchd/rules/rule_memory.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <random>
 #include <vector>
+
+#include "datapath/base/sanitizer.h"
 
 namespace vswitch {
 namespace {
@@ -64,6 +69,30 @@ TEST(RuleMemoryTest, BlocksAreAlignedAndApart) {
 }
 
 TEST(RuleMemoryTest, FreeTakesNull) { rule_memory::free(nullptr, 64); }
+
+// Whether the kernel has given memory to all of it, which is whole pages.
+bool is_present(void* memory, size_t bytes) {
+  std::vector<unsigned char> pages(bytes / static_cast<size_t>(::sysconf(_SC_PAGESIZE)));
+  if (::mincore(memory, bytes, pages.data()) != 0) return false;
+  return std::all_of(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
+}
+
+TEST(RuleMemoryTest, WhatIsProvidedIsThereAndUsedFirst) {
+  if (kSanitized) GTEST_SKIP() << "memory is the library's with a sanitizer";
+  constexpr size_t kBytes = 256 * 1024;
+  ASSERT_TRUE(rule_memory::provide_chunk());
+  ASSERT_TRUE(rule_memory::provide_chunk());
+  EXPECT_EQ(rule_memory::provided_chunks(), 2u);
+  std::vector<void*> blocks;
+  while (rule_memory::provided_chunks() == 2 && blocks.size() < 100) {
+    blocks.push_back(rule_memory::allocate(kBytes));
+  }
+  EXPECT_EQ(rule_memory::provided_chunks(), 1u) << "after " << blocks.size() << " blocks";
+  EXPECT_TRUE(is_present(blocks.back(), kBytes));
+  rule_memory::give_back_chunks(5);
+  EXPECT_EQ(rule_memory::provided_chunks(), 0u);
+  for (void* block : blocks) rule_memory::free(block, kBytes);
+}
 
 }  // namespace
 }  // namespace vswitch
