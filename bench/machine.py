@@ -98,6 +98,28 @@ class Meter:
         return {"switch_cores": used / elapsed} | ({"cycles": used * tsc_hz() / packets} if packets else {})
 
 
+class Theft:
+    """How much of a core's time goes, from here on, to others on the same host: what the hypervisor says it withheld while the core wanted to
+    run (proc_stat(5), "steal"). A core that shares its caches or its units with another machine's is slower without that."""
+
+    def __init__(self, read=pathlib.Path("/proc/stat").read_text):
+        self.read = read
+        self.start = self.ticks()
+
+    def ticks(self):
+        """{core: (stolen, all)}; what guests of this machine take is counted twice by the kernel, and left out here."""
+        cores = re.findall(r"^(cpu\d+) ((?:\d+ ?){8})", self.read(), re.MULTILINE)
+        ticks = {core: [int(field) for field in fields.split()] for core, fields in cores}
+        return {core: (fields[7], sum(fields)) for core, fields in ticks.items()}
+
+    def percent(self):
+        """Of the core that most was taken from."""
+        now = self.ticks()
+        shares = [(now[core][0] - stolen) / (now[core][1] - everything)
+                  for core, (stolen, everything) in self.start.items() if core in now and now[core][1] > everything]
+        return 100 * max(shares, default=0.0)
+
+
 def resident_bytes(pid):
     return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

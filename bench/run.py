@@ -4,9 +4,7 @@
 A NAME is a workload, a point of it, or the beginning of points' names: "forward", "forward/1000/port", "forward/1000/".
 Needs root (network namespaces, huge pages) and a release build (scripts/build release)."""
 import argparse
-import contextlib
 import importlib
-import io
 import json
 import os
 import pathlib
@@ -24,7 +22,8 @@ import machine  # noqa: E402
 import table  # noqa: E402
 import traffic  # noqa: E402
 import workloads  # noqa: E402
-from workload import FAILURES, WORKLOADS, Options, Skip  # noqa: E402
+from rounds import RETAKES, Run  # noqa: E402
+from workload import WORKLOADS, Options  # noqa: E402
 
 for module in pkgutil.iter_modules(workloads.__path__):
     importlib.import_module(f"workloads.{module.name}")
@@ -90,66 +89,6 @@ def list_workloads(points):
             print()
 
 
-def one_by_one(sides):
-    """{side: figures, or what it raised}"""
-    outcomes = {}
-    for name, side in sides.items():
-        try:
-            outcomes[name] = side()
-        except (Skip, *FAILURES) as reason:
-            outcomes[name] = reason
-    return outcomes
-
-
-class Run:
-    """Measurements of a run."""
-
-    def __init__(self, points, sides):
-        self.points = points
-        self.complete = 0  # rounds
-        self.rounds = {point.name: {side: [] for side in point.sides if not sides or side in sides} for point in points}
-        self.problems = {point.name: {} for point in points}
-
-    def round(self, number):
-        """Measures each side of each point once. The order of the sides turns, so that none always comes first."""
-        for point in self.points:
-            names = list(self.rounds[point.name])
-            turned = names[number % len(names):] + names[:number % len(names)]
-            wanted = {name: point.sides[name] for name in turned if name not in self.problems[point.name]}
-            if point.together:
-                self.measure(point, wanted, number)
-                continue
-            for name, side in wanted.items():
-                self.measure(point, {name: side}, number)
-        self.complete += 1
-
-    def measure(self, point, sides, number):
-        start, printed = time.monotonic(), io.StringIO()
-        with contextlib.redirect_stdout(printed):  # a lab prints its logs when something went wrong
-            try:
-                outcomes = (point.together or one_by_one)(sides)
-            except FAILURES as failure:
-                outcomes = dict.fromkeys(sides, failure)
-        took = f"{time.monotonic() - start:.0f} s" + (" for all" if len(sides) > 1 else "")
-        for name, outcome in outcomes.items():
-            said = self.keep(point, name, outcome)
-            print(f"bench: round {number + 1}: {point.name} {name}: {said} ({took})", file=sys.stderr, flush=True)
-        if any(isinstance(outcome, FAILURES) for outcome in outcomes.values()):
-            print(printed.getvalue(), end="", file=sys.stderr)
-
-    def keep(self, point, side, outcome):
-        """Keeps a side's figures, or why there are none. Returns what to say of it."""
-        if isinstance(outcome, dict):
-            self.rounds[point.name][side].append(outcome)
-            return f"{table.number(outcome[point.metric])} {point.unit}"
-        said = f"{'skipped' if isinstance(outcome, Skip) else 'failed'}: {outcome}"
-        self.problems[point.name][side] = said
-        return said
-
-    def rows(self):
-        return [table.make_row(point, self.rounds[point.name], self.problems[point.name]) for point in self.points]
-
-
 def result_file(name):
     return HERE / "results" / f"{name}.json"
 
@@ -198,9 +137,12 @@ def measure_all(run, rounds, keep):
     with machine.only_one_run(), tempfile.TemporaryDirectory(prefix="vswitch-bench-") as directory:
         traffic.Captures.directory = directory
         try:
-            for number in range(rounds):
-                run.round(number)
+            for _ in range(rounds):
+                run.round()
                 keep()
+                for _ in range(RETAKES):
+                    if run.retake():
+                        keep()
             return True
         except KeyboardInterrupt:
             print("bench: interrupted; these are the figures so far", file=sys.stderr)
@@ -247,7 +189,7 @@ def main():
     finished = measure_all(run, options.rounds, lambda: name and save(name, so_far()))
     result = so_far()
     # What was cut short in its first round does not take the place of a whole run, unless it was asked for.
-    if name and run.complete < options.rounds and (run.complete or options.save):
+    if name and not finished and (run.complete or options.save):
         save(name, result)
     compared = compare.compare(result["rows"], before["rows"]) if before else []
     if options.format == "json":
