@@ -91,6 +91,13 @@ def measure(make, settings, flows, longest, placed=contextlib.nullcontext):
         return {"flows_per_second": per_second, "installed": most, "lost": lost, "lost_percent": lost_percent} | switch.note
 
 
+def middle_of_five(measure_once):
+    """10,000 flows take a fast switch 10 ms: one other task in the way is a third of that, and the middle one of five such goes says more.
+    What was lost is lost in any of them."""
+    goes = sorted((measure_once() for _ in range(5)), key=lambda figures: figures["flows_per_second"])
+    return goes[2] | {what: max(figures[what] for figures in goes) for what in ("lost", "lost_percent")}
+
+
 @workload("setup")
 def setup(options):
     """New flows per second, each needing its own megaflow, and what is lost meanwhile.
@@ -103,15 +110,18 @@ def setup(options):
     with them; "openvswitch-defaults" has its own limit of 200,000. Open vSwitch sets flows up on the polling thread itself, which
     holds the replay up meanwhile; a switch that does not meets each flow again and again.
 
+    10,000 flows are set up five times, each time by a switch just started, and the middle rate counts.
+
     "one-core": 10,000 flows with all threads of the daemon on one core, the polling thread among them; who asks for the number of flows
     has the other one. What answers is the daemon's, and on its core."""
-    one_core = {name: lambda m=make: measure(m, RAISED, 10_000, 16, machine.on_one_core)
+    one_core = {name: lambda m=make: middle_of_five(lambda: measure(m, RAISED, 10_000, 16, machine.on_one_core))
                 for name, make in (("ours", replay.ours), ("openvswitch", replay.open_vswitch))}
     points = [Point("setup/one-core", "flows_per_second", "flows/s", one_core, (Required("flows_per_second", ">=", 300_000),))]
     for flows in options.pick((10_000, 100_000, 1_000_000), (100_000,)):
         longest = 15 + flows / 10_000
-        sides = {"ours": lambda n=flows, t=longest: measure(replay.ours, RAISED, n, t),
-                 "openvswitch": lambda n=flows, t=longest: measure(replay.open_vswitch, RAISED, n, t)}
+        times = middle_of_five if flows <= 10_000 else lambda once: once()
+        sides = {name: lambda m=make, n=flows, t=longest, r=times: r(lambda: measure(m, RAISED, n, t))
+                 for name, make in (("ours", replay.ours), ("openvswitch", replay.open_vswitch))}
         if flows > 200_000:
             sides["openvswitch-defaults"] = lambda n=flows, t=longest: measure(replay.open_vswitch, None, n, t)
         points.append(Point(f"setup/{flows}", "flows_per_second", "flows/s", sides,
