@@ -6,12 +6,16 @@
 // that ended in sleep: a short one (looking on would have paid) lengthens the next look, a long one shortens it.
 //
 // Patience is for the wait that takes longer than most. Who sleeps because the other end was late once is late itself
-// then, and the other end's core goes idle meanwhile, so that both may go on sleeping and waking each other for long.
-// Up to a millisecond of it is lent by the clock, and spent by looks that are longer than the above, until one of them
-// ends in sleep; then it has to be lent anew. How much that may be is learned, too: a wait that ended in sleep within a
-// millisecond makes it all of that, a longer one halves it. Where many waits ended awake, a quarter of the time is
-// lent, elsewhere as little as a 128th. So a stream of packets that come too late for the longest look, but within a
-// millisecond, takes 1 % of a core, and where they are further apart, next to nothing is wasted.
+// then, and the other end's core goes idle meanwhile. On a virtual machine that shares its processors with others it
+// gets worse: the hypervisor may wake one core where the other one runs, and from then on only one of the two runs at a
+// time, the other one while this one sleeps, until neither has slept for long enough to be moved apart. So patience
+// goes far beyond what one wait seems worth: up to 8 ms. How far is learned from the waits that ended in sleep: one
+// within a millisecond, or within 8 ms for all the patience there was, makes it 8 ms; a longer one halves it.
+//
+// What limits patience is an account. Looking pays as much into it as it has lasted whenever it brought a packet soon
+// (within the longest look without patience), and every wait a 128th of the time; patience is paid from it. So a thread
+// is awake in vain for no longer than it is awake to good purpose, plus 0.8 % of the time, plus 64 ms once. Requests
+// and responses keep the account full; a stream of packets that come too late each does not.
 //
 // Thread safety: one thread.
 #pragma once
@@ -27,12 +31,15 @@ class IdlePolicy {
  public:
   static constexpr Nanoseconds kLongest = std::chrono::microseconds(100);
   static constexpr Nanoseconds kFirst = std::chrono::microseconds(25);
-  static constexpr Nanoseconds kMostPatience = std::chrono::milliseconds(1);
-  static constexpr Nanoseconds kLeastPatience = kMostPatience / 8;
-  // Of the time, this part is lent.
-  static constexpr int kQuickly = 4, kSlowly = 128;
-  // So many waits that ended awake, before one that did not, show that patience pays.
-  static constexpr int kMany = 16;
+  static constexpr Nanoseconds kMostPatience = std::chrono::milliseconds(8);
+  static constexpr Nanoseconds kLeastPatience = kMostPatience / 64;
+  // A wait within it, asleep, is one for patience.
+  static constexpr Nanoseconds kNotMuchLater = std::chrono::milliseconds(1);
+  // Of the time, this part is paid into the account.
+  static constexpr int kAlways = 128;
+  static constexpr Nanoseconds kFullAccount = 8 * kMostPatience;
+  // With less, patience would end before it has brought anything.
+  static constexpr Nanoseconds kWorthBeginning = std::chrono::milliseconds(2);
   // A look takes no longer. Who was kept from the core between two has not looked meanwhile.
   static constexpr Nanoseconds kOneLook = std::chrono::microseconds(20);
 
@@ -41,7 +48,7 @@ class IdlePolicy {
     if (!idle_) begin_wait(now);
     looked_ += std::min(now - last_look_, kOneLook);
     last_look_ = now;
-    return looked_ < looking_for_ + (patient_ ? patience_ : Nanoseconds{});
+    return looked_ < looking_for_ + (patient_ ? std::min(patience_, account_) : Nanoseconds{});
   }
   // The thread slept, as look_again() told, and was woken.
   void slept() { slept_ = true; }
@@ -49,10 +56,13 @@ class IdlePolicy {
   void found(Nanoseconds now) {
     if (!idle_) return;
     idle_ = false;
+    const Nanoseconds in_patience = std::max(looked_ - looking_for_, Nanoseconds{});
+    account_ -= std::min(account_, in_patience);
     if (std::exchange(slept_, false)) {
       learn(now - idle_since_);
-    } else {
-      stayed_awake();
+    } else if (looked_ <= kLongest) {
+      pay_in(looked_);
+      if (in_patience != Nanoseconds{}) lengthen_look();
     }
   }
   Nanoseconds looking_for() const { return looking_for_; }
@@ -62,31 +72,20 @@ class IdlePolicy {
     idle_ = true;
     idle_since_ = last_look_ = now;
     looked_ = {};
-    const Nanoseconds lent = std::max(now - lent_until_, Nanoseconds{}) / share_;
-    patience_ = std::min(patience_ + lent, most_patience_);
-    lent_until_ = now;
-    if (most_patience_ != Nanoseconds{} && patience_ == most_patience_) patient_ = true;
+    pay_in(std::max(now - paid_until_, Nanoseconds{}) / kAlways);
+    paid_until_ = now;
+    if (patience_ != Nanoseconds{} && account_ >= std::min(patience_, kWorthBeginning)) patient_ = true;
   }
-  void stayed_awake() {
-    if (awake_ < kMany) ++awake_;
-    if (looked_ <= looking_for_) return;
-    patience_ = std::max(patience_ - (looked_ - looking_for_), Nanoseconds{});
-    if (looked_ <= kLongest) lengthen_look();
-  }
+  void pay_in(Nanoseconds time) { account_ = std::min(account_ + time, kFullAccount); }
   // From a wait that ended in sleep.
   void learn(Nanoseconds waited) {
     const bool was_patient = std::exchange(patient_, false);
-    if (was_patient) {
-      share_ = awake_ >= kMany ? kQuickly : std::min(2 * share_, kSlowly);
-      patience_ = {};
-    }
-    awake_ = 0;
     if (waited <= kLongest) return lengthen_look();
     shorten(looking_for_, kFirst);
-    if (waited <= kMostPatience) {
-      most_patience_ = kMostPatience;
+    if (waited <= (was_patient ? kMostPatience : kNotMuchLater)) {
+      patience_ = kMostPatience;
     } else if (was_patient) {
-      shorten(most_patience_, kLeastPatience);
+      shorten(patience_, kLeastPatience);
     }
   }
   void lengthen_look() { looking_for_ = std::clamp(2 * looking_for_, kFirst, kLongest); }
@@ -96,10 +95,9 @@ class IdlePolicy {
   }
 
   Nanoseconds looking_for_{};
-  Nanoseconds patience_{}, most_patience_{}, lent_until_{};
-  bool patient_ = false;  // what has been lent may be spent
-  int share_ = kQuickly;
-  int awake_ = 0;  // waits since the last sleep
+  Nanoseconds patience_{};
+  Nanoseconds account_ = kFullAccount, paid_until_{};
+  bool patient_ = false;  // there was enough in the account to begin with, and no sleep since
   // Of this wait.
   Nanoseconds idle_since_{}, last_look_{}, looked_{};
   bool idle_ = false, slept_ = false;
