@@ -150,10 +150,11 @@ int show(Job& job) {
 }
 
 int stats(Job& job) {
+  v1::GetDatapathRequest request;
+  request.set_counters_only(true);
   v1::Datapath dp;
-  Outcome outcome = job.client.get_datapath({}, &dp);
+  Outcome outcome = job.client.get_datapath(request, &dp);
   if (!outcome.ok) return job.finish(outcome);
-  dp.clear_ports();
   return inform({job.json ? to_json(dp) : "userspace@vswitch:\n" + counters_text(dp)});
 }
 

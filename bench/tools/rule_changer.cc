@@ -72,8 +72,10 @@ bool transmitted(Client& client, const std::string& port) {
 }
 
 bool count_flows(Client& client) {
+  v1::GetDatapathRequest request;
+  request.set_counters_only(true);
   v1::Datapath reply;
-  const Outcome outcome = client.get_datapath({}, &reply);
+  const Outcome outcome = client.get_datapath(request, &reply);
   if (!outcome.ok) return complain(outcome.message);
   std::printf("%llu\n", static_cast<unsigned long long>(reply.flows()));
   return true;

@@ -16,8 +16,9 @@ class DatapathService final : public v1::DatapathService::Service {
  public:
   explicit DatapathService(ServiceContext& context) : context_(context) {}
 
-  grpc::Status GetDatapath(grpc::ServerContext*, const v1::GetDatapathRequest*, v1::Datapath* reply) override {
+  grpc::Status GetDatapath(grpc::ServerContext*, const v1::GetDatapathRequest* request, v1::Datapath* reply) override {
     counters_to_proto(context_.sw.datapath_counters(), *reply);
+    if (request->counters_only()) return grpc::Status::OK;
     std::vector<PortInfo> ports = context_.sw.ports();
     std::sort(ports.begin(), ports.end(), [](const PortInfo& a, const PortInfo& b) { return a.dp_port < b.dp_port; });
     for (const PortInfo& port : ports) {

@@ -11,6 +11,7 @@
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "vswitch/v1/config_service.grpc.pb.h"
+#include "vswitch/v1/datapath_service.grpc.pb.h"
 #include "vswitch/v1/error.pb.h"
 #include "vswitch/v1/rule_service.grpc.pb.h"
 #include "vswitchd/rpc/unix_socket.h"
@@ -123,6 +124,29 @@ TEST_F(RpcServerTest, WatchBeginsWithTheRevision) {
   while (refused->Read(&event)) {
   }
   EXPECT_EQ(refused->Finish().error_code(), grpc::StatusCode::OUT_OF_RANGE);
+}
+
+TEST_F(RpcServerTest, CountersOfTheDatapathCanBeHadWithoutItsPorts) {
+  grpc::ClientContext configuring, asking_all, asking_counters;
+  v1::ApplyRequest apply;
+  apply.add_operations()->mutable_create_bridge()->mutable_bridge()->set_name("bridges/br0");
+  v1::Port* port = apply.add_operations()->mutable_create_port()->mutable_port();
+  port->set_name("ports/p1");
+  port->set_bridge("bridges/br0");
+  port->set_type("dummy");
+  v1::ApplyResponse applied;
+  const grpc::Status status = config_->Apply(&configuring, apply, &applied);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+
+  const auto datapath = v1::DatapathService::NewStub(channel_);
+  v1::GetDatapathRequest request;
+  v1::Datapath all, counters;
+  ASSERT_TRUE(datapath->GetDatapath(&asking_all, request, &all).ok());
+  EXPECT_GE(all.ports_size(), 1);
+  request.set_counters_only(true);
+  ASSERT_TRUE(datapath->GetDatapath(&asking_counters, request, &counters).ok());
+  EXPECT_EQ(counters.ports_size(), 0);
+  EXPECT_EQ(counters.kernel_path(), all.kernel_path());
 }
 
 TEST_F(RpcServerTest, LoadingIntoNoBridgeIsRefused) {
