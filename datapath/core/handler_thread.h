@@ -71,7 +71,8 @@ class HandlerThread {
 
   // The thread's own.
   std::vector<UpcallQueue*> queues_;
-  IdlePolicy idle_policy_;
+  // Less patient than who forwards: misses come in crowds, and others, who answer calls, have work on its core.
+  IdlePolicy idle_policy_{std::chrono::milliseconds(1)};
   bool just_woken_ = false;
   Nanoseconds moved_at_{};
   std::unique_ptr<Processor> processor_;

@@ -43,6 +43,8 @@ class IdlePolicy {
   // A look takes no longer. Who was kept from the core between two has not looked meanwhile.
   static constexpr Nanoseconds kOneLook = std::chrono::microseconds(20);
 
+  explicit IdlePolicy(Nanoseconds most_patience = kMostPatience) : most_patience_(most_patience) {}
+
   // The thread looked and found nothing. True: look again; false: sleep.
   bool look_again(Nanoseconds now) {
     if (!idle_) begin_wait(now);
@@ -82,8 +84,8 @@ class IdlePolicy {
     const bool was_patient = std::exchange(patient_, false);
     if (waited <= kLongest) return lengthen_look();
     shorten(looking_for_, kFirst);
-    if (waited <= (was_patient ? kMostPatience : kNotMuchLater)) {
-      patience_ = kMostPatience;
+    if (waited <= (was_patient ? most_patience_ : kNotMuchLater)) {
+      patience_ = most_patience_;
     } else if (was_patient) {
       shorten(patience_, kLeastPatience);
     }
@@ -95,7 +97,7 @@ class IdlePolicy {
   }
 
   Nanoseconds looking_for_{};
-  Nanoseconds patience_{};
+  Nanoseconds most_patience_, patience_{};
   Nanoseconds account_ = kFullAccount, paid_until_{};
   bool patient_ = false;  // there was enough in the account to begin with, and no sleep since
   // Of this wait.
