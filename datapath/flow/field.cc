@@ -50,6 +50,12 @@ constexpr bool is_number(const Place& place) {
   return n <= 8 && (n & (n - 1)) == 0 && (place.host_unit == 0 || place.host_unit == n);
 }
 
+// See Field. That a VLAN tag has a TCI, too, is written as well as its TPID.
+constexpr bool is_plain(FieldId id, unsigned width, const Place& place, unsigned lsb, FieldFormat format) {
+  return is_number(place) && place.bytes != 0 && lsb == 0 && width == 8 * place.bytes &&
+         existing_bits(id, width) == low_ones(width) && format != FieldFormat::port && id != FieldId::kVlanTci;
+}
+
 constexpr Field make_field(FieldId id, std::string_view name, std::string_view alias, unsigned n_bytes, unsigned width,
                            Place place, unsigned lsb, FieldMaskable maskable, bool writable,
                            FieldPrerequisite prerequisite, FieldFormat format, std::string_view oxm_name,
@@ -65,6 +71,7 @@ constexpr Field make_field(FieldId id, std::string_view name, std::string_view a
                .host_unit = place.host_unit,
                .host_order = place.host_unit != 0,
                .is_number = is_number(place),
+               .is_plain = is_plain(id, width, place, lsb, format),
                .maskable = maskable,
                .writable = writable,
                .prerequisite = prerequisite,
@@ -495,12 +502,12 @@ bool check_readable(const Field& f, const PipelineKey& key, PipelineMask& mask) 
   return PrerequisiteCheck(&key.packet, &mask.packet, true).run(f.prerequisite);
 }
 
-uint64_t read_subfield(const Field& f, unsigned ofs, unsigned n_bits, const PipelineKey& key) {
+uint64_t read_any_subfield(const Field& f, unsigned ofs, unsigned n_bits, const PipelineKey& key) {
   if (!f.has_place()) return 0;
   return f.is_number ? read_bits_of<uint64_t>(f, ofs, n_bits, key) : read_bits_of<uint128>(f, ofs, n_bits, key);
 }
 
-void write_subfield(const Field& f, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key) {
+void write_any_subfield(const Field& f, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key) {
   if (!f.has_place() || n_bits == 0) return;
   if (f.is_number) {
     write_bits_of<uint64_t>(f, ofs, n_bits, value, key);
@@ -510,7 +517,7 @@ void write_subfield(const Field& f, unsigned ofs, unsigned n_bits, uint64_t valu
   fix_vlan_tpid(f, key);
 }
 
-void mark_subfield(const Field& f, unsigned ofs, unsigned n_bits, PipelineMask& mask) {
+void mark_any_subfield(const Field& f, unsigned ofs, unsigned n_bits, PipelineMask& mask) {
   if (f.is_number) {
     mark_bits(f, mask, low_bits<uint64_t>(n_bits) << ofs);
   } else {

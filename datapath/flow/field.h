@@ -97,6 +97,7 @@ struct Field {
   uint8_t host_unit;       // the place is made of native integers of this many bytes; 0: wire order
   bool host_order;         // host_unit != 0
   bool is_number;          // the place is one integer of at most 64 bits, in either byte order, as most are
+  bool is_plain;           // and the value is that integer: all bits of it exist, and writing it writes nothing else
   FieldMaskable maskable;
   bool writable;  // set_field / load / move target
   FieldPrerequisite prerequisite;
@@ -160,10 +161,66 @@ uint64_t read_subfield(const Field& field, unsigned ofs, unsigned n_bits, const 
 void write_subfield(const Field& field, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key);
 void mark_subfield(const Field& field, unsigned ofs, unsigned n_bits, PipelineMask& mask);
 
+// Of any field; the above do the plain ones themselves, as translation does little else.
+uint64_t read_any_subfield(const Field& field, unsigned ofs, unsigned n_bits, const PipelineKey& key);
+void write_any_subfield(const Field& field, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key);
+void mark_any_subfield(const Field& field, unsigned ofs, unsigned n_bits, PipelineMask& mask);
+
 // Copies n_bits from bit src_ofs of a value of src_bytes to bit dst_ofs of a value of dst_bytes: move and stack for
 // subfields of any width (read_field(), copy_bits(), set_field()).
 // REQUIRES: src_ofs + n_bits <= 8 * src_bytes <= 1024, likewise for dst.
 void copy_bits(const FieldValue& src, unsigned src_bytes, unsigned src_ofs, FieldValue& dst, unsigned dst_bytes,
                unsigned dst_ofs, unsigned n_bits);
+
+// ---- Plain fields. REQUIRES of each: field.is_plain.
+
+inline uint64_t load_plain(const Field& field, const PipelineKey& key) {
+  const uint8_t* at = reinterpret_cast<const uint8_t*>(&key) + field.offset;
+  switch (field.place_bytes) {
+    case 1:
+      return *at;
+    case 2:
+      return field.host_order ? load_unaligned<uint16_t>(at) : load_unaligned<be16>(at).host();
+    case 4:
+      return field.host_order ? load_unaligned<uint32_t>(at) : load_unaligned<be32>(at).host();
+    default:
+      return field.host_order ? load_unaligned<uint64_t>(at) : load_unaligned<be64>(at).host();
+  }
+}
+
+inline void store_plain(const Field& field, uint64_t value, PipelineKey& key) {
+  uint8_t* at = reinterpret_cast<uint8_t*>(&key) + field.offset;
+  const auto two = static_cast<uint16_t>(value);
+  const auto four = static_cast<uint32_t>(value);
+  switch (field.place_bytes) {
+    case 1:
+      *at = static_cast<uint8_t>(value);
+      return;
+    case 2:
+      return field.host_order ? store_unaligned(at, two) : store_unaligned(at, to_be16(two));
+    case 4:
+      return field.host_order ? store_unaligned(at, four) : store_unaligned(at, to_be32(four));
+    default:
+      return field.host_order ? store_unaligned(at, value) : store_unaligned(at, to_be64(value));
+  }
+}
+
+inline constexpr uint64_t low_ones(unsigned n_bits) { return n_bits >= 64 ? ~uint64_t{0} : (uint64_t{1} << n_bits) - 1; }
+
+inline uint64_t read_subfield(const Field& field, unsigned ofs, unsigned n_bits, const PipelineKey& key) {
+  if (!field.is_plain) return read_any_subfield(field, ofs, n_bits, key);
+  return load_plain(field, key) >> ofs & low_ones(n_bits);
+}
+
+inline void write_subfield(const Field& field, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key) {
+  if (!field.is_plain) return write_any_subfield(field, ofs, n_bits, value, key);
+  const uint64_t bits = low_ones(n_bits) << ofs;
+  store_plain(field, (load_plain(field, key) & ~bits) | (value << ofs & bits), key);
+}
+
+inline void mark_subfield(const Field& field, unsigned ofs, unsigned n_bits, PipelineMask& mask) {
+  if (!field.is_plain) return mark_any_subfield(field, ofs, n_bits, mask);
+  store_plain(field, load_plain(field, mask) | low_ones(n_bits) << ofs, mask);
+}
 
 }  // namespace vswitch

@@ -365,9 +365,15 @@ void Translator::note_rewritten(OfPort in_port) {
   uint8_t rewritten = vlan_restacked_ ? kVlan : 0;
   if (bridge_ != first_bridge_ || in_port != first_port_) rewritten |= kPort;
   if ((key_.packet.nw_frag & kFragAny) != 0) rewritten |= kL4;
-  for (size_t i = 1; i < kHotWords; ++i) {
-    const bool differs = words(key_.packet)[i] != words(input_.key)[i] || (written_ && words(written_->packet)[i] != 0);
-    rewritten |= static_cast<uint8_t>(uint8_t{differs} << i);
+  const KeyWord *now = words(key_.packet), *received = words(input_.key);
+  const KeyWord* written = written_ ? words(written_->packet) : nullptr;
+  uint64_t differences = 0;
+  for (size_t i = 1; i < kHotWords; ++i) differences |= now[i] ^ received[i];
+  if (differences != 0 || written != nullptr) {  // hardly ever: most rules look at packets as they came
+    for (size_t i = 1; i < kHotWords; ++i) {
+      const bool differs = now[i] != received[i] || (written != nullptr && written[i] != 0);
+      rewritten |= static_cast<uint8_t>(uint8_t{differs} << i);
+    }
   }
   output_.rewritten_words |= rewritten;
 }

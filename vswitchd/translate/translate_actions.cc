@@ -202,10 +202,10 @@ FieldValue Translator::read_bits(const Subfield& source) const {
 void Translator::move_bits(const Subfield& source, const Subfield& destination) {
   if (source.n_bits > 64) return write_bits(read_bits(source), destination);
   const Field& f = *destination.field;
-  mark_written(destination);
+  if (in_packet(f)) mark_written(destination);
   write_subfield(f, destination.ofs, destination.n_bits, read_subfield(*source.field, source.ofs, source.n_bits, key_),
                  key_);
-  fix_vlan_tags(f);
+  if (!f.is_plain) fix_vlan_tags(f);
 }
 
 // `value` is right-aligned in the bytes that n_bits need.
