@@ -11,14 +11,13 @@ void ConnectionSampler::consider(const Packet& packet, uint32_t out_port, Nanose
   Tracked& tracked = tracked_[hash % kTracked];
   if (tracked.tag != hash || now - tracked.since > kForget) tracked = {hash, 0, false, now, now};
   tracked.worth += (static_cast<uint32_t>(packet.size()) + kPacketWorth) * (super_frame ? 1 : kSampled);
-  tracked.bulk = tracked.bulk || super_frame || packet.size() >= kLarge;
-  if (!tracked.bulk && !any_bulk_.load(std::memory_order_relaxed)) return;
+  tracked.large = tracked.large || super_frame || packet.size() >= kLarge;
   if (tracked.worth < kWorthIt || now < tracked.not_before || now - last_offer_ < kBetweenOffers) return;
   tracked.worth = 0;
   tracked.since = now;
   tracked.not_before = now + kBeforeNextTry;
-  if (!served(packet.in_port, out_port)) return;
-  if (!candidates_.push({*key, packet.in_port, out_port, tracked.bulk})) return;
+  if (!served(packet.in_port, out_port, tracked.large)) return;
+  if (!candidates_.push({*key, packet.in_port, out_port})) return;
   last_offer_ = now;
   taker_.signal();
 }

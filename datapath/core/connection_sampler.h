@@ -1,11 +1,11 @@
 // ConnectionSampler: how a forwarding thread finds connections that are worth giving to the kernel (the kernel path,
 // kernel_connections.h), and how it lets the kernel have them.
 //
-// Which are worth it: TCP connections that move a lot (some super-frames, or some hundred large packets, within a
-// second), UDP ones of super-frames, and TCP's way back (of small packets) while a lot comes the other way. Small
-// datagrams leave faster as trains of our own (vport/frame_train.h); requests and responses are faster through a thread
-// that waits awake (idle_policy.h) than through a kernel whose cores have gone idle between them. Of packets that are
-// no super-frames one in sixteen is looked at.
+// Which are worth it: connections that are busy, that is, with some super-frames within a second or, if they are TCP,
+// some 250 packets of any size. Requests and responses are among them: each goes to its receiver on the core that it
+// came by, where a thread between the two has to be met by both. Small datagrams leave faster as trains of our own
+// (vport/frame_train.h), and so do small packets into a tunnel. Of packets that are no super-frames one in sixteen is
+// looked at.
 //
 // The thread that received a connection's packets is the one to switch it over, in a round in which no port had
 // anything: then none of its packets is still on its way through this thread, to be overtaken.
@@ -31,13 +31,11 @@ class ConnectionSampler {
   struct Candidate {
     ConnectionKey key;
     uint32_t in_port = 0, out_port = 0;
-    bool bulk = false;  // it moves a lot itself
   };
 
-  // `taker` is signalled when there are candidates. `any_bulk`: the kernel has connections that move a lot, so that
-  // their ways back are wanted. All outlive the sampler.
-  ConnectionSampler(const PortMap& ports, KernelPath& path, Wakeup& taker, const std::atomic<bool>& any_bulk)
-      : ports_(ports), path_(path), taker_(taker), any_bulk_(any_bulk) {}
+  // `taker` is signalled when there are candidates. All outlive the sampler.
+  ConnectionSampler(const PortMap& ports, KernelPath& path, Wakeup& taker)
+      : ports_(ports), path_(path), taker_(taker) {}
 
   // ---- the forwarding thread
   bool wanted() const { return path_.useful(); }
@@ -66,27 +64,28 @@ class ConnectionSampler {
   static constexpr size_t kTracked = 1024;  // a power of two
   // What a packet is worth, besides its bytes, and what makes a candidate: 4 to 5 super-frames, or 250 small packets.
   static constexpr uint32_t kPacketWorth = 1024, kWorthIt = 256 << 10;
-  static constexpr size_t kLarge = 1000;  // bytes, of a packet of bulk data
+  static constexpr size_t kLarge = 1000;  // bytes, of a packet of a connection that moves a lot
   static constexpr Nanoseconds kForget = 1s;
   // Between any two offers, and between two of the same connection.
   static constexpr Nanoseconds kBetweenOffers = 50us, kBeforeNextTry = 100ms;
 
   struct Tracked {
     uint32_t tag = 0, worth = 0;
-    bool bulk = false;
+    bool large = false;  // some of its packets are
     Nanoseconds since{}, not_before{};
   };
 
   void consider(const Packet& packet, uint32_t out_port, Nanoseconds now);
-  bool served(uint32_t in_port, uint32_t out_port) const {
+  // What has no hook of its own is a way into a tunnel.
+  bool served(uint32_t in_port, uint32_t out_port, bool large) const {
     const Vport *from = ports_.find(in_port), *to = ports_.find(out_port);
-    return from != nullptr && to != nullptr && from->kernel_path_hook() != 0 && to->kernel_path_way_out() != 0;
+    if (from == nullptr || to == nullptr || from->kernel_path_hook() == 0) return false;
+    return (large ? to->kernel_path_way_out() : to->kernel_path_hook()) != 0;
   }
 
   const PortMap& ports_;
   KernelPath& path_;
   Wakeup& taker_;
-  const std::atomic<bool>& any_bulk_;
   uint32_t seen_ = 0;
   Nanoseconds last_offer_{};
   std::array<Tracked, kTracked> tracked_;

@@ -3,7 +3,6 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "datapath/base/rcu.h"
 #include "datapath/base/thread_name.h"
@@ -37,17 +36,6 @@ KernelPath::Counts difference(const KernelPath::Counts& now, const KernelPath::C
           .overruled = now.overruled - before.overruled,
           .lost_bytes = now.lost_bytes - before.lost_bytes,
           .tcp_flags = now.tcp_flags};
-}
-
-// The same for both directions of a connection.
-size_t pair_hash(const ConnectionKey& key) {
-  ConnectionKey one{}, other{};
-  one.proto = other.proto = key.proto;
-  std::memcpy(one.src, key.src, sizeof one.src);
-  std::memcpy(other.src, key.dst, sizeof other.src);
-  one.src_port = key.src_port;
-  other.src_port = key.dst_port;
-  return ConnectionKeyHash()(one) ^ ConnectionKeyHash()(other);
 }
 
 // What the actions, which do nothing else but send to one port, have set by then; null: nothing.
@@ -97,7 +85,7 @@ KernelPathStats KernelConnections::stats() {
 }
 
 std::unique_ptr<ConnectionSampler> KernelConnections::make_sampler() {
-  auto sampler = std::make_unique<ConnectionSampler>(ports_, path_, wakeup_, any_bulk_);
+  auto sampler = std::make_unique<ConnectionSampler>(ports_, path_, wakeup_);
   MutexLock lock(mutex_);
   samplers_.push_back(sampler.get());
   return sampler;
@@ -161,7 +149,6 @@ std::optional<KernelConnections::Offer> KernelConnections::next_offer() {
 bool KernelConnections::prepare(const ConnectionSampler::Candidate& candidate, Preparation& preparation) {
   {
     MutexLock lock(mutex_);
-    if (!is_wanted(candidate)) return false;
     const size_t key = ConnectionKeyHash()(candidate.key);
     if (refused(key).key == key && clock_.now() < refused(key).until) return false;
   }
@@ -207,11 +194,6 @@ bool KernelConnections::may_have(const Flow& flow, uint32_t out_port, const Prep
          &flow.actions() == preparation.actions.get();
 }
 
-// What moves little is left to the threads, but for the way back of what moves a lot.
-bool KernelConnections::is_wanted(const ConnectionSampler::Candidate& candidate) const {
-  return candidate.bulk || bulk_.contains(pair_hash(candidate.key));
-}
-
 // What the candidate's packet met is old news: all is looked up again.
 void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate,
                                 const Preparation& preparation) {
@@ -249,8 +231,6 @@ void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSamp
          .outer = encapsulation != nullptr ? encapsulation->flow : OuterFlow{},
          .way = encapsulation != nullptr ? encapsulation->way : OuterWay{},
          .multicast = (candidate.key.eth_dst[0] & 1) != 0,
-         .bulk = candidate.bulk,
-         .pair = pair_hash(candidate.key),
          .key = ConnectionKeyHash()(candidate.key),
          .added = now,
          .used = now});
@@ -261,9 +241,7 @@ void KernelConnections::take_in(ConnectionSampler& sampler, const ConnectionSamp
 void KernelConnections::enter(Connection connection) {
   auto& siblings = of_flow_[connection.flow];
   connection.place = siblings.size();
-  if (connection.bulk) ++bulk_[connection.pair];
   if (connection.encapsulator) ++encapsulated_;
-  any_bulk_.store(!bulk_.empty(), std::memory_order_relaxed);
   connections_.push_front(std::move(connection));
   siblings.push_back(connections_.begin());
 }
@@ -430,8 +408,6 @@ KernelConnections::Connections::iterator KernelConnections::forget(Connections::
     connection->flow->mark_in_kernel_path(false);
     of_flow_.erase(it);
   }
-  if (connection->bulk && --bulk_.at(connection->pair) == 0) bulk_.erase(connection->pair);
-  any_bulk_.store(!bulk_.empty(), std::memory_order_relaxed);
   if (connection->encapsulator) --encapsulated_;
   path_.free(connection->use.element);
   return connections_.erase(connection);

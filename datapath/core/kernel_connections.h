@@ -82,8 +82,6 @@ class KernelConnections {
     OuterFlow outer{};                           // of one that is encapsulated, ...
     OuterWay way{};                              // ... and the way it was given
     bool multicast = false;
-    bool bulk = false;    // counted in bulk_, ...
-    size_t pair = 0;      // ... by this
     size_t key = 0;       // hash
     bool pending = true;  // perhaps not active yet
     bool erased = false;  // stopped, and gone from the kernel's table
@@ -111,7 +109,6 @@ class KernelConnections {
   bool prepare(const ConnectionSampler::Candidate& candidate, Preparation& preparation) EXCLUDES(mutex_);
   void take_in(ConnectionSampler& sampler, const ConnectionSampler::Candidate& candidate,
                const Preparation& preparation) REQUIRES(mutex_);
-  bool is_wanted(const ConnectionSampler::Candidate& candidate) const REQUIRES(mutex_);
   static bool may_have(const Flow& flow, uint32_t out_port, const Preparation& preparation);
   // Which way the outer packets of some connections have now.
   struct WayQuestion {
@@ -159,9 +156,6 @@ class KernelConnections {
   std::vector<ConnectionSampler*> samplers_ GUARDED_BY(mutex_);
   Connections connections_ GUARDED_BY(mutex_);
   std::unordered_map<const Flow*, std::vector<Connections::iterator>> of_flow_ GUARDED_BY(mutex_);
-  // Connections that move a lot, by the hash of what they and their ways back have in common.
-  std::unordered_map<size_t, uint32_t> bulk_ GUARDED_BY(mutex_);
-  std::atomic<bool> any_bulk_{false};
   bool any_pending_ GUARDED_BY(mutex_) = false;
   size_t encapsulated_ GUARDED_BY(mutex_) = 0;  // of connections_
   // One that another takes the place of is tried earlier: no harm.

@@ -205,7 +205,9 @@ inline void store_plain(const Field& field, uint64_t value, PipelineKey& key) {
   }
 }
 
-inline constexpr uint64_t low_ones(unsigned n_bits) { return n_bits >= 64 ? ~uint64_t{0} : (uint64_t{1} << n_bits) - 1; }
+inline constexpr uint64_t low_ones(unsigned n_bits) {
+  return n_bits >= 64 ? ~uint64_t{0} : (uint64_t{1} << n_bits) - 1;
+}
 
 inline uint64_t read_subfield(const Field& field, unsigned ofs, unsigned n_bits, const PipelineKey& key) {
   if (!field.is_plain) return read_any_subfield(field, ofs, n_bits, key);

@@ -26,10 +26,9 @@ struct ForwardingThreadTest : ::testing::Test {
   PortMap ports;
   Wakeup handler;
   KernelPath kernel_path;
-  std::atomic<bool> any_bulk{false};
   std::unique_ptr<ForwardingThread> thread =
       std::make_unique<ForwardingThread>(1, ledger, setup, ports, clock, handler, LookupOptions{},
-                                         std::make_unique<ConnectionSampler>(ports, kernel_path, handler, any_bulk));
+                                         std::make_unique<ConnectionSampler>(ports, kernel_path, handler));
 };
 
 class Source : public RxSource {

@@ -37,9 +37,8 @@ Bytes tcp_frame(uint16_t port = 1, size_t payload = 100) {
 }
 
 Bytes bulk_frame() { return tcp_frame(1, 1000); }
-Bytes bulk_on_the_way_back() {
-  return PacketBuilder().ethernet().ipv4("10.0.0.2", "10.0.0.1").tcp(2, 1).payload(1000).build();
-}
+Bytes answer_frame() { return PacketBuilder().ethernet().ipv4("10.0.0.2", "10.0.0.1").tcp(2, 1).payload(100).build(); }
+Bytes udp_frame() { return PacketBuilder().ethernet().ipv4("10.0.0.1", "10.0.0.2").udp(1, 2).payload(100).build(); }
 
 // far1 = p1 (switch) p2 = far2
 class KernelPathTest : public ::testing::Test {
@@ -393,22 +392,33 @@ TEST_F(KernelConnectionsTest, FlowsThatLookAtMoreStayWithTheDaemon) {
   EXPECT_EQ(stats().connections, 0u);
 }
 
-TEST_F(KernelConnectionsTest, SmallPacketsStayWithTheDaemonUnlessALotComesTheOtherWay) {
+// Requests and responses: there and back, packet by packet.
+TEST_F(KernelConnectionsTest, SmallPacketsOfABusyConnectionAreForwardedBothWays) {
   put_flow();
   put_flow([](FlowMask&) {}, 1);
-  for (size_t i = 0; i < 4 * kEnoughToBeNoticed; ++i) far1_->send(tcp_frame());
-  ASSERT_TRUE(test::eventually([this] { return datapath_->books(ports_[0]).sent > 3 * kEnoughToBeNoticed; }));
-  EXPECT_EQ(stats().connections, 0u);
-  const auto send_back = [this] {
-    for (int i = 0; i < 50; ++i) far2_->send(bulk_on_the_way_back());
-    return stats().connections == 1;
-  };
-  ASSERT_TRUE(test::eventually(send_back));
-  const auto send_small = [this] {
-    for (int i = 0; i < 50; ++i) far1_->send(tcp_frame());
+  const auto exchange = [this] {
+    for (int i = 0; i < 50; ++i) {
+      far1_->send(tcp_frame());
+      far2_->send(answer_frame());
+    }
     return stats().connections == 2;
   };
-  EXPECT_TRUE(test::eventually(send_small));
+  ASSERT_TRUE(test::eventually(exchange));
+  EXPECT_TRUE(test::eventually([&] { return exchange(), stats().hits > 100; }));
+}
+
+TEST_F(KernelConnectionsTest, AConnectionOfFewPacketsStaysWithTheDaemon) {
+  put_flow();
+  for (size_t i = 0; i < kEnoughToBeNoticed / 6; ++i) far1_->send(tcp_frame());
+  ASSERT_TRUE(test::eventually([this] { return datapath_->books(ports_[0]).sent > kEnoughToBeNoticed / 8; }));
+  EXPECT_EQ(stats().connections, 0u);
+}
+
+TEST_F(KernelConnectionsTest, SmallDatagramsStayWithTheDaemon) {
+  put_flow();
+  for (size_t i = 0; i < 4 * kEnoughToBeNoticed; ++i) far1_->send(udp_frame());
+  ASSERT_TRUE(test::eventually([this] { return datapath_->books(ports_[0]).sent > 3 * kEnoughToBeNoticed; }));
+  EXPECT_EQ(stats().connections, 0u);
 }
 
 TEST_F(KernelConnectionsTest, APortThatGoesTakesItsConnections) {

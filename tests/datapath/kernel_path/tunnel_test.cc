@@ -610,6 +610,15 @@ TEST_F(KernelTunnelConnectionsTest, CountsAsIfTheDaemonHadSentIt) {
   EXPECT_TRUE(test::eventually([this] { return static_cast<void>(arrived()), last_vni_ == 5; }));
 }
 
+// They leave faster as trains of the daemon's.
+TEST_F(KernelTunnelConnectionsTest, SmallPacketsStayWithTheDaemon) {
+  constexpr size_t kMany = 1200;
+  const Bytes small = tcp_frame(100);
+  for (size_t i = 0; i < kMany; ++i) far1_->send(small);
+  ASSERT_TRUE(test::eventually([this] { return datapath_->books(device_).sent > kMany / 2; }));
+  EXPECT_EQ(stats().connections, 0u);
+}
+
 TEST_F(KernelTunnelConnectionsTest, OtherActionsHoldAtOnce) {
   ASSERT_TRUE(enter_kernel());
   // What the thread still has in hand arrives later.
