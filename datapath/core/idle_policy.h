@@ -43,6 +43,7 @@ class IdlePolicy {
   // A look takes no longer. Who was kept from the core between two has not looked meanwhile.
   static constexpr Nanoseconds kOneLook = std::chrono::microseconds(20);
 
+  // So much patience at most.
   explicit IdlePolicy(Nanoseconds most_patience = kMostPatience) : most_patience_(most_patience) {}
 
   // The thread looked and found nothing. True: look again; false: sleep.

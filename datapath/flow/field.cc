@@ -53,7 +53,8 @@ constexpr bool is_number(const Place& place) {
 // See Field. That a VLAN tag has a TCI, too, is written as well as its TPID.
 constexpr bool is_plain(FieldId id, unsigned width, const Place& place, unsigned lsb, FieldFormat format) {
   return is_number(place) && place.bytes != 0 && lsb == 0 && width == 8 * place.bytes &&
-         existing_bits(id, width) == low_ones(width) && format != FieldFormat::port && id != FieldId::kVlanTci;
+         existing_bits(id, width) == low_bits<uint64_t>(width) && format != FieldFormat::port &&
+         id != FieldId::kVlanTci;
 }
 
 constexpr Field make_field(FieldId id, std::string_view name, std::string_view alias, unsigned n_bytes, unsigned width,
@@ -204,18 +205,7 @@ Number load_place(const Field& f, const PipelineKey& key);
 
 template <>
 uint64_t load_place(const Field& f, const PipelineKey& key) {
-  const uint8_t* at = place_of(f, key);
-  if (f.host_order) return load_native(at, f.place_bytes);
-  switch (f.place_bytes) {
-    case 1:
-      return *at;
-    case 2:
-      return load_unaligned<be16>(at).host();
-    case 4:
-      return load_unaligned<be32>(at).host();
-    default:
-      return load_unaligned<be64>(at).host();
-  }
+  return load_number(f, key);
 }
 
 template <>
@@ -229,21 +219,7 @@ uint128 load_place(const Field& f, const PipelineKey& key) {
   return v;
 }
 
-void store_place(const Field& f, PipelineKey& key, uint64_t v) {
-  uint8_t* at = place_of(f, key);
-  if (f.host_order) return store_native(at, f.place_bytes, v);
-  switch (f.place_bytes) {
-    case 1:
-      *at = static_cast<uint8_t>(v);
-      return;
-    case 2:
-      return store_unaligned(at, to_be16(static_cast<uint16_t>(v)));
-    case 4:
-      return store_unaligned(at, to_be32(static_cast<uint32_t>(v)));
-    default:
-      return store_unaligned(at, to_be64(v));
-  }
-}
+void store_place(const Field& f, PipelineKey& key, uint64_t v) { store_number(f, v, key); }
 
 void store_place(const Field& f, PipelineKey& key, uint128 v) {
   uint8_t* at = place_of(f, key);
@@ -295,11 +271,6 @@ void mark_bits(const Field& f, PipelineMask& mask, Number bits) {
   // Port numbers are matched whole or not at all, also where the datapath's are wider than OpenFlow's.
   const Number placed = is_port(f) ? ~Number{0} : (bits & value_bits<Number>(f)) << f.lsb;
   store_place(f, mask, load_place<Number>(f, mask) | placed | implied_bits(f));
-}
-
-template <typename Number>
-Number low_bits(unsigned n) {
-  return n >= 8 * sizeof(Number) ? ~Number{0} : (Number{1} << n) - 1;
 }
 
 template <typename Number>

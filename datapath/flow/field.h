@@ -172,9 +172,9 @@ void mark_any_subfield(const Field& field, unsigned ofs, unsigned n_bits, Pipeli
 void copy_bits(const FieldValue& src, unsigned src_bytes, unsigned src_ofs, FieldValue& dst, unsigned dst_bytes,
                unsigned dst_ofs, unsigned n_bits);
 
-// ---- Plain fields. REQUIRES of each: field.is_plain.
+// ---- Fields whose place is one integer, whatever its byte order. REQUIRES of the first two: field.is_number.
 
-inline uint64_t load_plain(const Field& field, const PipelineKey& key) {
+inline uint64_t load_number(const Field& field, const PipelineKey& key) {
   const uint8_t* at = reinterpret_cast<const uint8_t*>(&key) + field.offset;
   switch (field.place_bytes) {
     case 1:
@@ -188,7 +188,7 @@ inline uint64_t load_plain(const Field& field, const PipelineKey& key) {
   }
 }
 
-inline void store_plain(const Field& field, uint64_t value, PipelineKey& key) {
+inline void store_number(const Field& field, uint64_t value, PipelineKey& key) {
   uint8_t* at = reinterpret_cast<uint8_t*>(&key) + field.offset;
   const auto two = static_cast<uint16_t>(value);
   const auto four = static_cast<uint32_t>(value);
@@ -205,24 +205,25 @@ inline void store_plain(const Field& field, uint64_t value, PipelineKey& key) {
   }
 }
 
-inline constexpr uint64_t low_ones(unsigned n_bits) {
-  return n_bits >= 64 ? ~uint64_t{0} : (uint64_t{1} << n_bits) - 1;
+template <typename Number>
+constexpr Number low_bits(unsigned n) {
+  return n >= 8 * sizeof(Number) ? ~Number{0} : (Number{1} << n) - 1;
 }
 
 inline uint64_t read_subfield(const Field& field, unsigned ofs, unsigned n_bits, const PipelineKey& key) {
   if (!field.is_plain) return read_any_subfield(field, ofs, n_bits, key);
-  return load_plain(field, key) >> ofs & low_ones(n_bits);
+  return load_number(field, key) >> ofs & low_bits<uint64_t>(n_bits);
 }
 
 inline void write_subfield(const Field& field, unsigned ofs, unsigned n_bits, uint64_t value, PipelineKey& key) {
   if (!field.is_plain) return write_any_subfield(field, ofs, n_bits, value, key);
-  const uint64_t bits = low_ones(n_bits) << ofs;
-  store_plain(field, (load_plain(field, key) & ~bits) | (value << ofs & bits), key);
+  const uint64_t bits = low_bits<uint64_t>(n_bits) << ofs;
+  store_number(field, (load_number(field, key) & ~bits) | (value << ofs & bits), key);
 }
 
 inline void mark_subfield(const Field& field, unsigned ofs, unsigned n_bits, PipelineMask& mask) {
   if (!field.is_plain) return mark_any_subfield(field, ofs, n_bits, mask);
-  store_plain(field, load_plain(field, mask) | low_ones(n_bits) << ofs, mask);
+  store_number(field, load_number(field, mask) | low_bits<uint64_t>(n_bits) << ofs, mask);
 }
 
 }  // namespace vswitch
