@@ -51,7 +51,7 @@ class IdlePolicy {
     if (!idle_) begin_wait(now);
     looked_ += std::min(now - last_look_, kOneLook);
     last_look_ = now;
-    return looked_ < looking_for_ + (patient_ ? std::min(patience_, account_) : Nanoseconds{});
+    return looked_ < looking_for_ + (patient_ ? std::clamp(account_, Nanoseconds{}, patience_) : Nanoseconds{});
   }
   // The thread slept, as look_again() told, and was woken.
   void slept() { slept_ = true; }
@@ -60,7 +60,7 @@ class IdlePolicy {
     if (!idle_) return;
     idle_ = false;
     const Nanoseconds in_patience = std::max(looked_ - looking_for_, Nanoseconds{});
-    account_ -= std::min(account_, in_patience);
+    account_ -= in_patience;
     if (std::exchange(slept_, false)) {
       learn(now - idle_since_);
     } else if (looked_ <= kLongest) {
@@ -99,7 +99,7 @@ class IdlePolicy {
 
   Nanoseconds looking_for_{};
   Nanoseconds most_patience_, patience_{};
-  Nanoseconds account_ = kFullAccount, paid_until_{};
+  Nanoseconds account_ = kFullAccount, paid_until_{};  // overdrawn by one look at most: only time tells when it ends
   bool patient_ = false;  // there was enough in the account to begin with, and no sleep since
   // Of this wait.
   Nanoseconds idle_since_{}, last_look_{}, looked_{};
