@@ -2,10 +2,13 @@
 // kernel_connections.h), and how it lets the kernel have them.
 //
 // Which are worth it: connections that are busy, that is, with some super-frames within a second or, if they are TCP,
-// some 250 packets of any size. Requests and responses are among them: each goes to its receiver on the core that it
+// some 60 packets of any size. Requests and responses are among them: each goes to its receiver on the core that it
 // came by, where a thread between the two has to be met by both. Small datagrams leave faster as trains of our own
-// (vport/frame_train.h), and so do small packets into a tunnel. Of packets that are no super-frames one in sixteen is
-// looked at.
+// (vport/frame_train.h), and so do small packets into a tunnel. Of packets that are no super-frames one in seventeen is
+// looked at: an odd number, so that of a request and its response not always the same one is.
+//
+// What is known of connections is in sets of four. Of more in one set the one that has moved least makes room: however
+// many there are, the three others get on.
 //
 // The thread that received a connection's packets is the one to switch it over, in a round in which no port had
 // anything: then none of its packets is still on its way through this thread, to be overtaken.
@@ -60,22 +63,24 @@ class ConnectionSampler {
   }
 
  private:
-  static constexpr uint32_t kSampled = 16;
-  static constexpr size_t kTracked = 1024;  // a power of two
-  // What a packet is worth, besides its bytes, and what makes a candidate: 4 to 5 super-frames, or 250 small packets.
-  static constexpr uint32_t kPacketWorth = 1024, kWorthIt = 256 << 10;
+  static constexpr uint32_t kSampled = 17;
+  static constexpr size_t kSets = 256, kWays = 4;
+  // What a packet is worth, besides its bytes, and what makes a candidate: 4 super-frames, or some 50 to 70 others.
+  static constexpr uint32_t kPacketWorth = 4 << 10, kWorthIt = 256 << 10;
   static constexpr size_t kLarge = 1000;  // bytes, of a packet of a connection that moves a lot
   static constexpr Nanoseconds kForget = 1s;
   // Between any two offers, and between two of the same connection.
   static constexpr Nanoseconds kBetweenOffers = 50us, kBeforeNextTry = 100ms;
 
-  struct Tracked {
+  struct alignas(32) Tracked {
     uint32_t tag = 0, worth = 0;
     bool large = false;  // some of its packets are
     Nanoseconds since{}, not_before{};
   };
 
   void consider(const Packet& packet, uint32_t out_port, Nanoseconds now);
+  // What is known of this connection, which may be nothing yet.
+  Tracked& tracked(uint32_t tag, Nanoseconds now);
   // What has no hook of its own is a way into a tunnel.
   bool served(uint32_t in_port, uint32_t out_port, bool large) const {
     const Vport *from = ports_.find(in_port), *to = ports_.find(out_port);
@@ -88,7 +93,7 @@ class ConnectionSampler {
   Wakeup& taker_;
   uint32_t seen_ = 0;
   Nanoseconds last_offer_{};
-  std::array<Tracked, kTracked> tracked_;
+  std::array<std::array<Tracked, kWays>, kSets> tracked_;
   SpscRing<Candidate> candidates_{256};
   SpscRing<KernelPath::Use> added_{256};
   std::atomic<bool> ready_{false};
