@@ -47,6 +47,11 @@ const TunnelMetadata* tunnel_metadata(const ActionList& actions) {
   return metadata;
 }
 
+void wait_for_kernel(const KernelPath& path) {
+  const rcu::Offline offline;
+  path.wait_for_running();
+}
+
 uint64_t lost_packets(const KernelPath::Counts& counts) { return counts.full + counts.failed + counts.overruled; }
 
 }  // namespace
@@ -251,7 +256,7 @@ void KernelConnections::activate_late() {
   if (!std::exchange(any_pending_, false)) return;
   const Nanoseconds now = clock_.now();
   for (Connection& connection : connections_) {
-    if (!connection.pending) continue;
+    if (!connection.pending) break;  // those behind it are older
     connection.pending = now - connection.added < kPatience;
     any_pending_ = any_pending_ || connection.pending;
     if (!connection.pending) path_.activate(connection.use);
@@ -344,11 +349,13 @@ void KernelConnections::count_for_ports(const Connection& connection, const Kern
 void KernelConnections::tidy() {
   const rcu::Offline offline;  // it may take long
   check_ways();
-  MutexLock lock(mutex_);
-  if (connections_.empty()) return;
-  collect_locked();
-  stop_idle(clock_.now());
-  bury_stopped();
+  {
+    MutexLock lock(mutex_);
+    if (connections_.empty()) return;
+    collect_locked();
+    stop_idle(clock_.now());
+  }
+  bury_quietly();
 }
 
 void KernelConnections::stop_idle(Nanoseconds now) {
@@ -389,13 +396,15 @@ void KernelConnections::check_ways() {
   for (auto& [question, answer] : answers) {
     if (const Result<OuterWay> way = question.encapsulator->way_of(question.outer, since); way.ok()) answer = *way;
   }
-  MutexLock lock(mutex_);
-  for (const Connection& connection : connections_) {
-    if (!connection.encapsulator) continue;
-    const auto answer = answers.find(question_of(connection));
-    if (answer != answers.end() && answer->second != connection.way) path_.stop(connection.use.element);
+  {
+    MutexLock lock(mutex_);
+    for (const Connection& connection : connections_) {
+      if (!connection.encapsulator) continue;
+      const auto answer = answers.find(question_of(connection));
+      if (answer != answers.end() && answer->second != connection.way) path_.stop(connection.use.element);
+    }
   }
-  bury_stopped();
+  bury_quietly();
 }
 
 KernelConnections::Connections::iterator KernelConnections::forget(Connections::iterator connection) {
@@ -413,29 +422,51 @@ KernelConnections::Connections::iterator KernelConnections::forget(Connections::
   return connections_.erase(connection);
 }
 
-void KernelConnections::bury_stopped() {
-  bool any = false;
+uint64_t KernelConnections::begin_burial() {
+  uint64_t burial = 0;
   for (Connection& connection : connections_) {
-    if (!path_.stopped(connection.use.element)) continue;
-    path_.erase(connection.use.element);
-    connection.erased = any = true;
+    if (connection.burial == 0) {
+      if (!path_.stopped(connection.use.element)) continue;
+      path_.erase(connection.use.element);
+      connection.burial = burials_ + 1;
+    }
+    burial = burials_ + 1;  // also of one whose burial another thread has begun, but not ended
   }
-  if (!any) return;
-  {
-    const rcu::Offline offline;
-    path_.wait_for_running();
-  }
+  if (burial != 0) ++burials_;
+  return burial;
+}
+
+void KernelConnections::end_burial(uint64_t burial) {
   const rcu::ReaderScope reader;
   const Nanoseconds now = clock_.now();
   for (auto it = connections_.begin(); it != connections_.end();) {
     // One that was stopped since (by its hook) was not waited for.
-    if (!it->erased) {
+    if (it->burial == 0 || it->burial > burial) {
       ++it;
       continue;
     }
     count(*it, now);
     it = forget(it);
   }
+}
+
+void KernelConnections::bury_stopped() {
+  const uint64_t burial = begin_burial();
+  if (burial == 0) return;
+  wait_for_kernel(path_);
+  end_burial(burial);
+}
+
+void KernelConnections::bury_quietly() {
+  uint64_t burial = 0;
+  {
+    MutexLock lock(mutex_);
+    burial = begin_burial();
+  }
+  if (burial == 0) return;
+  wait_for_kernel(path_);
+  MutexLock lock(mutex_);
+  end_burial(burial);
 }
 
 bool KernelConnections::stop_those_of(const Flow& flow) {

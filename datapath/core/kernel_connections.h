@@ -84,7 +84,7 @@ class KernelConnections {
     bool multicast = false;
     size_t key = 0;       // hash
     bool pending = true;  // perhaps not active yet
-    bool erased = false;  // stopped, and gone from the kernel's table
+    uint64_t burial = 0;  // stopped, and gone from the kernel's table, since this one; 0: it is there
     Nanoseconds added{}, used{};
     KernelPath::Counts counted{};
   };
@@ -135,6 +135,12 @@ class KernelConnections {
   bool stop_those_of(const Flow& flow) REQUIRES(mutex_);
   // Counts for the last time, and forgets, those that are stopped. Waits for the kernel if there are any.
   void bury_stopped() REQUIRES(mutex_);
+  // The same for those that nobody waits for; nobody is made to wait, either.
+  void bury_quietly() EXCLUDES(mutex_);
+  // A burial: takes them out of the kernel's table, and after waiting for the kernel forgets those that this burial, or
+  // one before it, took out. 0: there are none.
+  uint64_t begin_burial() REQUIRES(mutex_);
+  void end_burial(uint64_t burial) REQUIRES(mutex_);
   Connections::iterator forget(Connections::iterator connection) REQUIRES(mutex_);
   // What could not be encapsulated is not tried again for a while.
   struct Refused {
@@ -158,6 +164,7 @@ class KernelConnections {
   std::unordered_map<const Flow*, std::vector<Connections::iterator>> of_flow_ GUARDED_BY(mutex_);
   bool any_pending_ GUARDED_BY(mutex_) = false;
   size_t encapsulated_ GUARDED_BY(mutex_) = 0;  // of connections_
+  uint64_t burials_ GUARDED_BY(mutex_) = 0;
   // One that another takes the place of is tried earlier: no harm.
   static constexpr size_t kRefused = 1024;
   std::array<Refused, kRefused> refused_ GUARDED_BY(mutex_);
