@@ -49,7 +49,8 @@ class IdlePolicy {
   // The thread looked and found nothing. True: look again; false: sleep.
   bool look_again(Nanoseconds now) {
     if (!idle_) begin_wait(now);
-    looked_ += std::min(now - last_look_, kOneLook);
+    // Who was woken for nothing slept until now.
+    if (!slept_) looked_ += std::min(now - last_look_, kOneLook);
     last_look_ = now;
     return looked_ < looking_for_ + (patient_ ? std::clamp(account_, Nanoseconds{}, patience_) : Nanoseconds{});
   }

@@ -147,6 +147,35 @@ TEST(IdlePolicy, WhoIsKeptFromTheCoreDoesNotLook) {
   EXPECT_EQ(wait(policy, now, 60us), 60us);
 }
 
+// Waking it for something else, again and again, costs it nothing.
+TEST(IdlePolicy, WhoWasWokenForNothingHasNotLooked) {
+  IdlePolicy policy;
+  Nanoseconds now = 1s;
+  for (int late = 0; late < 6; ++late) {
+    for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
+    wait(policy, now, 700us);
+  }
+  while (policy.look_again(now)) now += 1us;
+  for (int i = 0; i < 100'000; ++i) {
+    policy.slept();
+    now += 1us;
+    EXPECT_FALSE(policy.look_again(now)) << i;
+  }
+  policy.found(now);
+  EXPECT_EQ(wait(policy, now, 60us), 60us);
+  EXPECT_EQ(wait(policy, now, 700us), 700us);
+}
+
+TEST(IdlePolicy, HasNoMorePatienceThanItIsGiven) {
+  IdlePolicy policy(1ms);
+  Nanoseconds now = 1s;
+  for (int late = 0; late < 6; ++late) {
+    for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
+    wait(policy, now, 700us);
+  }
+  EXPECT_EQ(wait(policy, now, 20ms), IdlePolicy::kLongest + 1ms);
+}
+
 // So many packets, so far apart, and then a pause, for ever: what share of a core do looks take, in percent?
 double share_of_core(int packets, Nanoseconds apart, Nanoseconds pause) {
   IdlePolicy policy;
