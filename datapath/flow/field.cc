@@ -47,12 +47,12 @@ constexpr uint64_t existing_bits(FieldId id, unsigned width) {
 
 constexpr bool is_number(const Place& place) {
   const size_t n = place.bytes;
-  return n <= 8 && (n & (n - 1)) == 0 && (place.host_unit == 0 || place.host_unit == n);
+  return n != 0 && n <= 8 && (n & (n - 1)) == 0 && (place.host_unit == 0 || place.host_unit == n);
 }
 
 // See Field. That a VLAN tag has a TCI, too, is written as well as its TPID.
 constexpr bool is_plain(FieldId id, unsigned width, const Place& place, unsigned lsb, FieldFormat format) {
-  return is_number(place) && place.bytes != 0 && lsb == 0 && width == 8 * place.bytes &&
+  return is_number(place) && lsb == 0 && width == 8 * place.bytes &&
          existing_bits(id, width) == low_bits<uint64_t>(width) && format != FieldFormat::port &&
          id != FieldId::kVlanTci;
 }
