@@ -60,7 +60,8 @@ class IdlePolicy {
   void found(Nanoseconds now) {
     if (!idle_) return;
     idle_ = false;
-    const Nanoseconds in_patience = std::max(looked_ - looking_for_, Nanoseconds{});
+    // The last look of a wait without patience ends late, too; that is no patience.
+    const Nanoseconds in_patience = patient_ ? std::max(looked_ - looking_for_, Nanoseconds{}) : Nanoseconds{};
     account_ -= in_patience;
     if (std::exchange(slept_, false)) {
       learn(now - idle_since_);

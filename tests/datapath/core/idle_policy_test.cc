@@ -55,26 +55,28 @@ TEST(IdlePolicy, WorkIsNotAWait) {
   EXPECT_EQ(policy.looking_for(), 0ns);
 }
 
-// Who slept then would be late for the next ones, too.
-TEST(IdlePolicy, LearnsToStayAwakeForOneThatIsLateAmongMany) {
-  IdlePolicy policy;
-  Nanoseconds now = 1s;
+// Many packets soon one after another, and some that come later. How long it looked for the last of these.
+Nanoseconds learn_patience(IdlePolicy& policy, Nanoseconds& now) {
   Nanoseconds looked{};
   for (int late = 0; late < 6; ++late) {
     for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
     looked = wait(policy, now, 700us);
   }
-  EXPECT_EQ(looked, 700us);
+  return looked;
+}
+
+// Who slept then would be late for the next ones, too.
+TEST(IdlePolicy, LearnsToStayAwakeForOneThatIsLateAmongMany) {
+  IdlePolicy policy;
+  Nanoseconds now = 1s;
+  EXPECT_EQ(learn_patience(policy, now), 700us);
   EXPECT_EQ(wait(policy, now, 60us), 60us);
 }
 
 TEST(IdlePolicy, LearnsThatPatienceDoesNotPay) {
   IdlePolicy policy;
   Nanoseconds now = 1s;
-  for (int late = 0; late < 6; ++late) {
-    for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
-    wait(policy, now, 700us);
-  }
+  learn_patience(policy, now);
   for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
   EXPECT_EQ(wait(policy, now, 20ms), IdlePolicy::kLongest + IdlePolicy::kMostPatience);
   for (int i = 0; i < 7; ++i) wait(policy, now, 20ms);
@@ -147,14 +149,26 @@ TEST(IdlePolicy, WhoIsKeptFromTheCoreDoesNotLook) {
   EXPECT_EQ(wait(policy, now, 60us), 60us);
 }
 
+// Looks that take long end late; without patience that costs it nothing.
+TEST(IdlePolicy, WhoHasNoPatienceDoesNotPayForIt) {
+  IdlePolicy policy;
+  Nanoseconds now = 1s;
+  for (int i = 0; i < 200'000; ++i) {
+    const Nanoseconds packet = now + (i % 2 == 0 ? 60us : 1'500us);
+    while (now < packet && policy.look_again(now)) now += IdlePolicy::kOneLook;
+    policy.slept();
+    now = std::max(now, packet);
+    policy.found(now);
+  }
+  wait(policy, now, 700us);
+  EXPECT_EQ(wait(policy, now, 5ms), 5ms);
+}
+
 // Waking it for something else, again and again, costs it nothing.
 TEST(IdlePolicy, WhoWasWokenForNothingHasNotLooked) {
   IdlePolicy policy;
   Nanoseconds now = 1s;
-  for (int late = 0; late < 6; ++late) {
-    for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
-    wait(policy, now, 700us);
-  }
+  learn_patience(policy, now);
   while (policy.look_again(now)) now += 1us;
   for (int i = 0; i < 100'000; ++i) {
     policy.slept();
@@ -169,10 +183,7 @@ TEST(IdlePolicy, WhoWasWokenForNothingHasNotLooked) {
 TEST(IdlePolicy, HasNoMorePatienceThanItIsGiven) {
   IdlePolicy policy(1ms);
   Nanoseconds now = 1s;
-  for (int late = 0; late < 6; ++late) {
-    for (int i = 0; i < 1'000; ++i) wait(policy, now, 60us);
-    wait(policy, now, 700us);
-  }
+  learn_patience(policy, now);
   EXPECT_EQ(wait(policy, now, 20ms), IdlePolicy::kLongest + 1ms);
 }
 
