@@ -4,7 +4,7 @@
 
 namespace vswitch {
 
-ConnectionSampler::Tracked& ConnectionSampler::tracked(uint32_t tag, Nanoseconds now) {
+ConnectionSampler::Tracked& ConnectionSampler::known_of(uint32_t tag, Nanoseconds now) {
   auto& set = tracked_[tag % kSets];
   const auto forgotten = [now](const Tracked& tracked) { return now - tracked.since > kForget; };
   const auto known = std::ranges::find(set, tag, &Tracked::tag);
@@ -19,7 +19,7 @@ void ConnectionSampler::consider(const Packet& packet, uint32_t out_port, Nanose
   const bool super_frame = packet.offload.gso != GsoType::none;
   const std::optional<ConnectionKey> key = connection_key_of(packet);
   if (!key || (key->proto != kProtoTcp && !super_frame)) return;
-  Tracked& tracked = this->tracked(static_cast<uint32_t>(ConnectionKeyHash()(*key)) ^ packet.in_port, now);
+  Tracked& tracked = known_of(static_cast<uint32_t>(ConnectionKeyHash()(*key)) ^ packet.in_port, now);
   tracked.worth += (static_cast<uint32_t>(packet.size()) + kPacketWorth) * (super_frame ? 1 : kSampled);
   tracked.large = tracked.large || super_frame || packet.size() >= kLarge;
   if (tracked.worth < kWorthIt || now < tracked.not_before || now - last_offer_ < kBetweenOffers) return;

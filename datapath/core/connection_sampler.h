@@ -72,7 +72,7 @@ class ConnectionSampler {
   // Between any two offers, and between two of the same connection.
   static constexpr Nanoseconds kBetweenOffers = 50us, kBeforeNextTry = 100ms;
 
-  struct alignas(32) Tracked {
+  struct Tracked {
     uint32_t tag = 0, worth = 0;
     bool large = false;  // some of its packets are
     Nanoseconds since{}, not_before{};
@@ -80,7 +80,7 @@ class ConnectionSampler {
 
   void consider(const Packet& packet, uint32_t out_port, Nanoseconds now);
   // What is known of this connection, which may be nothing yet.
-  Tracked& tracked(uint32_t tag, Nanoseconds now);
+  Tracked& known_of(uint32_t tag, Nanoseconds now);
   // What has no hook of its own is a way into a tunnel.
   bool served(uint32_t in_port, uint32_t out_port, bool large) const {
     const Vport *from = ports_.find(in_port), *to = ports_.find(out_port);
