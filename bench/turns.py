@@ -13,6 +13,7 @@ from lab import Failure
 from workload import FAILURES, Skip
 
 TURN = 0.2  # seconds: short beside what changes, long beside filling the caches anew
+PAUSE = 0.05  # seconds at the beginning of one: what a switch does by the clock, late as it was stopped, is done by then
 
 
 class Side:

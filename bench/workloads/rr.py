@@ -13,9 +13,6 @@ BRIDGED = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_
 OVERLAID = {"ours": OURS, "ours-afxdp": OURS_XDP, "openvswitch": OVS, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL}
 TURNS = 20
 MANY = 64  # connections at once
-# Seconds at both ends of a turn: what a switch does by the clock, late as it was stopped, is done by then; and TCP has acknowledged
-# the last answer.
-PAUSE = 0.05
 
 
 class Exchanges(turns.Side):
@@ -29,9 +26,9 @@ class Exchanges(turns.Side):
         self.times = []
 
     def spend(self):
-        time.sleep(PAUSE)
+        time.sleep(turns.PAUSE)
         self.times += self.ask(self.count)
-        time.sleep(PAUSE)
+        time.sleep(turns.PAUSE)  # TCP has acknowledged the last answer by then
 
     def end(self):
         self.figures = network.percentiles(self.times) | {"per_second": 1e6 * self.connections * len(self.times) / sum(self.times)}

@@ -12,7 +12,6 @@ from workload import Point, Required, workload
 
 SECONDS = 4
 TURNS, TURN = 3, 2  # of streams: how many, and seconds each
-PAUSE = 0.05  # seconds before a turn: what a switch does by the clock, late as it was stopped, is done by then
 BRIDGED = {"ours": OURS, "ours-no-kernel-path": OURS_DAEMON, "ours-afxdp": OURS_XDP, "openvswitch": OVS,
            "openvswitch-tso": OVS_TSO, "openvswitch-afxdp": OVS_XDP, "kernel": KERNEL, "wire": WIRE}
 MIXED = {"ours-afxdp": OURS_MIXED, "openvswitch-afxdp": OVS_MIXED}
@@ -29,7 +28,7 @@ class Streams(turns.Side):
         self.turns = []
 
     def spend(self):
-        time.sleep(PAUSE)
+        time.sleep(turns.PAUSE)
         meter = machine.Meter(self.pid)
         gbps = self.net.a.iperf(self.net.b, self.net.B, seconds=TURN, options=self.options) / 1e9
         self.turns.append({"gbps": gbps} | meter.figures())
