@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "tests/support/netns.h"
 #include "vswitch/v1/config_service.grpc.pb.h"
 #include "vswitch/v1/datapath_service.grpc.pb.h"
 #include "vswitch/v1/error.pb.h"
@@ -18,6 +19,9 @@
 
 namespace vswitch {
 namespace {
+
+// A bridge has a device of its own.
+[[maybe_unused]] const auto* const kNamespace = testing::AddGlobalTestEnvironment(new test::PrivateNamespace);
 
 class RpcServerTest : public ::testing::Test {
  protected:
@@ -127,6 +131,7 @@ TEST_F(RpcServerTest, WatchBeginsWithTheRevision) {
 }
 
 TEST_F(RpcServerTest, CountersOfTheDatapathCanBeHadWithoutItsPorts) {
+  VSWITCH_REQUIRE_NETNS();
   grpc::ClientContext configuring, asking_all, asking_counters;
   v1::ApplyRequest apply;
   apply.add_operations()->mutable_create_bridge()->mutable_bridge()->set_name("bridges/br0");
