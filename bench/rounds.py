@@ -10,8 +10,8 @@ import table
 from workload import FAILURES, Skip
 
 # Where others on the same host took so much of a core's time meanwhile, in percent, figures say something about them: the point is measured
-# again at the end of its round, so many times at most. Of the attempts at which most sides could be measured, the one that least was taken
-# from counts.
+# again at the end of its round, so many times at most, and likewise where a side failed. Of the attempts at which most sides could be
+# measured, the one that least was taken from counts.
 MOST_STOLEN = 10.0
 RETAKES = 2
 
@@ -35,6 +35,9 @@ class Attempt:
 
     def is_better_than(self, other):
         return (self.count(), -self.stolen) > (other.count(), -other.stolen)
+
+    def disturbed(self):
+        return self.stolen > MOST_STOLEN or any(isinstance(outcome, FAILURES) for outcome in self.outcomes.values())
 
     def count(self):
         """Of the sides that could be measured."""
@@ -64,8 +67,8 @@ class Run:
         self.complete += 1
 
     def retake(self):
-        """Measures again what was disturbed in the round before. False if nothing was."""
-        disturbed = [point for point in self.points if self.kept[point.name].stolen > MOST_STOLEN]
+        """Measures again what was disturbed, or failed, in the round before. False if nothing was."""
+        disturbed = [point for point in self.points if self.kept[point.name].disturbed()]
         for point in disturbed:
             before = self.kept[point.name]
             sides = [name for name, outcome in before.outcomes.items() if not isinstance(outcome, Skip)]
