@@ -3,6 +3,7 @@
 DPDK runs without huge pages here, and never touches a PCI device. In a build without DPDK the scenes say so.
 """
 import re
+from pathlib import Path
 
 from lab import Failure, Lab, eventually
 from port_kinds import MissingKind, is_missing
@@ -10,11 +11,12 @@ from scenes_ports import get, read_pcap, statistics, udp_frame, write_pcap
 from scenes_switching import three_hosts
 
 SMALL = "dpdk-mbufs=8192"
+EXTRA = '"--no-huge -m 512"'
 
 
 def start_dpdk(switch):
     """DPDK starts with memory of its own."""
-    switch.vsctl("set", "open_vswitch", ".", 'other_config:dpdk-extra="--no-huge -m 512"')
+    switch.vsctl("set", "open_vswitch", ".", f"other_config:dpdk-extra={EXTRA}")
     probe = switch.tool("vsctl", "add-port", "br0", "probe", "--", "set", "interface", "probe", "type=dpdk",
                         'options:dpdk-devargs="net_null99,no-rx=1"', f"options:{SMALL}", check=False)
     if is_missing(probe.stderr):
@@ -80,6 +82,29 @@ def scene_dpdk_replays_and_writes_captures():
         (lab.directory / "new.pcap").rename(played)  # it tries again and again: no half-written file
         switch.vsctl("--timeout", "10", "wait-until", "interface", "in", "error=[]")
         check(200)
+
+
+def runs_dpdk(switch):
+    """Whether DPDK's environment is up in the daemon: it has a thread for interrupts then."""
+    names = [path.read_text().strip() for path in Path(f"/proc/{switch.process.pid}/task").glob("*/comm")]
+    return any(name.startswith(("eal-", "dpdk-")) for name in names)
+
+
+def scene_dpdk_sleeps_until_a_port_asks():
+    with Lab() as lab:
+        middle = lab.host("sw")
+        switch = lab.switch(middle)
+        h1 = lab.host("h1")
+        lab.wire(h1, "eth0", middle, "p1")
+        switch.vsctl("add-br", "br0", "--", "add-port", "br0", "p1", "--", "set", "open_vswitch", ".", f"other_config:dpdk-extra={EXTRA}")
+        switch.stop()
+        switch.start()
+        done = switch.tool("vsctl", "add-port", "br0", "d0", "type=dpdk", check=False)  # no device is named
+        if done.returncode == 0 or runs_dpdk(switch) or "dpdk:" in switch.log():
+            raise Failure(f"DPDK was started for nobody: {done.stderr}\n{switch.log()}")
+        start_dpdk(switch)
+        if not runs_dpdk(switch):
+            raise Failure("this test does not recognise DPDK")
 
 
 def scene_dpdk_bad_devices_leave_nothing_behind():
