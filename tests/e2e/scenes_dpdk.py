@@ -3,9 +3,8 @@
 DPDK runs without huge pages here, and never touches a PCI device. In a build without DPDK the scenes say so.
 """
 import re
-from pathlib import Path
 
-from lab import Failure, Lab, eventually
+from lab import Failure, Lab, eventually, run
 from port_kinds import MissingKind, is_missing
 from scenes_ports import get, read_pcap, statistics, udp_frame, write_pcap
 from scenes_switching import three_hosts
@@ -86,7 +85,7 @@ def scene_dpdk_replays_and_writes_captures():
 
 def runs_dpdk(switch):
     """Whether DPDK's environment is up in the daemon: it has a thread for interrupts then."""
-    names = [path.read_text().strip() for path in Path(f"/proc/{switch.process.pid}/task").glob("*/comm")]
+    names = run("ps", "-L", "-o", "comm=", "-p", switch.process.pid).stdout.split()  # threads may come and go meanwhile
     return any(name.startswith(("eal-", "dpdk-")) for name in names)
 
 
@@ -94,8 +93,7 @@ def scene_dpdk_sleeps_until_a_port_asks():
     with Lab() as lab:
         middle = lab.host("sw")
         switch = lab.switch(middle)
-        h1 = lab.host("h1")
-        lab.wire(h1, "eth0", middle, "p1")
+        lab.wire(lab.host("h1"), "eth0", middle, "p1")
         switch.vsctl("add-br", "br0", "--", "add-port", "br0", "p1", "--", "set", "open_vswitch", ".", f"other_config:dpdk-extra={EXTRA}")
         switch.stop()
         switch.start()
